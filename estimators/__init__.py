@@ -1,0 +1,19 @@
+"""Policy-gradient estimators; read `base`, then `pathwise`, `score`, `value`, `mixtures`."""
+
+from estimators.base import Cost as Cost
+from estimators.base import Estimator as Estimator
+from estimators.base import SurrogateEstimator as SurrogateEstimator
+from estimators.base import TwoPassEstimator as TwoPassEstimator
+from estimators.evolution import EvolutionStrategies as EvolutionStrategies
+from estimators.mixtures import InverseVariance as InverseVariance
+from estimators.pathwise import FOG as FOG
+from estimators.pathwise import RelaxedFOG as RelaxedFOG
+from estimators.pathwise import Split as Split
+from estimators.registry import make as make
+from estimators.registry import names as names
+from estimators.score import PG as PG
+from estimators.value import ABPT as ABPT
+from estimators.value import QG as QG
+from estimators.value import LambdaReturn as LambdaReturn
+from estimators.value import NStep as NStep
+from estimators.value import ZeroStep as ZeroStep

@@ -1,0 +1,248 @@
+"""What an estimator is, and the algebra that makes every combination of estimators one.
+
+An estimator maps (problem, params, noise) to per-sample gradients. Most are a scalar surrogate per
+sample; write your own by subclassing `SurrogateEstimator` and giving it two methods:
+
+    @dataclass(frozen=True)
+    class MyEstimator(SurrogateEstimator):
+        def surrogate(self, problem, policy, noise):
+            path = rollout(problem, policy, noise)
+            return problem.evaluate(path).value.sum(-1)
+
+        def call_weights(self, problem):
+            return torch.ones(problem.horizon)
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.engines import Engine, per_sample_gradients
+from gradlab.errors import BadValue
+from gradlab.noise import Noise
+from gradlab.policies import BoundPolicy
+from gradlab.problem import Problem
+from gradlab.samples import GradientSamples, concatenate
+
+Params = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one sample costs, so that estimators can be compared at equal cost."""
+
+    environment_steps: float  # simulator steps per sample [steps]
+    backward_passes: float  # passes back through a whole episode per sample [1]
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.environment_steps + other.environment_steps,
+            self.backward_passes + other.backward_passes,
+        )
+
+
+class Estimator(ABC):
+    """Maps (problem, params, noise) to `GradientSamples`; closed under `+` and `*`."""
+
+    @property
+    def group(self) -> int:
+        """Statistical batch of an estimator that looks across samples; 1: rows are independent."""
+        return 1
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and figures."""
+        return type(self).__name__
+
+    @abstractmethod
+    def check(self, problem: Problem) -> None:
+        """Raise `Missing` or `BadValue` if this problem lacks what the estimator requires."""
+
+    @abstractmethod
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        """w_k: with exact critics on a smooth problem the expectation is Σ_k w_k ∂J/∂θ_k."""
+
+    @abstractmethod
+    def cost(self, problem: Problem) -> Cost:
+        """Environment steps and backward passes per sample."""
+
+    @abstractmethod
+    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
+        """Gradient samples of one chunk, made of whole groups."""
+
+    def __call__(
+        self, problem: Problem, params: Params, noise: Noise, chunk_size: int | None = None
+    ) -> GradientSamples:
+        """One gradient sample per row of `noise`.
+
+        `chunk_size` bounds memory and changes nothing else; it is rounded down to whole groups.
+        Raises `BadShape` for noise or parameters of another problem.
+        """
+        self.check(problem)
+        problem.check_noise(noise)
+        problem.policy.check(params, problem.dtype)
+        group = self.group
+        if noise.count % group:
+            raise BadValue(
+                f"{self.label} looks across groups of {group} samples, got {noise.count} samples; "
+                f"draw a multiple of {group}"
+            )
+        size = noise.count if chunk_size is None else max(group, chunk_size // group * group)
+        parts = [
+            self.sample(problem, params, noise.rows(begin, min(begin + size, noise.count)))
+            for begin in range(0, noise.count, size)
+        ]
+        return concatenate(parts).grouped(group)
+
+    def __add__(self, other: Estimator) -> Estimator:
+        return Sum(self, other)
+
+    def __sub__(self, other: Estimator) -> Estimator:
+        return Sum(self, Scaled(other, -1.0))
+
+    def __neg__(self) -> Estimator:
+        return Scaled(self, -1.0)
+
+    def __truediv__(self, divisor: float) -> Estimator:
+        return Scaled(self, 1.0 / divisor)
+
+    def __mul__(self, factor: float) -> Estimator:
+        return Scaled(self, float(factor))
+
+    def __rmul__(self, factor: float) -> Estimator:
+        return Scaled(self, float(factor))
+
+
+@dataclass(frozen=True)
+class SurrogateEstimator(Estimator):
+    """An estimator given by a scalar per sample whose gradient is one sample of the estimate."""
+
+    engine: Engine = field(default="pullback", kw_only=True)
+
+    @abstractmethod
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise
+    ) -> Float[Tensor, "*batch"]:
+        """One number per sample, for any leading batch shape."""
+
+    def check(self, problem: Problem) -> None:
+        """Nothing is required unless a subclass says so."""
+
+    def cost(self, problem: Problem) -> Cost:
+        """One rollout and one backward pass through it."""
+        return Cost(problem.horizon, 1)
+
+    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
+        problem = problem if self.engine == "pullback" else problem.replace(compile=False)
+
+        def value(policy: BoundPolicy, noise: Noise, given: Any) -> Tensor:
+            return self.surrogate(problem, policy, noise)
+
+        return per_sample_gradients(value, problem, params, noise, (), self.engine)
+
+
+@dataclass(frozen=True)
+class TwoPassEstimator(Estimator):
+    """A surrogate that needs constants found by a first pass over the whole chunk.
+
+    The first pass runs without gradients and may look across the samples of a group; what it
+    returns enters the surrogate as constants, row by row, in every engine.
+    """
+
+    engine: Engine = field(default="pullback", kw_only=True)
+
+    @abstractmethod
+    def first_pass(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> tuple[Tensor, ...]:
+        """Constants for each sample: a NamedTuple of tensors with a leading N."""
+
+    @abstractmethod
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise, given: Any
+    ) -> Float[Tensor, "*batch"]:
+        """One number per sample, for any leading batch shape."""
+
+    def check(self, problem: Problem) -> None:
+        """Nothing is required unless a subclass says so."""
+
+    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
+        with torch.no_grad():
+            given = self.first_pass(problem, BoundPolicy(problem.policy, params).frozen, noise)
+        problem = problem if self.engine == "pullback" else problem.replace(compile=False)
+
+        def value(policy: BoundPolicy, noise: Noise, given: Any) -> Tensor:
+            return self.surrogate(problem, policy, noise, given)
+
+        return per_sample_gradients(value, problem, params, noise, given, self.engine)
+
+
+@dataclass(frozen=True)
+class Sum(Estimator):
+    """a + b on the same episodes."""
+
+    first: Estimator
+    second: Estimator
+
+    @property
+    def group(self) -> int:
+        return math.lcm(self.first.group, self.second.group)
+
+    @property
+    def label(self) -> str:
+        return f"{self.first.label} + {self.second.label}"
+
+    def check(self, problem: Problem) -> None:
+        self.first.check(problem)
+        self.second.check(problem)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        return self.first.call_weights(problem) + self.second.call_weights(problem)
+
+    def cost(self, problem: Problem) -> Cost:
+        return self.first.cost(problem) + self.second.cost(problem)
+
+    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
+        return self.first(problem, params, noise) + self.second(problem, params, noise)
+
+
+@dataclass(frozen=True)
+class Scaled(Estimator):
+    """factor · a."""
+
+    part: Estimator
+    factor: float
+
+    @property
+    def group(self) -> int:
+        return self.part.group
+
+    @property
+    def label(self) -> str:
+        return f"{self.factor:g} {self.part.label}"
+
+    def check(self, problem: Problem) -> None:
+        self.part.check(problem)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        return self.factor * self.part.call_weights(problem)
+
+    def cost(self, problem: Problem) -> Cost:
+        return self.part.cost(problem)
+
+    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
+        return self.factor * self.part(problem, params, noise)
+
+
+def check_window(window: int, problem: Problem, who: str) -> None:
+    """Raise `BadValue` unless 1 <= window <= horizon."""
+    if not isinstance(window, int) or not 1 <= window <= problem.horizon:
+        raise BadValue(
+            f"{who} needs a whole window between 1 and the horizon {problem.horizon}, got {window}; "
+            f"try window={max(1, problem.horizon // 2)}"
+        )

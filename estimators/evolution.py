@@ -1,0 +1,70 @@
+"""Zeroth-order gradients in parameter space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from estimators.base import Cost, Estimator, Params
+from gradlab.errors import BadValue
+from gradlab.noise import Noise
+from gradlab.policies import BoundPolicy
+from gradlab.problem import Problem
+from gradlab.rollout import rollout
+from gradlab.samples import Dense, GradientSamples
+
+
+@dataclass(frozen=True)
+class EvolutionStrategies(Estimator):
+    """Antithetic parameter-space smoothing: (J_i(θ + σε_i) − J_i(θ − σε_i)) / (2σ) · ε_i.
+
+    Both returns of a pair use the same episode noise; ε_i comes from the sample's own seed.
+
+    Estimates: the gradient of J smoothed by N(0, σ²) in parameter space; call weights 1 as σ → 0.
+    Requires: nothing, not even differentiability.
+    Unbiased when: for the smoothed objective always; for ∇J with an error of order σ².
+    Cost: 2T environment steps, no backward pass; variance grows with the number of parameters.
+    Reference: Salimans et al. 2017, eq. 1 with antithetic sampling.
+    """
+
+    std: float = 0.01  # σ of the perturbation [parameter units]
+
+    def check(self, problem: Problem) -> None:
+        if not self.std > 0:
+            raise BadValue(f"EvolutionStrategies needs std > 0, got {self.std}; try std=0.01")
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        return torch.ones(problem.horizon, dtype=problem.dtype)
+
+    def cost(self, problem: Problem) -> Cost:
+        return Cost(2 * problem.horizon, 0)
+
+    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
+        eager = problem.replace(compile=False)
+        direction = perturbations(params, noise)
+
+        def value(shift: Params, row: Noise) -> Tensor:
+            moved = {name: value.detach() + shift[name] for name, value in params.items()}
+            path = rollout(eager, BoundPolicy(eager.policy, moved), row)
+            return eager.evaluate(path).value.sum(-1)
+
+        with torch.no_grad():
+            up = {name: self.std * eps for name, eps in direction.items()}
+            down = {name: -self.std * eps for name, eps in direction.items()}
+            returns = torch.func.vmap(value)
+            slope = (returns(up, noise) - returns(down, noise)) / (2 * self.std)
+        return Dense(direction) * slope
+
+
+def perturbations(params: Params, noise: Noise) -> Params:
+    """ε_i for each row's seed: standard normal, {name: [N, *param]}."""
+    rows: dict[str, list[Tensor]] = {name: [] for name in params}
+    for seed in noise.seed.tolist():
+        generator = torch.Generator().manual_seed(seed)
+        for name, value in params.items():
+            eps = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            rows[name].append(eps.to(value))
+    return {name: torch.stack(column) for name, column in rows.items()}

@@ -1,0 +1,125 @@
+"""First-order gradients through the simulator, of the hard and of a relaxed objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from estimators.base import SurrogateEstimator
+from estimators.score import score_surrogate
+from gradlab.events import running_maximum
+from gradlab.noise import Noise
+from gradlab.policies import BoundPolicy
+from gradlab.problem import Problem
+from gradlab.rollout import rollout
+
+
+@dataclass(frozen=True)
+class FOG(SurrogateEstimator):
+    """First-order gradient (SG, BPTT, APG): ∇ Σ_t γ^t alive_t r_t through simulator and reward.
+
+    Estimates: ∇J; call weights 1.
+    Requires: nothing.
+    Unbiased when: rewards and dynamics are continuous in the noise. It does not see hard events.
+    Cost: T environment steps, one backward pass.
+    Reference: ABPT eq. 6; AGPO section 3.1 (SG).
+    """
+
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise
+    ) -> Float[Tensor, "*batch"]:
+        return problem.evaluate(rollout(problem, policy, noise)).value.sum(-1)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        return torch.ones(problem.horizon, dtype=problem.dtype)
+
+
+@dataclass(frozen=True)
+class RelaxedFOG(SurrogateEstimator):
+    """FOG of the objective with every event relaxed, as an estimate of the hard gradient.
+
+    Estimates: ∇J_width, which goes to ∇J as width → 0; call weights 1.
+    Requires: nothing; `width` > 0 is a fraction of each margin's scale.
+    Unbiased when: only in the limit; its variance grows like 1/width, so that every budget has a
+    best width.
+    Cost: T environment steps, one backward pass.
+    Reference: the relaxation proposed by the reviewers of ABPT; `docs/events.md`.
+    """
+
+    width: float = 0.1
+    step: str = "sigmoid"
+
+    def check(self, problem: Problem) -> None:
+        problem.relaxed(self.width, self.step)
+
+    @property
+    def label(self) -> str:
+        return f"RelaxedFOG({self.width:g})"
+
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise
+    ) -> Float[Tensor, "*batch"]:
+        relaxed = problem.relaxed(self.width, self.step)
+        return relaxed.evaluate(rollout(relaxed, policy, noise)).value.sum(-1)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        return torch.ones(problem.horizon, dtype=problem.dtype)
+
+
+@dataclass(frozen=True)
+class Split(SurrogateEstimator):
+    """Pathwise on a continuous part S of the reward, score function on the rest R − S.
+
+    J = E[Σ S_t] + E[Σ (R_t − S_t)], both on the same rollouts: S_t is the relaxed reward of
+    `width`, or with `width=None` the smooth terms alone with alive ≡ 1; the residual gets the score
+    function at *every* t.
+
+    Estimates: ∇J; call weights 1.
+    Requires: nothing.
+    Unbiased when: S_t is continuous in the noise; rewards may be partially differentiable. Where an
+    event switches the observation or the dense reward, S_t is multiplied by clip(−M_t/width, 0, 1)
+    of that event (M_t in scaled margins; `width=None` uses 1), so that the jump has no pathwise
+    part; `guard_switches=False` leaves that out and is biased there.
+    Cost: T environment steps, one backward pass.
+    Reference: the decomposition of partially differentiable rewards; score function as in ABPT
+    eq. 4, pathwise part as in ABPT eq. 6.
+    """
+
+    width: float | None = 0.05
+    step: str = "sigmoid"
+    guard_switches: bool = True
+
+    def check(self, problem: Problem) -> None:
+        problem.relaxed(1.0 if self.width is None else self.width, self.step)
+
+    @property
+    def label(self) -> str:
+        return f"Split({'none' if self.width is None else f'{self.width:g}'})"
+
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise
+    ) -> Float[Tensor, "*batch"]:
+        path = rollout(problem, policy, noise)
+        hard = problem.evaluate(path)
+        if self.width is None:
+            smooth = problem.discounts[: problem.horizon] * hard.dense
+        else:
+            smooth = problem.relaxed(self.width, self.step).evaluate(path).value
+        if self.guard_switches:
+            smooth = smooth * self._guard(problem, hard.margins)
+        residual = score_surrogate(problem, policy, path, hard.value - smooth)
+        return smooth.sum(-1) + residual
+
+    def _guard(self, problem: Problem, margins: Float[Tensor, "*batch T E"]) -> Tensor | float:
+        """clip(−M_t/width, 0, 1) of the switching events: continuous, and 0 once one happened."""
+        switching = [i for i, event in enumerate(problem.task.events) if event.switches]
+        if not switching:
+            return 1.0
+        worst = running_maximum(margins[..., switching]).max(-1).values
+        return (-worst / (self.width or 1.0)).clamp(0, 1)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        return torch.ones(problem.horizon, dtype=problem.dtype)

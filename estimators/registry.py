@@ -1,0 +1,55 @@
+"""Names of estimators, for command lines and for the tests that run over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from estimators.base import Estimator
+from estimators.evolution import EvolutionStrategies
+from estimators.mixtures import InverseVariance
+from estimators.pathwise import FOG, RelaxedFOG, Split
+from estimators.score import PG
+from estimators.value import ABPT, QG, LambdaReturn, NStep, ZeroStep
+from gradlab.errors import BadValue, UnknownName
+
+
+def _fog_pg(**options: object) -> Estimator:
+    return InverseVariance(FOG(), PG(), **options)  # type: ignore[arg-type]
+
+
+def _qg_pg(**options: object) -> Estimator:
+    return InverseVariance(QG(), PG(), **options)  # type: ignore[arg-type]
+
+
+REGISTRY: dict[str, Callable[..., Estimator]] = {
+    "pg": PG,
+    "fog": FOG,
+    "relaxed_fog": RelaxedFOG,
+    "qg": QG,
+    "zero_step": ZeroStep,
+    "nstep": NStep,
+    "lambda_return": LambdaReturn,
+    "abpt": ABPT,
+    "split": Split,
+    "evolution_strategies": EvolutionStrategies,
+    "inverse_variance": _fog_pg,
+    "inverse_variance_qg_pg": _qg_pg,
+}
+
+
+def names() -> list[str]:
+    """The registered names, in the order of the reading."""
+    return list(REGISTRY)
+
+
+def make(name: str, **options: object) -> Estimator:
+    """The estimator of a registered name: `make("split", width=0.05)`.
+
+    Raises `UnknownName` with the nearest names, or `BadValue` for an option it does not have.
+    """
+    if name not in REGISTRY:
+        raise UnknownName("estimator", name, REGISTRY)
+    try:
+        return REGISTRY[name](**options)
+    except TypeError as error:
+        raise BadValue(f"estimator {name!r} does not take these options: {error}") from None

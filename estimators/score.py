@@ -1,0 +1,144 @@
+"""Zeroth-order gradients: the score function, with its baselines and return kinds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from estimators.base import Cost, TwoPassEstimator
+from gradlab.errors import BadValue
+from gradlab.noise import Noise
+from gradlab.outcome import Outcome, reward_to_go
+from gradlab.policies import BoundPolicy
+from gradlab.problem import Problem
+from gradlab.rollout import Trajectory, rollout
+
+
+class Scored(NamedTuple):
+    """What the score function multiplies, as constants."""
+
+    obs: Float[Tensor, "N T no"]
+    latent: Float[Tensor, "N T nu"]
+    advantage: Float[Tensor, "N T"]
+
+
+@dataclass(frozen=True)
+class PG(TwoPassEstimator):
+    """Zeroth-order policy gradient (ZOG, REINFORCE): Σ_t ∇log π(a_t|s_t) (G_t − γ^t alive_t b_t).
+
+    Estimates: ∇J; call weights 1. G_t = Σ_{k>=t} γ^k alive_k r_k, γ counted from the start.
+    Requires: nothing; `baseline="v"` and `returns="gae"` a V critic, `baseline="q"` a Q critic
+    (b_t = Q(s_t, μ(s_t)), papers/003 appendix B). `baseline="loo"` is the mean of G_t over the
+    other samples of a group of `group_size`.
+    Unbiased when: always, for any baseline here and `returns="start"`. `returns="discounted"`
+    counts γ from t (the common implementation) and `returns="gae"` uses V inside the advantage
+    (exact only with λ = 1 or an exact V): named, biased options.
+    Cost: T environment steps, no backward pass through the simulator.
+    Reference: Williams 1992; ABPT eq. 4; GAE: Schulman et al. 2016 eq. 16.
+    """
+
+    baseline: Literal["none", "loo", "v", "q"] = "none"
+    returns: Literal["start", "discounted", "gae"] = "start"
+    gae_lambda: float = 0.95
+    group_size: int = 50  # samples of one leave-one-out group: half of ABPT's actor batch of 100
+
+    @property
+    def group(self) -> int:
+        return self.group_size if self.baseline == "loo" else 1
+
+    def check(self, problem: Problem) -> None:
+        if self.baseline not in ("none", "loo", "v", "q"):
+            raise BadValue(f"PG baseline must be none, loo, v or q, got {self.baseline!r}")
+        if self.returns not in ("start", "discounted", "gae"):
+            raise BadValue(f"PG returns must be start, discounted or gae, got {self.returns!r}")
+        if self.returns == "gae" and self.baseline != "none":
+            raise BadValue(
+                f'returns="gae" has V inside and takes no baseline, got {self.baseline!r}; '
+                'use baseline="none"'
+            )
+        if self.baseline == "loo" and self.group_size < 2:
+            raise BadValue(f"leave-one-out needs group_size >= 2, got {self.group_size}")
+        if self.baseline == "v" or self.returns == "gae":
+            problem.require_v("PG with a V baseline or GAE")
+        if self.baseline == "q":
+            problem.require_q("PG with a Q baseline")
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        if self.returns == "discounted":  # γ^t of the true weight is missing from call t
+            return (1 / problem.discounts[: problem.horizon]).cpu()
+        return torch.ones(problem.horizon, dtype=problem.dtype)
+
+    def cost(self, problem: Problem) -> Cost:
+        return Cost(problem.horizon, 0)
+
+    def first_pass(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Scored:
+        path = rollout(problem, policy, noise)
+        result = problem.evaluate(path)
+        if self.returns == "gae":
+            advantage = self._gae(problem, path, result)
+        else:
+            advantage = result.to_go()
+            if self.baseline == "loo":
+                advantage = _leave_one_out(advantage, self.group_size)
+            elif self.baseline != "none":
+                weight = problem.discounts[: problem.horizon] * result.alive[..., :-1]
+                advantage = advantage - weight * self._baseline(problem, policy, path, result)
+            if self.returns == "discounted":
+                advantage = advantage / problem.discounts[: problem.horizon]
+        return Scored(path.obs, path.latent, advantage)
+
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise, given: Scored
+    ) -> Float[Tensor, "*batch"]:
+        z = policy(given.obs, steps=range(problem.horizon))
+        return (policy.policy.log_prob(z, given.latent) * given.advantage).sum(-1)
+
+    def _baseline(
+        self, problem: Problem, policy: BoundPolicy, path: Trajectory, result: Outcome
+    ) -> Tensor:
+        view = problem.views(path, result, slice(0, problem.horizon))
+        assert problem.critic is not None
+        if self.baseline == "v":
+            assert problem.critic.v is not None
+            return problem.critic.v(view)
+        assert problem.critic.q is not None
+        return problem.critic.q(view, policy.policy.mean_action(path.output))
+
+    def _gae(self, problem: Problem, path: Trajectory, result: Outcome) -> Tensor:
+        assert problem.critic is not None and problem.critic.v is not None
+        values = problem.critic.v(problem.views(path, result, slice(0, problem.horizon)))
+        values = problem.discounts[:-1] * result.alive[..., :-1] * values
+        following = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], dim=-1)
+        delta = result.value + following - values  # discounted from the start, like G_t
+        powers = self.gae_lambda ** torch.arange(
+            problem.horizon, dtype=torch.float64, device=delta.device
+        )
+        # Σ_{k>=t} λ^{k−t} δ_k, without dividing by vanishing powers of λ
+        index = torch.arange(problem.horizon, device=delta.device)
+        ahead = index[None, :] - index[:, None]
+        kernel = torch.where(ahead >= 0, powers[ahead.clamp(min=0)], 0.0).to(delta.dtype)
+        return delta @ kernel.mT
+
+
+def _leave_one_out(returns: Float[Tensor, "N T"], group: int) -> Float[Tensor, "N T"]:
+    """G_t minus the mean of G_t over the other samples of each group."""
+    grouped = returns.unflatten(0, (-1, group))
+    total = grouped.sum(1, keepdim=True)
+    return (grouped - (total - grouped) / (group - 1)).flatten(0, 1)
+
+
+def score_surrogate(
+    problem: Problem, policy: BoundPolicy, path: Trajectory, values: Float[Tensor, "*batch T"]
+) -> Float[Tensor, "*batch"]:
+    """Σ_t log π(a_t|s_t)·Σ_{k>=t} values_k at fixed states, actions and values.
+
+    The density is taken at detached observations: an attached one would leak a gradient through
+    the state.
+    """
+    z = policy(path.obs.detach(), steps=range(path.obs.shape[-2]))
+    log_prob = policy.policy.log_prob(z, path.latent.detach())
+    return (log_prob * reward_to_go(values.detach())).sum(-1)

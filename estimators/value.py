@@ -1,0 +1,352 @@
+"""Estimators that read a critic: value gradients, n-step and λ-returns, and ABPT.
+
+Values are V(s) = Q(s, a) at the policy's one pre-drawn action of that time (ABPT eq. 15), or a V
+critic as in SHAC. Where a value ends a window its policy parameters are constants: with live ones
+the call at the boundary would count twice as soon as windows are tiled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from estimators.base import Cost, SurrogateEstimator, check_window
+from gradlab.errors import BadValue
+from gradlab.noise import Noise
+from gradlab.outcome import Outcome
+from gradlab.policies import BoundPolicy
+from gradlab.problem import Problem
+from gradlab.rollout import Trajectory, rollout
+
+
+def q_values(
+    problem: Problem,
+    policy: BoundPolicy,
+    path: Trajectory,
+    result: Outcome,
+    noise: Noise,
+    times: slice,
+    entropy: float = 0.0,
+) -> Float[Tensor, "*batch K"]:
+    """Q_t(s_t, a_t) − κ·log π(a_t|s_t) at times < T, a_t the pre-drawn action of `policy`."""
+    assert problem.critic is not None and problem.critic.q is not None
+    view = problem.views(path, result, times)
+    z = policy(view.obs, steps=range(problem.horizon + 1)[times])
+    latent = policy.policy.latent(z, noise.action[..., times, :])
+    value = problem.critic.q(view, policy.policy.action(latent))
+    return value - entropy * policy.policy.log_prob_action(z, latent) if entropy else value
+
+
+def tail_values(
+    problem: Problem,
+    policy: BoundPolicy,
+    path: Trajectory,
+    result: Outcome,
+    noise: Noise,
+    times: slice,
+    tail: Literal["q", "v"],
+    entropy: float = 0.0,
+) -> Float[Tensor, "*batch K"]:
+    """γ^t alive_t V_t(s_t) at times < T, with the policy's parameters constant."""
+    if tail == "v":
+        assert problem.critic is not None and problem.critic.v is not None
+        value = problem.critic.v(problem.views(path, result, times))
+    else:
+        value = q_values(problem, policy.frozen, path, result, noise, times, entropy)
+    return problem.discounts[times] * result.alive[..., times] * value
+
+
+def _require(problem: Problem, tail: str, who: str) -> None:
+    if tail not in ("q", "v"):
+        raise BadValue(f"{who} tail must be 'q' or 'v', got {tail!r}")
+    if tail == "q":
+        problem.require_q(who)
+    else:
+        problem.require_v(who)
+
+
+def value_gradient(
+    problem: Problem, policy: BoundPolicy, noise: Noise, at: str, entropy: float = 0.0
+) -> Float[Tensor, "*batch"]:
+    """The surrogate of QG: Σ_t γ^t alive_t Q_t(s_t, π_θ(s_t)) with the states as constants."""
+    length = 1 if at == "start" else problem.horizon
+    path = rollout(problem, policy.frozen, noise, length=length).detach()
+    result = problem.evaluate(path)
+    times = slice(0, length)
+    values = q_values(problem, policy, path, result, noise, times, entropy)
+    weight = problem.discounts[times] * result.alive[..., times].detach()
+    return (weight * values).sum(-1)
+
+
+@dataclass(frozen=True)
+class QG(SurrogateEstimator):
+    """Value gradient: Σ_t γ^t alive_t ∇_θ Q_t(s_t, π_θ(s_t)), states cut.
+
+    Estimates: ∇J; call weights 1 for `at="all"`, (1, 0, 0, ...) for `at="start"`.
+    Requires: a Q critic.
+    Unbiased when: at="all", Q is exact *and* Q_t(s, ·) is continuous in the action: on a hard event
+    an exact Q misses what no later noise smooths.
+    Cost: T environment steps (1 for "start"), one backward pass through the critic alone.
+    Reference: ABPT eq. 5; AGPO section 3.1 (QG).
+    """
+
+    at: Literal["all", "start"] = "all"
+    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+
+    @property
+    def label(self) -> str:
+        return "QG" if self.at == "all" else "QG(start)"
+
+    def check(self, problem: Problem) -> None:
+        if self.at not in ("all", "start"):
+            raise BadValue(f"QG at must be 'all' or 'start', got {self.at!r}")
+        problem.require_q(self.label)
+
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise
+    ) -> Float[Tensor, "*batch"]:
+        return value_gradient(problem, policy, noise, self.at, self.entropy)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        weights = torch.ones(problem.horizon, dtype=problem.dtype)
+        if self.at == "start":
+            weights[1:] = 0
+        return weights
+
+    def cost(self, problem: Problem) -> Cost:
+        return Cost(problem.horizon if self.at == "all" else 1, 1 / problem.horizon)
+
+
+@dataclass(frozen=True)
+class ZeroStep(SurrogateEstimator):
+    """The 0-step return of ABPT: ∇_θ V(s_0), V = Q at one pre-drawn action.
+
+    Estimates: ∂J/∂θ_0, the part of ∇J that belongs to the first policy call; call weights
+    (1, 0, 0, ...). It is `QG(at="start")`.
+    Requires: a Q critic.
+    Unbiased when: never for ∇J with T > 1; for its own target, as QG.
+    Cost: one policy and one critic call.
+    Reference: ABPT eq. 10 (J^0) and eq. 15.
+    """
+
+    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+
+    def check(self, problem: Problem) -> None:
+        problem.require_q(self.label)
+
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise
+    ) -> Float[Tensor, "*batch"]:
+        return value_gradient(problem, policy, noise, "start", self.entropy)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        return QG(at="start").call_weights(problem)
+
+    def cost(self, problem: Problem) -> Cost:
+        return QG(at="start").cost(problem)
+
+
+def n_step(
+    problem: Problem,
+    policy: BoundPolicy,
+    noise: Noise,
+    window: int,
+    starts: str,
+    tail: Literal["q", "v"],
+    entropy: float = 0.0,
+) -> Float[Tensor, "*batch"]:
+    """The surrogate of NStep: rewards inside windows plus the value at each window's end."""
+    horizon = problem.horizon
+    if starts == "first":
+        path = rollout(problem, policy, noise, length=window)
+        result = problem.evaluate(path)
+        ends = slice(window, min(window + 1, horizon))
+    else:
+        path = rollout(problem, policy, noise, cut_every=window)
+        result = problem.evaluate(path, cut_every=window)
+        ends = slice(window, horizon, window)
+    total = result.value.sum(-1)
+    if ends.start < horizon:
+        tails = tail_values(problem, policy, path, result, noise, ends, tail, entropy)
+        total = total + tails.sum(-1)
+    return total
+
+
+def _window_label(window: int | None, starts: str) -> str:
+    length = "T" if window is None else str(window)
+    return length if starts == "first" else f"{length}, {starts}"
+
+
+def _check_starts(starts: str, who: str) -> None:
+    if starts not in ("first", "tiled"):
+        raise BadValue(f"{who} starts must be 'first' or 'tiled', got {starts!r}")
+
+
+@dataclass(frozen=True)
+class NStep(SurrogateEstimator):
+    """n-step return with a critic tail: ∇[Σ_{k<n} γ^k r_k + γ^n V(s_n)], per window (SHAC).
+
+    Estimates: with `starts="first"` the window from s_0 alone, call weights 1 for k < n and 0 after;
+    with `starts="tiled"` windows at 0, n, 2n, ... with cut start states, call weights 1.
+    `window=None` means the whole horizon, which is FOG and needs no critic.
+    Requires: a Q critic (`tail="q"`, ABPT) or a V critic (`tail="v"`, SHAC) if n < T.
+    Unbiased when: tiled, rewards and dynamics continuous in the noise, V exact and smooth.
+    Cost: n environment steps and n/T of a backward pass ("first"), T and 1 ("tiled").
+    Reference: ABPT eq. 7 and eq. 10 (J^N); SHAC.
+    """
+
+    window: int | None = None
+    starts: Literal["first", "tiled"] = "first"
+    tail: Literal["q", "v"] = "q"
+    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+
+    @property
+    def label(self) -> str:
+        return f"NStep({_window_label(self.window, self.starts)})"
+
+    def check(self, problem: Problem) -> None:
+        _check_starts(self.starts, "NStep")
+        window = self._window(problem)
+        check_window(window, problem, "NStep")
+        if window < problem.horizon:
+            _require(problem, self.tail, f"NStep(window={window}) on horizon {problem.horizon}")
+
+    def _window(self, problem: Problem) -> int:
+        return problem.horizon if self.window is None else self.window
+
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise
+    ) -> Float[Tensor, "*batch"]:
+        window = self._window(problem)
+        return n_step(problem, policy, noise, window, self.starts, self.tail, self.entropy)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        weights = torch.ones(problem.horizon, dtype=problem.dtype)
+        if self.starts == "first":
+            weights[self._window(problem) :] = 0
+        return weights
+
+    def cost(self, problem: Problem) -> Cost:
+        steps = self._window(problem) if self.starts == "first" else problem.horizon
+        return Cost(steps, steps / problem.horizon)
+
+
+@dataclass(frozen=True)
+class LambdaReturn(SurrogateEstimator):
+    """λ-weighted mixture of windows: (1−λ) Σ_{m<n} λ^{m−1} J^m + λ^{n−1} J^n.
+
+    Estimates: call weights λ^k from one start (window n = T); tiled with `window=n`, λ^{k mod n}.
+    Requires: a Q critic (`tail="q"`) or a V critic (`tail="v"`), unless λ = 1 and n = T.
+    Unbiased when: for ∇J only with λ = 1 (then FOG, or tiled NStep); for its own target as NStep.
+    Cost: n environment steps and n/T of a backward pass ("first"), T and 1 ("tiled").
+    Reference: ABPT eq. 13 for the weights.
+    """
+
+    lambda_: float = 0.95
+    window: int | None = None
+    starts: Literal["first", "tiled"] = "first"
+    tail: Literal["q", "v"] = "q"
+    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+
+    @property
+    def label(self) -> str:
+        return f"LambdaReturn({self.lambda_:g}, {_window_label(self.window, self.starts)})"
+
+    def check(self, problem: Problem) -> None:
+        _check_starts(self.starts, "LambdaReturn")
+        if not 0 <= self.lambda_ <= 1:
+            raise BadValue(f"lambda_ must lie in [0, 1], got {self.lambda_}")
+        window = self._window(problem)
+        check_window(window, problem, "LambdaReturn")
+        if problem.horizon > 1 and (self.lambda_ < 1 or window < problem.horizon):
+            _require(problem, self.tail, "LambdaReturn")
+
+    def _window(self, problem: Problem) -> int:
+        return problem.horizon if self.window is None else self.window
+
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise
+    ) -> Float[Tensor, "*batch"]:
+        horizon, window = problem.horizon, self._window(problem)
+        tiled = self.starts == "tiled"
+        length = horizon if tiled else window
+        cut = window if tiled else None
+        path = rollout(problem, policy, noise, length=length, cut_every=cut)
+        result = problem.evaluate(path, cut_every=cut)
+        weights = self.call_weights(problem)[:length].to(result.value)
+        total = (weights * result.value).sum(-1)
+        times = slice(1, min(length + 1, horizon))
+        if times.start >= times.stop or (self.lambda_ == 1 and window == horizon):
+            return total
+        offsets = (torch.arange(horizon + 1)[times].double() - 1) % window + 1  # into its window
+        inner = (1 - self.lambda_) * self.lambda_ ** (offsets - 1.0)
+        mixture = torch.where(offsets == window, self.lambda_ ** (window - 1.0), inner)
+        tails = tail_values(problem, policy, path, result, noise, times, self.tail, self.entropy)
+        return total + (mixture.to(tails) * tails).sum(-1)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        window = self._window(problem)
+        index = torch.arange(problem.horizon)
+        weights = self.lambda_ ** (index % window).to(torch.float64)
+        if self.starts == "first":
+            weights = torch.where(index < window, weights, 0.0)
+        return weights.to(problem.dtype)
+
+    def cost(self, problem: Problem) -> Cost:
+        steps = self._window(problem) if self.starts == "first" else problem.horizon
+        return Cost(steps, steps / problem.horizon)
+
+
+@dataclass(frozen=True)
+class ABPT(SurrogateEstimator):
+    """Half a 0-step return and half an n-step return.
+
+    Estimates: as published (`zero_step="start"`), ½ (ZeroStep + NStep(n)) from s_0, call weights
+    (1, ½, ..., ½, 0, ...); with `zero_step="all"`, ½ (QG(all) + tiled NStep(n)), call weights 1.
+    Requires: a Q critic. `window=None` means the whole horizon.
+    Unbiased when: zero_step="all", and QG(all) and tiled NStep both are.
+    Cost: n environment steps and n/T of a backward pass ("start"); 2T and 1 ("all").
+    Reference: ABPT eq. 9 and 10.
+    """
+
+    window: int | None = None
+    zero_step: Literal["start", "all"] = "start"
+    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+
+    @property
+    def label(self) -> str:
+        form = "first" if self.zero_step == "start" else "all"
+        return f"ABPT({_window_label(self.window, form)})"
+
+    def check(self, problem: Problem) -> None:
+        if self.zero_step not in ("start", "all"):
+            raise BadValue(f"ABPT zero_step must be 'start' or 'all', got {self.zero_step!r}")
+        check_window(self._window(problem), problem, "ABPT")
+        problem.require_q("ABPT")
+
+    def _window(self, problem: Problem) -> int:
+        return problem.horizon if self.window is None else self.window
+
+    @property
+    def _starts(self) -> Literal["first", "tiled"]:
+        return "first" if self.zero_step == "start" else "tiled"
+
+    def surrogate(
+        self, problem: Problem, policy: BoundPolicy, noise: Noise
+    ) -> Float[Tensor, "*batch"]:
+        window = self._window(problem)
+        windows = n_step(problem, policy, noise, window, self._starts, "q", self.entropy)
+        zero = value_gradient(problem, policy, noise, self.zero_step, self.entropy)
+        return 0.5 * (zero + windows)
+
+    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        windows = NStep(self.window, self._starts).call_weights(problem)
+        return 0.5 * (windows + QG(at=self.zero_step).call_weights(problem))
+
+    def cost(self, problem: Problem) -> Cost:
+        parts = NStep(self.window, self._starts), QG(at=self.zero_step)
+        return parts[0].cost(problem) + parts[1].cost(problem)

@@ -1,0 +1,66 @@
+"""Constant tensors that cost nothing to use again: one copy per value, dtype and device.
+
+A step of a simulator or a task is called thousands of times, also inside `torch.func` transforms,
+under inference mode and in compiled code. A tensor made in there belongs to that context and must
+not outlive it: what is cached here is an ordinary tensor, and compiled code gets its own copy.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradlab.literals import Matrix, Vector
+
+
+def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """Decorator for a function from hashable arguments to constants, run once per key.
+
+    It returns float64 tensors of at most two dimensions. The decorated function takes one more
+    argument, `like`, whose dtype and device the constants get; nothing may write to them.
+    """
+
+    @functools.lru_cache(maxsize=256)
+    def numbers(key: tuple) -> tuple:
+        with torch.inference_mode(False):
+            return tuple(_literal(torch.func.debug_unwrap(table).tolist()) for table in build(*key))
+
+    def traced(*key: Any) -> tuple:
+        return numbers(key)
+
+    # what `torch.compiler.assume_constant_result` does, without importing the compiler (1 to 2 s)
+    traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+    @functools.lru_cache(maxsize=256)
+    def tensors(key: tuple, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+        return tuple(_tensor(values, dtype, device) for values in numbers(key))
+
+    def lookup(*key: Any, like: Tensor) -> tuple[Tensor, ...]:
+        if torch.compiler.is_compiling():
+            found = traced(*key)
+            return tuple(torch.tensor(v, dtype=like.dtype, device=like.device) for v in found)
+        return tensors(key, like.dtype, like.device)
+
+    return lookup
+
+
+def constant(values: Vector | Matrix, like: Tensor) -> Tensor:
+    """The numbers with the dtype and device of `like`; shared, so never written to."""
+    if torch.compiler.is_compiling():
+        return torch.tensor(values, dtype=like.dtype, device=like.device)
+    return _tensor(values, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=512)
+def _tensor(values: float | Vector | Matrix, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.func.debug_unwrap(torch.tensor(values, dtype=dtype, device=device))
+
+
+def _literal(values: float | list) -> float | tuple:
+    """Nested lists as nested tuples."""
+    return tuple(_literal(v) for v in values) if isinstance(values, list) else values

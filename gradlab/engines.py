@@ -1,0 +1,136 @@
+"""Three ways from a scalar surrogate to per-sample gradients; they give the same answer.
+
+A surrogate maps (problem, bound policy, noise) to one number per sample. `vmap` is the reference,
+`loop` its obvious twin, and `pullback` the fast one: parameters enter a surrogate only through the
+policy's outputs z_k, so one backward pass over the whole batch gives the cotangents ∂J_i/∂z_k, and
+pulling them back through the policy alone gives every sample's gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.errors import BadShape, BadValue
+from gradlab.noise import Noise
+from gradlab.policies import BoundPolicy, Call
+from gradlab.problem import Problem
+from gradlab.samples import Dense, Factored, GradientSamples
+
+Engine = Literal["pullback", "vmap", "loop"]
+Params = dict[str, Tensor]
+# (policy, noise, given) -> [*batch]; `given` is a tuple of constants per sample
+Surrogate = Callable[[BoundPolicy, Noise, Any], Float[Tensor, "*batch"]]
+
+
+def per_sample_gradients(
+    surrogate: Surrogate,
+    problem: Problem,
+    params: Params,
+    noise: Noise,
+    given: Any = (),
+    engine: Engine = "pullback",
+) -> GradientSamples:
+    """Gradients of `surrogate` with respect to `params`, one per row of `noise`.
+
+    `given` holds what a first pass found (a tuple of tensors with a leading N), as constants.
+    Under `vmap` and `loop` the step of the rollout is never compiled.
+    """
+    if engine not in ENGINES:
+        raise BadValue(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
+    return ENGINES[engine](surrogate, problem, params, noise, given)
+
+
+def pullback(
+    surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
+) -> Factored:
+    """One batched backward pass to the policy's outputs, then the policy's own pullback."""
+    fixed = {name: value.detach() for name, value in params.items()}
+    tape: list[Call] = []
+    with torch.enable_grad():
+        values = surrogate(BoundPolicy(problem.policy, fixed, tape), noise, given)
+    count = noise.count
+    if values.shape != (count,):
+        raise _bad_shape(count, tuple(values.shape))
+    policy = problem.policy
+    if not values.requires_grad or not tape:  # nothing of the surrogate depends on the policy
+        obs = noise.initial.new_zeros(count, 0, policy.observation_dim)
+        empty = noise.initial.new_zeros(count, 0, policy.output_dim)
+        return Factored(policy, params, obs, empty, torch.zeros(0, dtype=torch.long))
+    probes = [(*call.probes.biases, call.probes.z) for call in tape]
+    grads = torch.autograd.grad(
+        values.sum(), [leaf for row in probes for leaf in row], allow_unused=True,
+        materialize_grads=True,
+    )  # fmt: skip
+    width = len(probes[0])
+    *cotangents, cotangent = (_over_calls(grads[i::width], count) for i in range(width))
+    inputs = [_over_calls(part, count) for part in zip(*(c.inputs for c in tape), strict=True)]
+    steps = torch.tensor([s for call in tape for s in call.steps], device=noise.initial.device)
+    factors = policy.collect(inputs, cotangents, cotangent)
+    return Factored(policy, params, inputs[0], cotangent, steps, factors)
+
+
+def _over_calls(parts: Sequence[Tensor], count: int) -> Float[Tensor, "N K size"]:
+    """Tensors [N·K', size] of every batch of calls as one; laid out [K, N, size] when joined.
+
+    That layout is a plain copy of a rollout's parts, and no slower to multiply.
+    """
+    rows = [part.reshape(count, -1, part.shape[-1]) for part in parts]
+    if len(rows) == 1:
+        return rows[0]
+    return torch.cat([row.transpose(0, 1) for row in rows]).transpose(0, 1)
+
+
+def vmapped(
+    surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
+) -> Dense:
+    """`torch.func.vmap(torch.func.grad(surrogate))`: the reference."""
+    one = _single(surrogate, problem)
+    return Dense(torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(params, noise, given))
+
+
+def looped(
+    surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
+) -> Dense:
+    """One ordinary backward pass per sample: the obvious twin of the other two."""
+    one = _single(surrogate, problem)
+    rows: list[dict[str, Tensor]] = []
+    for i in range(noise.count):
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        row = Noise(*(part[i] for part in noise))
+        mine = type(given)(*(g[i] for g in given)) if given else ()
+        with torch.enable_grad():
+            value = one(leaves, row, mine)
+        if value.requires_grad:
+            grads = torch.autograd.grad(
+                value, list(leaves.values()), allow_unused=True, materialize_grads=True
+            )
+        else:
+            grads = [torch.zeros_like(leaf) for leaf in leaves.values()]
+        rows.append(dict(zip(leaves, grads, strict=True)))
+    return Dense({name: torch.stack([row[name] for row in rows]) for name in params})
+
+
+def _single(surrogate: Surrogate, problem: Problem) -> Callable[[Params, Noise, Any], Tensor]:
+    def one(params: Params, noise: Noise, given: Any) -> Tensor:
+        value = surrogate(BoundPolicy(problem.policy, params), noise, given)
+        if value.ndim:
+            raise _bad_shape(1, tuple(value.shape))
+        return value
+
+    return one
+
+
+def _bad_shape(count: int, got: tuple[int, ...]) -> BadShape:
+    expected = (count,) if count > 1 else "one number"
+    return BadShape(
+        f"a surrogate should return one number per sample, {expected} here, got shape {got}; "
+        "sum over time with .sum(-1), and never over samples"
+    )
+
+
+ENGINES = {"pullback": pullback, "vmap": vmapped, "loop": looped}

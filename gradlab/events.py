@@ -1,0 +1,127 @@
+"""Events: rewards and terminations given by the sign of a margin, hard or relaxed.
+
+An event happens when its scaled margin m(s) is positive. A `Step` turns a margin into a value in
+[0, 1]: `Hard` is the indicator, with no gradient to find; `Sigmoid` and `Arctan` are relaxations
+whose `width` is a fraction of the margin's scale. One-time events are relaxed through the running
+extremum of their margin: the value of the event up to time t is Step(max_{k<=t} m_k), so bonuses
+telescope and the one-step bounds below hold for any horizon.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.errors import BadValue
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a task says of one event; its margin is a column of `Task.margins`."""
+
+    name: str
+    bonus: float = 0.0  # reward when it happens [1]
+    terminates: bool = False  # later rewards no longer count
+    switches: bool = False  # it changes the observation or the dense reward, and it repeats
+
+
+@runtime_checkable
+class Step(Protocol):
+    """A nondecreasing function of a margin from 0 (far below zero) to 1 (far above)."""
+
+    def __call__(self, margin: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Hard:
+    """The indicator 1[m > 0]. Its gradient is exactly zero: the event is invisible to autograd."""
+
+    def __call__(self, margin: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return (margin.detach() > 0).to(margin.dtype)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """1 / (1 + exp(−m/width)).
+
+    |Sigmoid − Hard| ≤ exp(−|m|/width), and the integral of |Sigmoid − Hard| over m is
+    2·width·ln 2.
+    """
+
+    width: float  # fraction of the margin's scale [1]
+
+    def __post_init__(self) -> None:
+        _check_width(self.width)
+
+    def __call__(self, margin: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return torch.sigmoid(margin / self.width)
+
+
+@dataclass(frozen=True)
+class Arctan:
+    """½ + arctan(m/width)/π: a heavier tail, so a gradient from further away.
+
+    |Arctan − Hard| ≤ width/(π|m|); the integral of the difference does not exist.
+    """
+
+    width: float  # fraction of the margin's scale [1]
+
+    def __post_init__(self) -> None:
+        _check_width(self.width)
+
+    def __call__(self, margin: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return 0.5 + torch.atan(margin / self.width) / math.pi
+
+
+STEPS = {"sigmoid": Sigmoid, "arctan": Arctan}
+
+
+def _check_width(width: float) -> None:
+    if not (width > 0 and math.isfinite(width)):
+        raise BadValue(
+            f"width must be a positive number (a fraction of the margin's scale), got {width}; "
+            "try width=0.1, or Hard() for the unrelaxed event"
+        )
+
+
+def running_maximum(
+    margins: Float[Tensor, "*batch T E"], cut_every: int | None = None
+) -> Float[Tensor, "*batch T E"]:
+    """M_t = max_{k<=t} m_k along time.
+
+    Where several steps tie, the gradient goes to one of them. With `cut_every=n` the extremum
+    carried into each window of n steps is a constant (as the state there is).
+    """
+    horizon = margins.shape[-2]
+    window = cut_every or horizon
+    pieces: list[Tensor] = []
+    for begin in range(0, horizon, window):
+        piece = torch.cummax(margins[..., begin : begin + window, :], dim=-2).values
+        if pieces:
+            piece = torch.maximum(piece, pieces[-1][..., -1:, :].detach())
+        pieces.append(piece)
+    return torch.cat(pieces, dim=-2)
+
+
+def running_maximum_since_switch(
+    margins: Float[Tensor, "*batch T"],
+    visit: Float[Tensor, "*batch T"],
+    cut_every: int | None = None,
+) -> Float[Tensor, "*batch T"]:
+    """max of m_k over the steps k <= t of the same visit (as numbered by `visit`).
+
+    Used for an event that repeats: after it happens, the next occurrence starts afresh.
+    """
+    horizon = margins.shape[-1]
+    index = torch.arange(horizon, device=margins.device)
+    same = (visit[..., :, None] == visit[..., None, :]) & (index[:, None] >= index[None, :])
+    grid = margins[..., None, :]
+    if cut_every is not None:
+        earlier = (index[:, None] // cut_every) > (index[None, :] // cut_every)
+        grid = torch.where(earlier, grid.detach(), grid)
+    return torch.where(same, grid, -torch.inf).max(dim=-1).values

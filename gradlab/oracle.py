@@ -1,0 +1,283 @@
+"""Where the truth comes from: closed forms, quadrature, finite differences, large samples.
+
+Every oracle is called with (problem, params) and returns an `OracleGradient` with a standard error
+of its own. Oracles that sample have seeds of their own, independent of what they judge.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab import closed_forms
+from gradlab.errors import BadValue, NotFinite
+from gradlab.noise import Noise
+from gradlab.policies import BoundPolicy
+from gradlab.problem import Problem
+from gradlab.rollout import rollout
+from gradlab.samples import Dense, Factored, GradientSamples
+from gradlab.sampling import Sampler, noise_stream
+from gradlab.statistics.moments import Moments
+from gradlab.statistics.truth import OracleGradient
+
+Params = dict[str, Tensor]
+Progress = Callable[[OracleGradient], None]
+ORACLE_SEED = 7_340_033  # far from the small seeds that users choose
+BIAS_SHARE = 0.1  # of its standard error: a finite difference's bias that is as good as none
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """Anything that knows the gradient of a problem and how well it knows it."""
+
+    def __call__(self, problem: Problem, params: Params) -> OracleGradient: ...
+
+
+def _solve(problem: Problem, params: Params) -> Mapping[str, Tensor]:
+    return closed_forms.solve(problem, params).gradient
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """A formula, exact up to rounding: `gradient(problem, params) -> {name: tensor}`.
+
+    Without one, the formulas of the known-answer problems: `gradlab.closed_forms.solve`.
+    """
+
+    gradient: Callable[[Problem, Params], Mapping[str, Tensor]] = _solve
+    name: str = "closed form"
+
+    def __call__(self, problem: Problem, params: Params) -> OracleGradient:
+        begin = time.perf_counter()
+        mean = self.gradient(problem, params)
+        return OracleGradient.exact(mean, self.name, time.perf_counter() - begin)
+
+
+@dataclass(frozen=True)
+class LargeSample:
+    """The mean of an unbiased estimator over as many episodes as precision asks for.
+
+    Streams until √(tr Σ/N)/‖g*‖ falls below `until_relative_stderr` or `max_count` episodes are
+    used up; `OracleGradient.relative_stderr` says what was reached. Memory is that of one chunk.
+    Means of `replicate` consecutive samples are what enters the statistics: the same mean and the
+    same error, for a fraction of the work on dense gradients.
+    """
+
+    estimator: Sampler
+    until_relative_stderr: float = 0.05
+    max_count: int = 1_000_000
+    batch: int = 8192  # episodes between two looks at the precision
+    chunk_size: int = 512
+    replicate: int = 16
+    seed: int = ORACLE_SEED
+
+    def __call__(
+        self, problem: Problem, params: Params, progress: Progress | None = None
+    ) -> OracleGradient:
+        """The truth; `progress` is called with the truth so far after each batch."""
+        return self.targets(problem, params, {"": None}, progress)[""]
+
+    def targets(
+        self,
+        problem: Problem,
+        params: Params,
+        weightings: Mapping[str, Tensor | None],
+        progress: Progress | None = None,
+    ) -> dict[str, OracleGradient]:
+        """Several targets Σ_k w_k g_k from the same episodes: {name: w [T], or None for all ones}.
+
+        Needs an estimator whose samples are policy calls with known time steps, each call's part
+        an unbiased sample of g_k (PG, FOG on continuous problems, Split). Precision is judged by
+        the first target. Raises `BadValue` if the samples cannot be weighted.
+        """
+        if not weightings or self.max_count < 1 or not self.until_relative_stderr > 0:
+            raise BadValue(
+                "LargeSample needs at least one target, max_count >= 1 and "
+                f"until_relative_stderr > 0, got {len(weightings)} targets, {self.max_count} and "
+                f"{self.until_relative_stderr}"
+            )
+        begin = time.perf_counter()
+        size = math.lcm(self.replicate, self.estimator.group)
+        wanted = min(self.batch, self.max_count), self.chunk_size
+        batch, chunk = (math.ceil(n / size) * size for n in wanted)
+        totals: dict[str, Moments] = {}
+        count = 0
+        while True:
+            for noise in noise_stream(problem, count + batch, self.seed, chunk, begin=count):
+                samples = self.estimator(problem, params, noise)
+                for name, weights in weightings.items():
+                    means = _weighted(samples, weights).group_means(size)
+                    pilot = totals[name].pilot if name in totals else None
+                    piece = means.moments(start=count // size, pilot=pilot)
+                    totals[name] = totals[name].merge(piece) if name in totals else piece
+                count += noise.count
+            label = f"{self.estimator.label} x {count}"
+            seconds = time.perf_counter() - begin
+            truths = {
+                name: OracleGradient.sampled(total, label, seconds)
+                for name, total in totals.items()
+            }
+            first = next(iter(truths.values()))
+            if progress is not None:
+                progress(first)
+            if first.relative_stderr <= self.until_relative_stderr or count >= self.max_count:
+                return truths
+
+
+def _weighted(samples: GradientSamples, weights: Tensor | None) -> GradientSamples:
+    if weights is None:
+        return samples
+    if not isinstance(samples, Factored):
+        raise BadValue(
+            "only samples made of policy calls have call weights; use an estimator with "
+            'engine="pullback", such as Split or PG'
+        )
+    return samples.weight_steps(weights.to(samples.cotangent))
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Gauss-Hermite quadrature over one or two noise dimensions of a smooth integrand.
+
+    Integrates the samples of `estimator` (PG, FOG, ...) over the action and process noise, so the
+    answer is that estimator's expectation. The nodes converge exponentially for integrands that
+    are smooth in the noise and hardly at all across a jump: with half the nodes the answer must
+    agree to `tolerance` of its own size, else `BadValue` says by how much it does not.
+    """
+
+    estimator: Sampler
+    nodes: int = 128
+    tolerance: float = 1e-6
+
+    def __call__(self, problem: Problem, params: Params) -> OracleGradient:
+        begin = time.perf_counter()
+        fine = self._integrate(problem, params, self.nodes)
+        coarse = self._integrate(problem, params, self.nodes // 2)
+        gap = math.sqrt(sum(float((fine[n] - coarse[n]).square().sum()) for n in fine))
+        size = math.sqrt(sum(float(leaf.square().sum()) for leaf in fine.values()))
+        if not gap <= self.tolerance * size:
+            raise BadValue(
+                f"quadrature with {self.nodes} nodes differs by {gap / size:.1e} of its size from "
+                f"{self.nodes // 2} nodes, more than {self.tolerance:.0e}: the integrand is not "
+                "smooth enough; try a closed form or LargeSample"
+            )
+        seconds = time.perf_counter() - begin
+        return OracleGradient.exact(fine, f"Gauss-Hermite {self.nodes}", seconds)
+
+    def _integrate(self, problem: Problem, params: Params, nodes: int) -> Params:
+        sizes = (
+            problem.horizon * problem.simulator.action_dim,
+            (problem.horizon * problem.simulator.noise_dim),
+        )
+        dims = sum(sizes)
+        if problem.task.initial_dim or dims > 2 or self.estimator.group > 1:
+            raise BadValue(
+                "quadrature needs at most 2 Gaussian noise dimensions, a fixed start and an "
+                f"estimator without groups; {problem.name} has {dims} and "
+                f"{problem.task.initial_dim} random starts; try LargeSample"
+            )
+        points, weights = np.polynomial.hermite_e.hermegauss(nodes)
+        grid = torch.tensor(list(itertools.product(points, repeat=dims)), dtype=problem.dtype)
+        weight = torch.tensor(
+            [math.prod(w) for w in itertools.product(weights / weights.sum(), repeat=dims)]
+        ).double()
+        count = len(grid)
+        blank = problem.draw(count, torch.Generator().manual_seed(0))
+        noise = Noise(
+            blank.initial,
+            grid[:, : sizes[0]].reshape(blank.action.shape).to(blank.action),
+            grid[:, sizes[0] :].reshape(blank.process.shape).to(blank.process),
+            blank.seed,
+        )
+        samples = self.estimator(problem, params, noise).per_sample()
+        return {
+            name: torch.tensordot(weight.to(leaf.device), leaf.double(), dims=1)
+            for name, leaf in samples.items()
+        }
+
+
+@dataclass(frozen=True)
+class FiniteDifference:
+    """Central differences of the mean return with common random numbers, coordinate by coordinate.
+
+    Needs no gradient at all, only 2P rollouts per sample and step size: for small policies. The
+    step size is chosen by a study: from large to small, the first h/2 whose answer differs from that
+    of h by no more than the paired standard error of the difference, or by so little that a bias of
+    order h² is a tenth of the answer's own standard error. On a hard event the per-sample difference
+    is a jump over 2h, whose variance grows like 1/h.
+    Raises `BadValue` for more than `max_parameters` parameters or when no step size passes.
+    """
+
+    count: int = 4096
+    steps: tuple[float, ...] = (0.2, 0.1, 0.05, 0.025, 0.0125, 0.00625)
+    chunk_size: int = 1024
+    max_parameters: int = 200
+    seed: int = ORACLE_SEED
+
+    def __call__(self, problem: Problem, params: Params) -> OracleGradient:
+        begin = time.perf_counter()
+        size = sum(leaf.numel() for leaf in params.values())
+        if size > self.max_parameters:
+            raise BadValue(
+                f"finite differences over {size} parameters need {2 * size} rollouts per sample; "
+                f"at most {self.max_parameters} are allowed: use LargeSample, or raise "
+                "max_parameters"
+            )
+        coarse = self._moments(problem, params, self.steps[0])
+        for half in self.steps[1:]:
+            fine = self._moments(problem, params, half)
+            gap = {n: coarse.block_mean[n] - fine.block_mean[n] for n in params}
+            blocks = len(next(iter(gap.values())))
+            mean2 = sum(float(g.mean(0).square().sum()) for g in gap.values())
+            noise = sum(float(g.var(0).sum()) / blocks for g in gap.values())
+            error = fine.variance() / fine.count
+            # E mean2 = (3·bias of h/2)² + noise; on smooth problems both fall together with h⁴
+            if mean2 <= 2 * noise or mean2 / 9 <= BIAS_SHARE**2 * error:
+                name = f"finite difference h={half:g} x {self.count}"
+                return OracleGradient.sampled(fine, name, time.perf_counter() - begin)
+            coarse = fine
+        raise BadValue(
+            f"no step size of {self.steps} has a bias below its noise with {self.count} episodes; "
+            "add smaller steps, or fewer episodes if less precision will do"
+        )
+
+    def _moments(self, problem: Problem, params: Params, h: float) -> Moments:
+        total: Moments | None = None
+        position = 0
+        for noise in noise_stream(problem, self.count, self.seed, self.chunk_size):
+            leaves = {name: self._slopes(problem, params, noise, name, h) for name in params}
+            if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves.values()):
+                raise NotFinite(f"a return of {problem.name} is not finite; no truth without it")
+            pilot = None if total is None else total.pilot
+            piece = Dense(leaves).moments(start=position, pilot=pilot)
+            total = piece if total is None else total.merge(piece)
+            position += noise.count
+        assert total is not None
+        return total
+
+    def _slopes(
+        self, problem: Problem, params: Params, noise: Noise, name: str, h: float
+    ) -> Tensor:
+        base = params[name]
+        columns = []
+        for i in range(base.numel()):
+            shift = torch.zeros_like(base).flatten()
+            shift[i] = h
+            shift = shift.reshape(base.shape)
+            up = self._returns(problem, {**params, name: base + shift}, noise)
+            down = self._returns(problem, {**params, name: base - shift}, noise)
+            columns.append((up - down) / (2 * h))
+        return torch.stack(columns, dim=-1).unflatten(-1, base.shape)
+
+    def _returns(self, problem: Problem, params: Params, noise: Noise) -> Tensor:
+        with torch.no_grad():
+            path = rollout(problem, BoundPolicy(problem.policy, params), noise)
+            return problem.evaluate(path).value.sum(-1).double()

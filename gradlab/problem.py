@@ -1,0 +1,153 @@
+"""A problem: simulator, task, policy and objective, with everything an estimator may ask of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab import outcome
+from gradlab.critics.base import Critic, View
+from gradlab.errors import BadShape, BadValue, Missing
+from gradlab.events import STEPS, Hard, Step
+from gradlab.noise import Noise
+from gradlab.policies import GaussianPolicy
+from gradlab.rollout import Trajectory
+from gradlab.simulators.base import Simulator
+from gradlab.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Problem:
+    """J(θ) = E[ Σ_{t<T} γ^t alive_t r_t ] of a policy on a task in a simulator.
+
+    Immutable: `replace` returns a copy. `dtype` is that of rollouts; statistics are float64.
+    """
+
+    name: str
+    simulator: Simulator
+    task: Task
+    policy: GaussianPolicy
+    horizon: int
+    discount: float = 0.99
+    critic: Critic | None = None
+    event_step: Step = field(default_factory=Hard)
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise BadValue(f"horizon must be at least 1 step, got {self.horizon}")
+        if not 0 < self.discount <= 1:
+            raise BadValue(f"discount must lie in (0, 1], got {self.discount}")
+        pairs = {
+            "observation": (self.policy.observation_dim, self.task.observation_dim),
+            "action": (self.policy.action_dim, self.simulator.action_dim),
+        }
+        for what, (got, expected) in pairs.items():
+            if got != expected:
+                raise BadShape(
+                    f"the policy's {what}_dim should be {expected} for {self.name}, got {got}; "
+                    f"build it with {what}_dim={expected}"
+                )
+
+    def replace(self, **changes: object) -> Problem:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def relaxed(self, width: float, step: str = "sigmoid") -> Problem:
+        """A copy in which every event is relaxed; `width` is a fraction of each margin's scale."""
+        if step not in STEPS:
+            raise BadValue(f"step must be one of {sorted(STEPS)}, got {step!r}")
+        return self.replace(event_step=STEPS[step](width))
+
+    @property
+    def hard(self) -> bool:
+        """Whether events are unrelaxed (their gradient is zero)."""
+        return isinstance(self.event_step, Hard)
+
+    @property
+    def steps(self) -> Float[Tensor, " T_plus_1"]:
+        """0, 1, ..., T in the problem's dtype."""
+        return torch.arange(self.horizon + 1, dtype=self.dtype, device=self.device)
+
+    @property
+    def discounts(self) -> Float[Tensor, " T_plus_1"]:
+        """γ^0 ... γ^T, computed in float64."""
+        powers = torch.arange(self.horizon + 1, dtype=torch.float64)
+        return (self.discount**powers).to(dtype=self.dtype, device=self.device)
+
+    def draw(self, count: int, generator: torch.Generator) -> Noise:
+        """All the randomness of `count` episodes.
+
+        Drawn in float64 on the CPU and then cast, so that every dtype and device sees the same
+        numbers.
+        """
+        if count < 1:
+            raise BadValue(f"expected at least 1 episode to draw, got {count}")
+        size = (count, self.horizon)
+        kwargs = {"generator": generator, "dtype": torch.float64}
+        initial = self.task.draw_initial(count, generator)
+        action = torch.randn(*size, self.simulator.action_dim, **kwargs)
+        process = torch.randn(*size, self.simulator.noise_dim, **kwargs)
+        seed = torch.randint(2**62, (count,), generator=generator)
+        cast = {"dtype": self.dtype, "device": self.device}
+        return Noise(
+            initial.to(**cast), action.to(**cast), process.to(**cast), seed.to(self.device)
+        )
+
+    def check_noise(self, noise: Noise) -> None:
+        """Raise `BadShape` unless the noise was drawn for this problem."""
+        expected = {
+            "initial": (self.task.initial_dim,),
+            "action": (self.horizon, self.simulator.action_dim),
+            "process": (self.horizon, self.simulator.noise_dim),
+        }
+        for name, shape in expected.items():
+            got = tuple(getattr(noise, name).shape[1:])
+            if got != shape:
+                raise BadShape(
+                    f"noise.{name} should be [N, {', '.join(map(str, shape))}] for {self.name}, "
+                    f"got [N, {', '.join(map(str, got))}]; draw it with problem.draw(N, generator)"
+                )
+        if noise.action.dtype != self.dtype:
+            raise BadShape(
+                f"noise should be {self.dtype} for {self.name}, got {noise.action.dtype}; "
+                "draw it with problem.draw, or use problem.replace(dtype=...)"
+            )
+
+    def start(self, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Initial state and memory of every episode."""
+        coordinates, memory = self.task.initial(noise.initial)
+        return self.simulator.start(coordinates), memory
+
+    def evaluate(self, path: Trajectory, cut_every: int | None = None) -> outcome.Outcome:
+        """Rewards, survival and events of a trajectory; see `gradlab.outcome`."""
+        return outcome.evaluate(self, path, cut_every)
+
+    def views(self, path: Trajectory, result: outcome.Outcome, times: slice = slice(None)) -> View:
+        """What a critic sees at the chosen times of 0..T, attached to the states of `path`."""
+        state, memory = path.state[..., times, :], path.memory[..., times, :]
+        step = self.steps[: path.state.shape[-2]][times]
+        obs = self.task.observe(state, memory, step)
+        return View(state, obs, result.events[..., times, :], step.expand(state.shape[:-1]))
+
+    def require_q(self, who: str) -> None:
+        """Raise `Missing` unless the problem has a Q critic."""
+        if self.critic is None or self.critic.q is None:
+            raise Missing(
+                f"{who} needs a Q critic and {self.name} has none; "
+                "try problem.replace(critic=...), for instance from gradlab.critics.fitting.fit_critic"
+            )
+
+    def require_v(self, who: str) -> None:
+        """Raise `Missing` unless the problem has a V critic."""
+        if self.critic is None or self.critic.v is None:
+            raise Missing(
+                f"{who} needs a V critic and {self.name} has none; "
+                "try problem.replace(critic=...), for instance from gradlab.critics.fitting.fit_critic"
+            )

@@ -1,0 +1,98 @@
+"""`gradlab.make`: problems by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import torch
+
+from gradlab.critics.base import Critic
+from gradlab.errors import UnknownName
+from gradlab.known_answer import PRESETS
+from gradlab.policies import GaussianPolicy, LinearPolicy
+from gradlab.problem import Problem
+from gradlab.simulators.base import Simulator
+from gradlab.simulators.quadrotor import Quadrotor
+from gradlab.tasks.base import Task
+from gradlab.tasks.hovering import Hovering
+from gradlab.tasks.landing import Landing
+from gradlab.tasks.racing import Racing
+from gradlab.tasks.tracking import Tracking
+
+FLIGHTS: dict[str, Any] = {
+    "hovering": Hovering,
+    "tracking": Tracking,
+    "landing": Landing,
+    "racing": Racing,
+}
+FLIGHT_DISCOUNT = 0.99  # ABPT, Tables 2-9
+
+
+def names() -> list[str]:
+    """Every problem that `make` knows."""
+    return [*FLIGHTS, *PRESETS]
+
+
+def make(
+    name: str,
+    *,
+    horizon: int | None = None,
+    discount: float | None = None,
+    policy: GaussianPolicy | None = None,
+    task: Task | None = None,
+    simulator: Simulator | None = None,
+    critic: Critic | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    compile: bool = False,
+    **options: Any,
+) -> Problem:
+    """The problem of that name: "hovering", "tracking", "landing", "racing", "lq", "gate", ...
+
+    Other keyword options belong to the task or the simulator, such as `gates=4` for racing or
+    `drone="visfly-0.46kg"` for all four flights; `policy`, `task` and `simulator` replace a part
+    and then take no options. The discount is 0.99 for flights (ABPT, Tables 2-9); known-answer
+    problems have their own, and a skewed policy to start from: `known_answer.preset(name)`.
+    Raises `UnknownName` with the nearest names for an unknown problem or option.
+    """
+    if name in PRESETS:
+        _check_options(name, options, list(inspect.signature(PRESETS[name]).parameters))
+        if horizon is not None and "horizon" in inspect.signature(PRESETS[name]).parameters:
+            options["horizon"] = horizon  # presets of several steps depend on their horizon
+        preset = PRESETS[name](**options)
+        parts = preset.simulator, preset.task, preset.horizon, preset.discount
+        policy = policy or LinearPolicy(**preset.policy)  # type: ignore[arg-type]
+    elif name in FLIGHTS:
+        kinds = {Quadrotor: simulator, FLIGHTS[name]: task}
+        free = {kind: _fields(kind) for kind, given in kinds.items() if given is None}
+        _check_options(name, options, [field for fields in free.values() for field in fields])
+        built = {k: k(**{o: v for o, v in options.items() if o in f}) for k, f in free.items()}
+        flight = task or built[FLIGHTS[name]]
+        parts = simulator or built[Quadrotor], flight, flight.default_horizon, FLIGHT_DISCOUNT
+        policy = policy or GaussianPolicy(flight.observation_dim, parts[0].action_dim)
+    else:
+        raise UnknownName("problem", name, names())
+    return Problem(
+        name=name,
+        simulator=simulator or parts[0],
+        task=task or parts[1],
+        policy=policy,
+        horizon=parts[2] if horizon is None else horizon,
+        discount=parts[3] if discount is None else discount,
+        critic=critic,
+        dtype=dtype,
+        device=device,
+        compile=compile,
+    )
+
+
+def _fields(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _check_options(name: str, options: dict[str, Any], known: list[str]) -> None:
+    for option in options:
+        if option not in known:
+            raise UnknownName(f"option of {name}:", option, known)

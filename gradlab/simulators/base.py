@@ -1,0 +1,37 @@
+"""What a simulator is: a differentiable step of a flat state. It knows no reward."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """Dynamics with pre-drawn noise, for any leading batch shape; frozen dataclasses implement it."""
+
+    @property
+    def state_dim(self) -> int: ...
+
+    @property
+    def action_dim(self) -> int: ...
+
+    @property
+    def noise_dim(self) -> int:
+        """Standard normal numbers that one step consumes; 0 for deterministic dynamics."""
+        ...
+
+    def start(self, coordinates: Float[Tensor, "*batch nc"]) -> Float[Tensor, "*batch ns"]:
+        """The full state that belongs to a task's initial coordinates."""
+        ...
+
+    def step(
+        self,
+        state: Float[Tensor, "*batch ns"],
+        action: Float[Tensor, "*batch nu"],
+        noise: Float[Tensor, "*batch nw"],
+    ) -> Float[Tensor, "*batch ns"]:
+        """The state one control period later."""
+        ...

@@ -1,0 +1,149 @@
+"""What `compare` hands back: one row per part of the parameters, ready for a table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from gradlab.statistics.intervals import Interval
+from gradlab.statistics.moments import ALL
+
+
+@dataclass(frozen=True)
+class Row:
+    """One estimator on one part: everything, a layer or a leaf. Definitions: `compare`."""
+
+    part: str
+    count: int  # finite samples
+    nonfinite: int  # samples left out because of a NaN or an infinity
+    squared_bias: Interval
+    relative_bias: Interval  # sign of the debiased squared bias
+    relative_bias_target: Interval | None  # the same against Σ w_k g_k
+    variance: Interval  # of one sample
+    cosine: Interval
+    cosine_raw: float  # before capping at 1
+    cosine_batch: float
+    relative_norm: Interval
+    left_after_scaling: Interval
+    snr: float  # of one sample
+    mse: Interval  # of a batch
+    samples_to_cosine: float
+    truth_norm: float
+
+    @property
+    def status(self) -> str:
+        """ "ok", or how many samples the row leaves out: its numbers describe the others only."""
+        return _status(self.count, self.nonfinite)
+
+    def flat(self) -> dict[str, object]:
+        """One dictionary of plain values; an interval takes three columns, x, x_low and x_high."""
+        return {**_flat(self), "status": self.status}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows of one comparison, by part."""
+
+    rows: dict[str, Row]
+    truth: str  # name of the oracle
+    truth_relative_stderr: float
+    batch: int  # B of the batch cosine and the MSE
+    confidence: float
+
+    def __getitem__(self, part: str) -> Row:
+        return self.rows[part]
+
+    @property
+    def overall(self) -> Row:
+        """The row of all parameters together."""
+        return self.rows[ALL]
+
+    def table(self) -> list[dict[str, object]]:
+        """All rows as plain dictionaries, with the truth, its error and the batch repeated."""
+        shared = {
+            "truth": self.truth,
+            "truth_relative_stderr": self.truth_relative_stderr,
+            "batch": self.batch,
+            "confidence": self.confidence,
+        }
+        return [{**row.flat(), **shared} for row in self.rows.values()]
+
+    def __str__(self) -> str:
+        row = self.overall
+        lines = [
+            f"against {self.truth} (relative stderr {self.truth_relative_stderr:.3g})",
+            f"samples        {row.count}, {row.status}",
+            f"relative bias  {_text(row.relative_bias)}",
+            f"cosine         {_text(row.cosine)}",
+            f"relative norm  {_text(row.relative_norm)}",
+            f"variance       {_text(row.variance)}",
+            f"MSE({self.batch})  {_text(row.mse)}",
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """Two estimators on the same noise, on one part. Definitions: `compare_pair`."""
+
+    part: str
+    count: int
+    nonfinite: int  # samples where either was not finite
+    difference: Interval  # Δ, squared bias of the first minus that of the second
+    relative_difference: Interval  # Δ/‖g*‖²; the error of ‖g*‖² is not in it
+    p_value: float
+
+    @property
+    def status(self) -> str:
+        """As `Row.status`."""
+        return _status(self.count, self.nonfinite)
+
+    def flat(self) -> dict[str, object]:
+        """As `Row.flat`."""
+        return {**_flat(self), "status": self.status}
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """The rows of one paired comparison, by part."""
+
+    rows: dict[str, PairRow]
+    truth: str
+    confidence: float
+
+    def __getitem__(self, part: str) -> PairRow:
+        return self.rows[part]
+
+    @property
+    def overall(self) -> PairRow:
+        """The row of all parameters together."""
+        return self.rows[ALL]
+
+    def table(self) -> list[dict[str, object]]:
+        """All rows as plain dictionaries."""
+        shared = {"truth": self.truth, "confidence": self.confidence}
+        return [{**row.flat(), **shared} for row in self.rows.values()]
+
+
+def _flat(row: Row | PairRow) -> dict[str, object]:
+    out: dict[str, object] = {}
+    for field in fields(row):
+        value = getattr(row, field.name)
+        if value is None:  # no target: the columns stay, so that all tables have the same ones
+            value = Interval(math.nan, math.nan, math.nan)
+        if isinstance(value, Interval):
+            out |= {field.name: value.estimate}
+            out |= {f"{field.name}_low": value.low, f"{field.name}_high": value.high}
+        else:
+            out[field.name] = value
+    return out
+
+
+def _status(count: int, nonfinite: int) -> str:
+    if nonfinite == 0:
+        return "ok"
+    return f"{nonfinite} of {count + nonfinite} samples not finite"
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval.estimate:.4g} [{interval.low:.4g}, {interval.high:.4g}]"

@@ -1,0 +1,23 @@
+"""Tools that every study uses. Reading order: cells, seeds, definition, runner, commandline.
+
+`gradlab.study.figures` is imported by a study's `plot` alone, so that workers need not load
+matplotlib.
+"""
+
+from gradlab.study.cells import Artefact, Cell, Saved
+from gradlab.study.commandline import cli
+from gradlab.study.definition import Study
+from gradlab.study.runner import Result, read_rows, run_study
+from gradlab.study.seeds import seed_for
+
+__all__ = [
+    "Artefact",
+    "Cell",
+    "Result",
+    "Saved",
+    "Study",
+    "cli",
+    "read_rows",
+    "run_study",
+    "seed_for",
+]

@@ -1,0 +1,114 @@
+"""What makes a module a study."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+from gradlab.errors import BadValue, Missing, UnknownName
+from gradlab.study.cells import Artefact, Cell, Row, Saved
+
+RUN_OPTIONS = ("preset", "out", "jobs", "retrain")
+_REQUIRED = ("Config", "PRESETS", "cells", "run_cell", "plot", "summarise")
+
+
+def no_artefacts(config: Any) -> Iterable[Artefact]:
+    """For studies whose cells share nothing."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question: its configuration, its cells, and what to make of their rows.
+
+    Normally read from a module by `Study.of`; every function must be importable by name, since
+    workers import it (`python -m studies.x` therefore calls `cli("studies.x")`).
+    """
+
+    name: str
+    config: type
+    """A frozen dataclass with a field `seed: int`; its fields are the command line and the
+    provenance."""
+    presets: Mapping[str, Mapping[str, Any]]
+    """Per preset, values of config fields (and `jobs`) that differ from the config's defaults."""
+    cells: Callable[[Any], Iterable[Cell]]
+    run_cell: Callable[[Any, Cell, Mapping[str, Saved]], Iterable[Row]]
+    plot: Callable[[pd.DataFrame, Path], None]
+    """Draws `rows` and saves at the stem `path` (`figures.save` adds .png and .svg)."""
+    summarise: Callable[[pd.DataFrame], str]
+    artefacts: Callable[[Any], Iterable[Artefact]] = no_artefacts
+    measured: tuple[str, ...] = ()
+    """Columns that a clock or a memory meter fills in: kept in timings.parquet, so that
+    rows.parquet is the same for every run; `plot` and `summarise` see both."""
+    committed: Path | None = None
+    """Read-only folder of artefacts that come with the repository."""
+    module: str = field(default="", compare=False)
+    """Dotted name for `python -m`, used in help and messages."""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not dataclasses.is_dataclass(self.config):
+            raise BadValue(f"expected {self.name}.Config to be a dataclass, got {self.config!r}")
+        names = [f.name for f in dataclasses.fields(self.config)]
+        if "seed" not in names:
+            raise Missing(f"{self.name}.Config has no field `seed: int`; add one")
+        if clash := sorted(set(names) & set(RUN_OPTIONS)):
+            raise BadValue(
+                f"{self.name}.Config must not define {', '.join(clash)}; rename the field"
+            )
+        if "default" not in self.presets:
+            raise Missing(f"{self.name}.PRESETS has no 'default'; add one (it may be empty)")
+        for preset, values in self.presets.items():
+            for key in values:
+                if key not in (*names, "jobs"):
+                    raise UnknownName(f"config field in preset {preset}:", key, names)
+
+    @classmethod
+    def of(cls, source: str | ModuleType | Study) -> Study:
+        """The study that a module (or its dotted name) defines. Raises `Missing` for what it lacks.
+
+        The module defines `Config`, `PRESETS`, `cells`, `run_cell`, `plot`, `summarise`, and may
+        define `artefacts` and `MEASURED`.
+        """
+        if isinstance(source, Study):
+            return source
+        module = importlib.import_module(source) if isinstance(source, str) else source
+        has = vars(module)
+        if lacking := [name for name in _REQUIRED if name not in has]:
+            raise Missing(f"study {module.__name__} does not define {', '.join(lacking)}")
+        name = module.__name__.rpartition(".")[2]
+        return cls(
+            name=name,
+            config=has["Config"],
+            presets=has["PRESETS"],
+            cells=has["cells"],
+            run_cell=has["run_cell"],
+            plot=has["plot"],
+            summarise=has["summarise"],
+            artefacts=has.get("artefacts", no_artefacts),
+            measured=tuple(has.get("MEASURED", ())),
+            committed=Path(has["__file__"]).parent / "artefacts" / name,
+            module=module.__name__,
+            description=module.__doc__ or "",
+        )
+
+    def preset(self, name: str) -> tuple[Any, int | None]:
+        """The config of a preset and the number of jobs that it asks for, if any."""
+        if name not in self.presets:
+            raise UnknownName("preset", name, self.presets)
+        values = dict(self.presets[name])
+        jobs = values.pop("jobs", None)
+        return self.config(**values), jobs
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """The config as JSON values, for the manifest and for comparing two configs."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

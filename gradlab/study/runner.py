@@ -1,0 +1,256 @@
+"""Runs a study: finds what is left to do, has workers do it, and gathers the table."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed, parallel_config
+from joblib.parallel import LokyBackend, get_active_backend
+
+from gradlab.errors import BadValue, Missing
+from gradlab.study.cells import Artefact, Cell, digest, in_order
+from gradlab.study.definition import Study, as_json
+from gradlab.study.folder import Folder
+from gradlab.study.progress import Progress, note
+from gradlab.study.provenance import git_revision, usable_cores, versions
+from gradlab.study.storage import read_cell, read_header, write_json, write_rows, write_whole
+from gradlab.study.survey import Survey
+from gradlab.study.worker import Job, pause, stop_when_alone, work
+
+
+class Result(NamedTuple):
+    """What a finished study gives."""
+
+    rows: pd.DataFrame
+    summary: str
+    out: Path
+
+
+def run_study(
+    study: Study,
+    config: Any,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    retrain: bool = False,
+    preset: str = "",
+    command: str = "",
+) -> Result:
+    """Does what is missing in `out`, then writes the table, the figure, the summary and the
+    manifest.
+
+    Args:
+        config: an instance of `study.config`; with `study` and `retrain` it identifies the folder.
+        jobs: workers; default: the usable cores. No part of the identity: results do not depend on
+        it.
+        retrain: build committed artefacts anew.
+        preset, command: recorded in the manifest and in artefacts.
+
+    Raises:
+        Conflict: `out` belongs to another config, or another process is at work there.
+        BadValue: `jobs` < 1, or cells or artefacts that contradict each other.
+    """
+    if jobs is not None and jobs < 1:
+        raise BadValue(f"expected jobs >= 1, got {jobs}; leave it out to use every core")
+    folder = Folder(Path(out))
+    identity = {"study": study.name, "config": as_json(config), "retrain": retrain}
+    cells = list(study.cells(config))
+    if not cells:
+        raise BadValue(f"{study.name} has nothing to do with these options; ask for more")
+    artefacts = in_order(study.artefacts(config), cells)
+    if repeated := _repeated([cell.key for cell in cells]):
+        raise BadValue(f"expected cells with different keys, got {repeated!r} twice")
+    with folder.locked(note):
+        begin = time.perf_counter()
+        earlier = folder.claim(identity)
+        revision = git_revision()
+        if earlier.get("git_revision", revision) != revision:
+            note(f"cells made at {earlier['git_revision']} are kept; the code is now at {revision}")
+        settings = identity["config"]
+        record = {
+            **identity,
+            "preset": preset,
+            "command": command,
+            "git_revision": earlier.get("git_revision", revision),
+            "versions": versions(),
+            "device": settings.get("device", "cpu"),
+            "dtype": settings.get("dtype", str(torch.get_default_dtype())),
+            "host_cores": os.cpu_count(),
+        }
+        write_json(folder.manifest, {**record, "completed": False})
+        committed = None if retrain else study.committed
+        survey = Survey.of(folder, artefacts, cells, digest(identity), committed)
+        header = {"command": command, "git_revision": revision, "versions": versions()}
+        used = _carry_out(study, config, folder, survey, header, jobs)
+        rows, headers = _gather(study, folder, cells)
+        study.plot(rows, folder.path / "figure")
+        summary = study.summarise(rows)
+        write_whole(folder.path / "summary.txt", lambda p: p.write_text(summary + "\n"))
+        record |= {
+            "completed": True,
+            "jobs": used,
+            "seconds_of_last_run": time.perf_counter() - begin,
+            "artefacts": {name: _origin(path, folder) for name, path in survey.paths.items()},
+            "cells": {
+                header["cell"]: _some(header, "rows", "seconds", "git_revision")
+                for header in headers
+            },
+        }
+        write_json(folder.manifest, record)
+    return Result(rows, summary, folder.path)
+
+
+def _carry_out(
+    study: Study,
+    config: Any,
+    folder: Folder,
+    survey: Survey,
+    header: Mapping[str, Any],
+    jobs: int | None,
+) -> int:
+    """Does everything that is left; returns the number of jobs used."""
+    units = [*survey.artefacts.values(), *survey.cells]
+    waiting = [_job(study, config, folder, survey, header, unit) for unit in survey.left]
+    costs = {job.name: job.unit.cost for job in waiting}
+    progress = Progress(study.name, len(units), sum(unit.cost for unit in units))
+    progress.skip(len(units) - len(waiting), sum(u.cost for u in units) - sum(costs.values()))
+    used = max(1, min(jobs or usable_cores(), len(waiting)))
+
+    def feed() -> Iterator[Any]:
+        """The next unit whose artefacts exist, asked for whenever a worker is free."""
+        while waiting:
+            ready = next((job for job in waiting if job.is_ready()), None)
+            if ready is None:
+                yield delayed(pause)()
+                continue
+            waiting.remove(ready)
+            progress.started(ready.name)
+            yield delayed(work)(ready)
+
+    if not waiting:
+        return used
+    # One unit at a time for each worker, chosen when it is free. (joblib's stubs know only
+    # strings.)
+    single: Any = 1
+    with progress.shown(), _workers():
+        parallel = Parallel(
+            used, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=single
+        )
+        for name in parallel(feed()):
+            if name is not None:
+                progress.finished(name, costs[name])
+    return used
+
+
+def _job(
+    study: Study,
+    config: Any,
+    folder: Folder,
+    survey: Survey,
+    header: Mapping[str, Any],
+    unit: Artefact | Cell,
+) -> Job:
+    stamp: dict[str, Any]
+    if isinstance(unit, Artefact):
+        path = folder.artefact(unit.name)
+        identity = survey.identities[unit.name]
+        stamp = {"name": unit.name, "payload": dict(unit.payload), "identity": identity}
+    else:
+        path = folder.cell(unit.key)
+        stamp = {"cell": unit.key, "config": survey.fingerprint}
+    return Job(
+        study=study,
+        config=config,
+        unit=unit,
+        path=path,
+        needs={name: survey.paths[name] for name in unit.needs},
+        header={**header, **stamp},
+        lock=folder.worker_lock,
+    )
+
+
+@contextmanager
+def _workers() -> Iterator[None]:
+    """Inside, joblib's own workers start with one BLAS thread on any machine, and stop when this
+    process is killed.
+
+    A backend that the caller chose (`joblib.parallel_config("dask")`) stays, and minds its own
+    workers.
+    """
+    if not isinstance(get_active_backend()[0], LokyBackend):
+        yield
+        return
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        with parallel_config("loky", initializer=stop_when_alone, initargs=(os.getpid(),)):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _gather(
+    study: Study, folder: Folder, cells: list[Cell]
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Writes rows.parquet in the order of the cells, and timings.parquet.
+
+    Returns both as one table, and the headers of the cells.
+    """
+    files = [read_cell(folder.cell(cell.key)) for cell in cells]
+    everything = [row for rows, _ in files for row in rows]
+    headers = [header for _, header in files]
+    measured = set(study.measured)
+    rows = write_rows(
+        folder.path / "rows.parquet",
+        [{k: v for k, v in row.items() if k not in measured} for row in everything],
+    )
+    if not measured:
+        return rows, headers
+    timings = write_rows(
+        folder.path / "timings.parquet",
+        [{k: v for k, v in row.items() if k in measured or k == "cell"} for row in everything],
+    )
+    return pd.concat([rows, timings.drop(columns="cell")], axis="columns"), headers
+
+
+def read_rows(out: Path | str) -> pd.DataFrame:
+    """The whole table of a finished study, with what a clock filled in: what `plot` is given.
+
+    Raises `Missing` where there is no finished table.
+    """
+    table, timings = Path(out) / "rows.parquet", Path(out) / "timings.parquet"
+    if not table.exists():
+        raise Missing(f"{table} does not exist; run the study with --out {out} first")
+    rows = pd.read_parquet(table)
+    if not timings.exists():
+        return rows
+    return pd.concat([rows, pd.read_parquet(timings).drop(columns="cell")], axis="columns")
+
+
+def _origin(path: Path, folder: Folder) -> dict[str, Any]:
+    source = "made here" if path.is_relative_to(folder.path) else "committed"
+    return {
+        "source": source,
+        **_some(read_header(path), "command", "git_revision", "seconds", "checksum"),
+    }
+
+
+def _some(header: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: header.get(name) for name in names}
+
+
+def _repeated(names: list[str]) -> str | None:
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)

@@ -1,0 +1,88 @@
+"""What a task is: initial states, observations, smooth reward terms and the margins of events."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.events import Event
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Everything about an episode except the dynamics; frozen dataclasses implement it.
+
+    `step` is always a float tensor holding the index t of a step. Step t goes from state t
+    (`before`) to state t+1 (`after`); its reward belongs to time t+1.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def observation_dim(self) -> int: ...
+
+    @property
+    def initial_dim(self) -> int:
+        """Pre-drawn random numbers that one initial state consumes."""
+        ...
+
+    @property
+    def memory_dim(self) -> int:
+        """Hard bookkeeping carried through time, such as a gate index; 0 for most tasks."""
+        ...
+
+    @property
+    def events(self) -> tuple[Event, ...]: ...
+
+    @property
+    def default_horizon(self) -> int: ...
+
+    def draw_initial(self, n: int, generator: torch.Generator) -> Float[Tensor, "n ni"]:
+        """The randomness of n initial states, float64 on the CPU."""
+        ...
+
+    def initial(
+        self, noise: Float[Tensor, "*batch ni"]
+    ) -> tuple[Float[Tensor, "*batch nc"], Float[Tensor, "*batch nm"]]:
+        """Coordinates for `Simulator.start`, and the first memory."""
+        ...
+
+    def observe(
+        self,
+        state: Float[Tensor, "*batch ns"],
+        memory: Float[Tensor, "*batch nm"],
+        step: Float[Tensor, "..."],
+    ) -> Float[Tensor, "*batch no"]: ...
+
+    def advance(
+        self,
+        memory: Float[Tensor, "*batch nm"],
+        after: Float[Tensor, "*batch ns"],
+        step: Float[Tensor, "..."],
+    ) -> Float[Tensor, "*batch nm"]:
+        """The memory after step t, a hard function of the state that the step reached."""
+        ...
+
+    def terms(
+        self,
+        before: Float[Tensor, "*batch T ns"],
+        action: Float[Tensor, "*batch T nu"],
+        after: Float[Tensor, "*batch T ns"],
+        memory: Float[Tensor, "*batch T nm"],
+        step: Float[Tensor, " T"],
+    ) -> dict[str, Float[Tensor, "*batch T"]]:
+        """Named smooth reward terms of every step of a trajectory (memory: before the step)."""
+        ...
+
+    def margins(
+        self,
+        after: Float[Tensor, "*batch T ns"],
+        memory: Float[Tensor, "*batch T nm"],
+        step: Float[Tensor, " T"],
+    ) -> Float[Tensor, "*batch T E"]:
+        """Scaled margins [1] of `events`, in order; an event happens when its margin is > 0."""
+        ...

@@ -1,0 +1,440 @@
+"""Does the 0-step return reduce the bias of N-step gradients when rewards are partially differentiable?
+
+Two experiments, never mixed. (A) The question of ABPT's reviewers: estimators and critics see the
+hard task; the truth is the gradient of a relaxation, from blunt to sharp, and of the hard limit.
+(B) The practical one: the truth is the hard gradient; RelaxedFOG and Split are tried at every width
+beside PG, N-step, ABPT and QG.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+import estimators
+from estimators.base import Estimator
+from gradlab import closed_forms
+from gradlab.critics.fitted import FittedCritic
+from gradlab.errors import BadValue, Missing, UnknownName
+from gradlab.problem import Problem
+from gradlab.sampling import noise_stream
+from gradlab.statistics import (
+    CrossMoments,
+    Moments,
+    OracleGradient,
+    compare,
+    compare_pair,
+)
+from gradlab.statistics.moments import ALL, parts
+from gradlab.statistics.saving import from_tensors
+from gradlab.study import Artefact, Cell, Saved, cli, seed_for
+from studies import stages
+from studies.relaxation_report import plot, summarise
+from studies.relaxation_truths import (
+    FITS,
+    HARD,
+    PAIRED,
+    critic_artefact,
+    critic_name,
+    pair_of,
+    targets_of,
+    truth_artefact,
+    truth_name,
+    window_of,
+)
+
+__all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summarise"]
+
+BATCH = 100  # actor batch of ABPT, the B of MSE(B)
+EXACT = "exact"  # the critic of a known-answer problem
+FORMS = ("published", "tiled")
+SWEPT = ("relaxed_fog", "split")  # one cell per width
+MEASURED = ("seconds_per_sample", "cost_over_fog", "mse_equal_cost")
+
+
+@dataclass(frozen=True)
+class Config:
+    tasks: tuple[str, ...] = ("landing", "racing", "gate")
+    """Flights (landing, racing with one gate, hovering with a success event) and known-answer
+    problems (gate, heaviside, terminal_gate), which have exact truths and exact critics."""
+    stages: tuple[int, ...] = (60,)
+    """Policies by their hard success rate [%]: 10, 60, 95. Known-answer problems have one policy."""
+    critic_fits: tuple[str, ...] = ("none", "full")
+    """How well critics are fitted: none (untrained), short, full (on-policy), explored (returns after
+    one action with more noise)."""
+    estimators: tuple[str, ...] = ("pg", "fog", "relaxed_fog", "qg", "nstep", "abpt", "split")
+    """Registered names; nstep and abpt are always compared on the same rollouts."""
+    widths: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
+    """Relaxation widths, as fractions of each margin's scale [1]."""
+    windows: tuple[float, ...] = (0.25, 0.5, 1.0)
+    """Windows of N-step and ABPT, as fractions of the horizon [1]."""
+    forms: tuple[str, ...] = ("published", "tiled")
+    """Published: the window and the 0-step return start at s_0. Tiled: windows cover the episode and
+    the 0-step return is taken at every step, so that the estimate aims at the whole gradient."""
+    samples: int = 4_000
+    """Episodes per estimator; a multiple of 100."""
+    oracle_stderr: float = 0.1
+    """Relative standard error at which the sampling of a flight's truth stops [1]."""
+    oracle_samples: int = 400_000
+    """Episodes after which the sampling of a flight's truth stops in any case."""
+    seed: int = 0
+    """Seed of the samples and of the sampled truths. Policies and critics have seeds of their own."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "tasks": ("racing", "gate"),
+        "critic_fits": ("full",),
+        "widths": (0.5, 0.1),
+        "windows": (0.5,),
+        "samples": 1000,
+        "forms": ("published",),
+        "oracle_samples": 2048,
+        "jobs": 1,
+    },
+    "default": {},
+    "paper": {
+        "tasks": ("landing", "racing", "hovering", "gate", "heaviside", "terminal_gate"),
+        "stages": (10, 60, 95),
+        "critic_fits": ("none", "short", "full", "explored"),
+        "widths": (2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01),
+        "samples": 100_000,
+        "oracle_stderr": 0.03,
+        "oracle_samples": 4_000_000,
+    },
+}
+
+# ------------------------------------------------------------------------------------ artefacts
+
+
+def artefacts(config: Config) -> Iterator[Artefact]:
+    """Truths, and the policies and critics of the flights (known-answer problems have theirs)."""
+    for task in config.tasks:
+        known = task in stages.KNOWN
+        policies = () if known else (stages.policies(task, seed=0),)
+        yield from policies
+        names = tuple(artefact.name for artefact in policies)
+        sampling = {
+            "windows": list(config.windows),
+            "stderr": config.oracle_stderr,
+            "samples": config.oracle_samples,
+            "seed": config.seed,
+        }
+        for stage in _stages(config, task):
+            yield from (
+                critic_artefact(task, stage, fit, names) for fit in _fits(config, task) if names
+            )
+            yield from (
+                truth_artefact(task, stage, w, names, sampling) for w in (HARD, *config.widths)
+            )
+
+
+def _stages(config: Config, task: str) -> tuple[int, ...]:
+    return (0,) if task in stages.KNOWN else config.stages
+
+
+def _fits(config: Config, task: str) -> tuple[str, ...]:
+    return (EXACT,) if task in stages.KNOWN else config.critic_fits
+
+
+# ---------------------------------------------------------------------------------------- cells
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    """One cell per policy and estimator (and critic, window or width)."""
+    _check(config)
+    for task in config.tasks:
+        known = task in stages.KNOWN
+        for stage in _stages(config, task):
+            truths = [truth_name(task, stage, width) for width in (HARD, *config.widths)]
+            policies = [] if known else [f"policies/{task}"]
+            for name, choices in _choices(config, task):
+                payload = {"task": task, "stage": stage, **choices}
+                fit = choices.get("fit")
+                critic = [] if known or fit is None else [critic_name(task, stage, fit)]
+                needs = (*policies, *critic, *truths)
+                yield Cell(f"{task}-{stage}/{name}", payload, needs, 0.5 if known else 3.0)
+
+
+def _choices(config: Config, task: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A name and the payload of every cell of one policy."""
+    problem, fits = stages.problem_of(task), _fits(config, task)
+    if any(name in config.estimators for name in PAIRED):
+        windows = dict.fromkeys(window_of(problem, share) for share in config.windows)
+        for form, n, fit in itertools.product(config.forms, windows, fits):
+            choices = {"estimator": "pair", "form": form, "fit": fit, "window": n}
+            yield f"nstep-abpt-{form}-{n}-{fit}", choices
+    for name in config.estimators:
+        if name in SWEPT:
+            for width in config.widths:
+                yield f"{name}-{width:g}", {"estimator": name, "width": width}
+        elif name not in PAIRED and _reads_critic(name, problem):
+            for fit in fits:
+                yield f"{name}-{fit}", {"estimator": name, "fit": fit}
+        elif name not in PAIRED:
+            yield name, {"estimator": name}
+
+
+def _reads_critic(name: str, problem: Problem) -> bool:
+    try:
+        estimators.make(name).check(problem)
+    except Missing:
+        return True
+    return False
+
+
+def _check(config: Config) -> None:
+    for name, values in dataclasses.asdict(config).items():
+        if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
+            what = "nothing" if not values else "something twice"
+            raise BadValue(f"expected different values for {name}, got {what}; try leaving it out")
+    for task in config.tasks:
+        stages.problem_of(task)
+    for name in config.estimators:
+        if name not in estimators.names():
+            raise UnknownName("estimator", name, estimators.names())
+    for fit in config.critic_fits:
+        if fit not in FITS:
+            raise UnknownName("critic fit", fit, FITS)
+    for stage in config.stages:
+        if stage not in stages.STAGES:
+            raise BadValue(f"stages must be among {stages.STAGES} per cent, got {stage}; try 60")
+    for form in config.forms:
+        if form not in FORMS:
+            raise UnknownName("form", form, FORMS)
+    for share in config.windows:
+        if not 0 < share <= 1:
+            raise BadValue(
+                f"windows must be fractions of the horizon in (0, 1], got {share}; try 0.5"
+            )
+    for width in config.widths:
+        if not width > 0:
+            raise BadValue(
+                f"widths must be positive, got {width}; try 0.1 (the hard limit is always there)"
+            )
+    if config.samples < 10 * BATCH or config.samples % BATCH:
+        raise BadValue(
+            f"samples must be a multiple of {BATCH}, {10 * BATCH} or more, got {config.samples}; "
+            f"try {max(10, round(config.samples / BATCH)) * BATCH}"
+        )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A policy on its task with the truths to judge against."""
+
+    problem: Problem  # hard, with the cell's critic
+    params: dict[str, Tensor]
+    truths: dict[float, OracleGradient]  # by width; HARD is ∇J of the hard task
+    targets: dict[str, OracleGradient]  # Σ w_k g_k of the hard task, by name
+    described: dict[str, Any]  # columns that all rows of the cell share
+
+
+def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
+    """Rows of one estimator, or of N-step and ABPT on the same rollouts."""
+    bench = _bench(config, cell, needs)
+    seed = seed_for(config.seed, "samples", cell.payload["task"], cell.payload["stage"])
+    if cell.payload["estimator"] == "pair":
+        form, window = cell.payload["form"], cell.payload["window"]
+        yield from _pair_rows(config, bench, form, window, seed)
+        return
+    name, width = cell.payload["estimator"], cell.payload.get("width")
+    estimator = _make(name, width)
+    moments, seconds = _stream(estimator, bench, config.samples, seed)
+    described = {"estimator": name, "form": "-", "window": None, "width": width}
+    # relaxing the estimator belongs to experiment B alone
+    experiments = "B" if name in SWEPT else "AB"
+    yield from _rows(bench, estimator, moments, seconds, described, "", experiments)
+
+
+def _make(name: str, width: float | None) -> Estimator:
+    if width is not None:
+        return estimators.make(name, width=width)
+    if name == "pg":
+        return estimators.PG(baseline="loo", group_size=BATCH)
+    return estimators.make(name)
+
+
+def _bench(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Bench:
+    task, stage, fit = cell.payload["task"], cell.payload["stage"], cell.payload.get("fit")
+    problem = stages.problem_of(task)
+    truths = {
+        width: from_tensors(saved.tensors, saved.metadata, "|")
+        for width in (HARD, *config.widths)
+        for saved in (needs[truth_name(task, stage, width)],)
+    }
+    targets = targets_of(needs[truth_name(task, stage, HARD)], problem, config.windows)
+    quality: tuple[float | None, float | None] = None, None
+    if task in stages.KNOWN:
+        params = stages.known_policy(task)
+        rate = stages.success_rate(problem, params, problem.task.events[0].name)
+        critic = None if fit is None else closed_forms.solve(problem, params).critic
+    else:
+        policies = needs[f"policies/{task}"]
+        params = stages.read_policy(policies, stage)
+        rate = policies.metadata[str(stage)]["success_rate"]
+        critic = None
+        if fit is not None:
+            kept = needs[critic_name(task, stage, fit)]
+            fitted = FittedCritic.of(dict(kept.tensors), kept.metadata)
+            critic = fitted.critic(problem)
+            quality = fitted.quality["q"].overall.value, fitted.quality["q"].at_start.value
+    described = {
+        "task": task,
+        "stage": stage,
+        "success_rate": rate,
+        "critic_fit": fit or "-",
+        "critic_quality": quality[0],
+        "critic_quality_start": quality[1],
+    }
+    return Bench(problem.replace(critic=critic), params, truths, targets, described)
+
+
+def _stream(estimator: Estimator, bench: Bench, count: int, seed: int) -> tuple[Moments, float]:
+    """Moments of `count` episodes and seconds per episode."""
+    begin = time.perf_counter()
+    total: Moments | None = None
+    done = 0
+    for noise in noise_stream(bench.problem, count, seed, CHUNK):
+        samples = estimator(bench.problem, bench.params, noise)
+        pilot = None if total is None else total.pilot
+        piece = samples.moments(start=done, pilot=pilot)
+        total = piece if total is None else total.merge(piece)
+        done += noise.count
+    assert total is not None
+    return total, (time.perf_counter() - begin) / count
+
+
+CHUNK = 500  # episodes; whole batches of 100
+
+
+def _pair_rows(
+    config: Config, bench: Bench, form: str, window: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of N-step and ABPT on the same episodes, and of the difference of their biases."""
+    pair = pair_of(form, window)
+    cross: CrossMoments | None = None
+    seconds = [0.0, 0.0]
+    done = 0
+    for noise in noise_stream(bench.problem, config.samples, seed, CHUNK):
+        dense = []
+        for k, estimator in enumerate(pair):
+            begin = time.perf_counter()
+            dense.append(estimator(bench.problem, bench.params, noise).per_sample())
+            seconds[k] += (time.perf_counter() - begin) / config.samples
+        pilots = None if cross is None else cross.pilots
+        piece = CrossMoments.of(*dense, start=done, pilots=pilots)
+        cross = piece if cross is None else cross.merge(piece)
+        done += noise.count
+    assert cross is not None
+    for k, name in enumerate(PAIRED):
+        described = {"estimator": name, "form": form, "window": window, "width": None}
+        moments = (cross.first, cross.second)[k]
+        # tiled windows aim at the whole gradient
+        target = f"{name}-{window}" if form == "published" else ""
+        yield from _rows(bench, pair[k], moments, seconds[k], described, target, "AB")
+    for width, truth in bench.truths.items():
+        report = compare_pair(CrossMoments(cross.second, cross.first), truth, only=_reported)
+        for row in report.rows.values():
+            yield {
+                "kind": "pair",
+                "experiment": "A",
+                **bench.described,
+                "estimator": "abpt-nstep",
+                "form": form,
+                "window": window,
+                "width": None,
+                "truth_width": width,
+                **row.flat(),
+            }
+
+
+def _rows(
+    bench: Bench,
+    estimator: Estimator,
+    moments: Moments,
+    seconds: float,
+    described: Mapping[str, Any],
+    target: str,
+    experiments: str,
+) -> Iterator[dict[str, Any]]:
+    """Rows of one estimator against every truth (A) and against the hard one (B)."""
+    cost = estimator.cost(bench.problem)
+    cost_over_fog = _cost_over_fog(estimator, bench)
+    halves = moments.split()
+    for width in bench.truths if "A" in experiments else (HARD,):
+        truth = bench.truths[width]
+        aim = bench.targets[target] if width == HARD else None
+        report = compare(moments, truth, aim, batch=BATCH, only=_reported)
+        odd = _odd_bias(halves[1], truth) if described["estimator"] in SWEPT else {}
+        for part, row in report.rows.items():
+            squared_bias, variance = row.squared_bias.estimate, row.variance.estimate
+            columns = {
+                **bench.described,
+                **described,
+                "label": estimator.label,
+                "truth_width": width,
+                **row.flat(),
+                "mse_even": _mse(halves[0], truth, part),
+                "mse_odd": _mse(halves[1], truth, part),
+                **{f"relative_bias_odd{end}": odd.get(part, {}).get(end) for end in ENDS},
+                "truth": report.truth,
+                "truth_relative_stderr": report.truth_relative_stderr,
+                "environment_steps": cost.environment_steps,
+                "backward_passes": cost.backward_passes,
+                "seconds_per_sample": seconds,
+                "cost_over_fog": cost_over_fog,
+                "mse_equal_cost": variance * cost_over_fog / BATCH + max(squared_bias, 0.0),
+            }
+            for experiment in experiments:
+                if experiment == "A" or width == HARD:
+                    yield {"kind": "single", "experiment": experiment, **columns}
+
+
+ENDS = ("", "_low", "_high")
+
+
+def _odd_bias(moments: Moments, truth: OracleGradient) -> dict[str, dict[str, float]]:
+    """Relative bias by part on the half that chooses no width."""
+    rows = compare(moments, truth, batch=BATCH, only=_reported).rows
+    return {part: dict(zip(ENDS, row.relative_bias, strict=True)) for part, row in rows.items()}
+
+
+def _mse(moments: Moments, truth: OracleGradient, part: str) -> float:
+    """tr Σ/B plus the debiased squared bias (at least 0), without an interval."""
+    names = parts(moments.mean)[part]
+    gap = sum(float((moments.mean[n] - truth.mean[n]).square().sum()) for n in names)
+    variance = moments.variance(part)
+    bias = gap - variance / moments.count - truth.error(part)
+    return variance * moments.group / BATCH + max(bias, 0.0)
+
+
+def _cost_over_fog(estimator: Estimator, bench: Bench) -> float:
+    """Time per sample over FOG's, medians of interleaved runs on the same episodes."""
+    (noise,) = noise_stream(bench.problem, 2 * BATCH, 0, CHUNK)
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(TIMED):
+        for mine in (True, False):
+            begin = time.perf_counter()
+            (estimator if mine else estimators.FOG())(bench.problem, bench.params, noise).mean()
+            times[mine].append(time.perf_counter() - begin)
+    return statistics.median(times[True]) / statistics.median(times[False])
+
+
+TIMED = 3  # runs of each in a comparison of costs
+
+
+def _reported(part: str) -> bool:
+    """Everything together and whole layers; single leaves are left out of the table."""
+    return part == ALL or not part.endswith((".weight", ".bias"))
+
+
+if __name__ == "__main__":
+    cli("studies.bias_vs_relaxation")

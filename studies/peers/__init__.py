@@ -1,0 +1,1 @@
+"""Twins in other frameworks, to race against; they need the extra `peers`."""

@@ -1,0 +1,149 @@
+"""The critics and truths of `bias_vs_relaxation`, as artefacts: made once, used by many cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+import estimators
+from estimators.base import Estimator
+from gradlab import closed_forms
+from gradlab.critics.fitted import FULL, SHORT, Fit
+from gradlab.critics.fitting import fit_critic
+from gradlab.oracle import ORACLE_SEED, LargeSample
+from gradlab.problem import Problem
+from gradlab.statistics import OracleGradient
+from gradlab.statistics.saving import from_tensors, to_tensors
+from gradlab.study import Artefact, Saved, seed_for
+from studies import stages
+
+HARD = 0.0  # the width that stands for no relaxation
+TRUTH_WIDTH = 0.02  # of the Split behind hard truths: near its least variance on racing and landing
+PER_CALL = "per_call/"  # prefix of the g_k in exact truths
+PAIRED = ("nstep", "abpt")  # always together, on the same rollouts
+FITS = {
+    "none": Fit(steps=0, episodes=2000),
+    "short": SHORT,
+    "full": FULL,
+    # with a small policy std, on-policy returns alone say little about ∂Q/∂a
+    "explored": Fit(exploration=0.3, episodes=40_000),
+}
+
+
+def critic_artefact(task: str, stage: int, fit: str, needs: tuple[str, ...]) -> Artefact:
+    """The artefact with one critic of one policy."""
+    payload = {"task": task, "stage": stage, "fit": fit, "settings": repr(FITS[fit])}
+    return Artefact(critic_name(task, stage, fit), build_critic, payload, needs, cost=30.0)
+
+
+def truth_artefact(
+    task: str, stage: int, width: float, needs: tuple[str, ...], sampling: Mapping[str, Any]
+) -> Artefact:
+    """The artefact with one truth; `sampling` says how a flight's is sampled and what for."""
+    payload: dict[str, Any] = {"task": task, "stage": stage, "width": width}
+    if task in stages.KNOWN:
+        return Artefact(truth_name(task, stage, width), solve_truth, payload, cost=4.0)
+    windows = sampling["windows"] if width == HARD else []
+    payload |= {**sampling, "windows": windows}
+    cost = 40.0 if width == HARD else 1.0 / width
+    return Artefact(truth_name(task, stage, width), sample_truth, payload, needs, cost)
+
+
+def critic_name(task: str, stage: int, fit: str) -> str:
+    return f"critics/{task}-{stage}-{fit}"
+
+
+def truth_name(task: str, stage: int, width: float) -> str:
+    return f"truths/{task}-{stage}-{'hard' if width == HARD else f'{width:g}'}"
+
+
+def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """A Q critic fitted to the hard task under one policy; "none" is its initialisation."""
+    task, stage = artefact.payload["task"], artefact.payload["stage"]
+    params = stages.read_policy(needs[f"policies/{task}"], stage)
+    fitted = fit_critic(stages.problem_of(task), params, FITS[artefact.payload["fit"]])
+    return Saved(fitted.params, fitted.metadata)
+
+
+def sample_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """∇J of the relaxed or the hard task by a large sample, and for the hard one every Σ w_k g_k."""
+    payload = artefact.payload
+    task, width = payload["task"], payload["width"]
+    params = stages.read_policy(needs[f"policies/{task}"], payload["stage"])
+    problem = stages.problem_of(task)
+    targets = weightings(problem, payload["windows"])
+    estimator = estimators.Split(TRUTH_WIDTH) if width == HARD else estimators.FOG()
+    oracle = LargeSample(
+        estimator,
+        payload["stderr"],
+        payload["samples"],
+        seed=seed_for(ORACLE_SEED, payload["seed"], artefact.name),
+    )
+    return _saved(oracle.targets(_at(problem, width), params, targets))
+
+
+def solve_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """∇J of a known-answer problem and every g_k, exactly."""
+    task, width = artefact.payload["task"], artefact.payload["width"]
+    problem = stages.problem_of(task)
+    answer = closed_forms.solve(_at(problem, width), stages.known_policy(task))
+    saved = _saved({"": OracleGradient.exact(answer.gradient, "closed form")})
+    calls = {f"{PER_CALL}{name}": rows for name, rows in answer.per_call.items()}
+    return Saved({**saved.tensors, **calls}, saved.metadata)
+
+
+def targets_of(
+    saved: Saved, problem: Problem, windows: Iterable[float]
+) -> dict[str, OracleGradient]:
+    """Σ w_k g_k of the hard task, by name, out of its truth artefact."""
+    named = weightings(problem, windows)
+    calls = {
+        name.removeprefix(PER_CALL): rows
+        for name, rows in saved.tensors.items()
+        if name.startswith(PER_CALL)
+    }
+    if calls:
+        totals = {name: closed_forms.total(calls, weights) for name, weights in named.items()}
+        return {n: OracleGradient.exact(total, "closed form") for n, total in totals.items()}
+    return {name: from_tensors(saved.tensors, saved.metadata, f"{name}|") for name in named}
+
+
+def _at(problem: Problem, width: float) -> Problem:
+    return problem if width == HARD else problem.relaxed(width)
+
+
+def _saved(truths: Mapping[str, OracleGradient]) -> Saved:
+    tensors: dict[str, Tensor] = {}
+    for name, truth in truths.items():
+        tensors |= to_tensors(truth, f"{name}|")
+    # a clock's reading would make the artefact differ from run to run
+    return Saved(tensors, {"name": truths[""].name, "seconds": 0.0})
+
+
+def weightings(problem: Problem, windows: Iterable[float]) -> dict[str, Tensor | None]:
+    """Call weights of ∇J and of what N-step and published ABPT aim at, by name."""
+    named: dict[str, Tensor | None] = {"": None}
+    for name, estimator in _pairs(problem, windows):
+        named[name] = estimator.call_weights(problem).double()
+    return named
+
+
+def _pairs(problem: Problem, windows: Iterable[float]) -> Iterator[tuple[str, Estimator]]:
+    for share in windows:
+        n = window_of(problem, share)
+        for name, estimator in zip(PAIRED, pair_of("published", n), strict=True):
+            yield f"{name}-{n}", estimator
+
+
+def pair_of(form: str, window: int) -> tuple[Estimator, Estimator]:
+    """N-step without and with the 0-step return."""
+    if form == "published":
+        return estimators.NStep(window), estimators.ABPT(window)
+    return estimators.NStep(window, "tiled"), estimators.ABPT(window, "all")
+
+
+def window_of(problem: Problem, share: float) -> int:
+    """n of N-step for a share of the horizon, at least 1."""
+    return max(1, round(share * problem.horizon))

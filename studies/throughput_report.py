@@ -1,0 +1,187 @@
+"""What `throughput` makes of its rows: a table, a verdict in words, a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Record = dict[Any, Any]
+
+STREAM_LIMIT = 1536.0  # of the peak memory of a stream [MiB]
+STREAM_GROWTH = 1.05  # what counts as no higher: the allocator's own jitter [1]
+LABELS = {
+    "batched": "batched backward",
+    "batched_compiled": "batched backward, compiled",
+    "pullback": "pullback",
+    "pullback_compiled": "pullback, compiled",
+    "vmap": "vmap(grad)",
+    "jax": "JAX jit(vmap(grad))",
+    "jax_unrolled": "JAX, unrolled",
+}
+# the palette of the estimators, used here for contenders
+LOOKS = {
+    "batched": "pg",
+    "batched_compiled": "zero_step",
+    "pullback": "relaxed_fog",
+    "pullback_compiled": "fog",
+    "vmap": "abpt",
+    "jax": "qg",
+    "jax_unrolled": "lambda_return",
+}
+AXES = {
+    "samples": "samples per call N",
+    "horizon": "horizon T [steps]",
+    "samples_per_second": "samples/s",
+    "peak_mib": "peak memory [MiB]",
+}
+
+
+def summarise(rows: pd.DataFrame) -> str:
+    """The table of races, how the largest race on each problem came out, and the streams."""
+    records = rows.to_dict("records")
+    races = [row for row in records if row["kind"] == "race"]
+    streams = sorted(
+        (row for row in records if row["kind"] == "stream"), key=lambda row: row["samples"]
+    )
+    parts = [_table(races), *_skipped(races), "", *_verdicts(races), "", *_streams(streams)]
+    return "\n".join(parts).strip()
+
+
+def _table(races: list[Record]) -> str:
+    if not races:
+        return ""
+    columns: dict[str, tuple[str, str]] = {
+        "problem": ("problem", ""), "samples": ("N", ""), "horizon": ("T", ""),
+        "contender": ("contender", ""), "ms_median": ("ms", ".1f"), "ms_min": ("ms min", ".1f"),
+        "samples_per_second": ("samples/s", ",.0f"), "over_batched": ("x batched", ".2f"),
+        "over_vmap": ("x vmap", ".3f"), "peak_mib": ("peak MiB", ".0f"),
+        "first_call_seconds": ("first call s", ".1f"),
+    }  # fmt: skip
+    lines = [[header for header, _ in columns.values()]]
+    for row in races:
+        if row["status"] == "ok":
+            lines.append([_cell(row.get(name), f) for name, (_, f) in columns.items()])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
+        for line in lines
+    )
+
+
+def _cell(value: Any, style: str) -> str:
+    """A number in the column's style; nothing for a ratio that does not exist."""
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if missing else format(value, style)
+
+
+def _skipped(races: list[Record]) -> list[str]:
+    reasons = {(row["contender"], row["status"]): None for row in races if row["status"] != "ok"}
+    return [f"left out: {contender} ({reason})" for contender, reason in reasons]
+
+
+def _verdicts(races: list[Record]) -> Iterator[str]:
+    """One sentence per problem, on its largest race."""
+    done = [row for row in races if row["status"] == "ok"]
+    for problem in dict.fromkeys(row["problem"] for row in done):
+        here = [row for row in done if row["problem"] == problem]
+        size = max((row["samples"] * row["horizon"], row["samples"]) for row in here)
+        at = [r for r in here if (r["samples"] * r["horizon"], r["samples"]) == size]
+        said = [_said(row, at) for row in at if row["contender"].startswith("pullback")]
+        if said := [text for text in said if text]:
+            where = f"{problem}, N={at[0]['samples']}, T={at[0]['horizon']}"
+            yield f"{where} (machine load {at[0]['load']:.1f}). {'; '.join(said)}."
+
+
+def _said(row: Record, beside: list[Record]) -> str:
+    """Medians of paired ratios with their 95 % intervals."""
+    others = [other["contender"] for other in beside]
+    facts = []
+    if "batched" in others:
+        facts.append(f"{_ratio(row, 'batched')} of the time of a batched backward pass")
+    for other in ("vmap", "jax", "jax_unrolled"):
+        if other in others:
+            facts.append(f"{_ratio(row, other, inverse=True)} times as fast as {LABELS[other]}")
+    return f"{LABELS[row['contender']]}: {', '.join(facts)}" if facts else ""
+
+
+def _ratio(row: Record, other: str, inverse: bool = False) -> str:
+    middle, low, high = (row[f"over_{other}{end}"] for end in ("", "_low", "_high"))
+    if inverse:
+        middle, low, high = 1 / middle, 1 / high, 1 / low
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _streams(streams: list[Record]) -> Iterator[str]:
+    for row in streams:
+        yield (
+            f"stream of {row['samples']:,} samples ({row['problem']}, T={row['horizon']}): peak "
+            f"{row['peak_mib']:.0f} MiB, {row['samples_per_second']:,.0f} samples/s"
+        )
+    if len(streams) > 1:
+        short, long = streams[0], streams[-1]
+        growth = long["peak_mib"] / short["peak_mib"]
+        flat = growth <= STREAM_GROWTH and long["peak_mib"] < STREAM_LIMIT
+        yield (
+            f"memory does {'not grow' if flat else 'GROW'}: {growth:.3f} times as much for "
+            f"{long['samples'] / short['samples']:.0f} times the samples (limit {STREAM_LIMIT:.0f} MiB)"
+        )
+
+
+def plot(rows: pd.DataFrame, path: Path) -> None:
+    """Per problem samples/s against N and against T, and memory against N; then the streams."""
+    from gradlab.study import figures
+
+    records = rows.to_dict("records")
+    races = [row for row in records if row["kind"] == "race" and row["status"] == "ok"]
+    streams = [row for row in records if row["kind"] == "stream"]
+    problems = list(dict.fromkeys(row["problem"] for row in races))
+    columns = len(problems) + bool(streams)
+    if not columns:
+        return
+    with figures.style():
+        figure, axes = figures.panels(3, columns)
+        for column, problem in enumerate(problems):
+            here = [row for row in races if row["problem"] == problem]
+            samples = max(row["samples"] for row in here)
+            horizon = max(row["horizon"] for row in here)
+            longest = [row for row in here if row["horizon"] == horizon]
+            largest = [row for row in here if row["samples"] == samples]
+            _panel(axes[0, column], longest, "samples", "samples_per_second")
+            _panel(axes[1, column], largest, "horizon", "samples_per_second")
+            _panel(axes[2, column], longest, "samples", "peak_mib")
+            axes[0, column].set_title(f"{problem}, T={horizon}")
+            axes[1, column].set_title(f"N={samples}")
+        if streams:
+            _stream_panel(axes[0, -1], streams)
+            for panel in axes[1:, -1]:
+                panel.set_axis_off()
+        figures.legend(figure, axes[:, : len(problems)] if problems else axes)
+        figures.save(figure, path)
+
+
+def _panel(axes: Axes, rows: list[Record], x: str, y: str) -> None:
+    """One curve per contender."""
+    from gradlab.study import figures
+
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        mine = [row for row in rows if row["contender"] == name]
+        across, up = [row[x] for row in mine], [row[y] for row in mine]
+        figures.line(axes, across, up, name=LOOKS[name], label=LABELS[name])
+    axes.set(xscale="log", yscale="log", xlabel=AXES[x], ylabel=AXES[y])
+
+
+def _stream_panel(axes: Axes, streams: list[Record]) -> None:
+    from gradlab.study import figures
+
+    counts, peaks = [row["samples"] for row in streams], [row["peak_mib"] for row in streams]
+    figures.line(axes, counts, peaks, name="fog", label="stream")
+    axes.axhline(STREAM_LIMIT, color="#555555", linewidth=0.8)
+    axes.set(xscale="log", ylim=(0, None), title="streamed into moments")
+    axes.set(xlabel="samples in all", ylabel="peak memory of the process [MiB]")

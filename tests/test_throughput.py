@@ -1,0 +1,203 @@
+"""The throughput study, its JAX twin and the memory of streams. No test looks at a clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import gradlab
+from estimators.pathwise import FOG
+from gradlab.errors import BadValue, UnknownName
+from gradlab.policies import GaussianPolicy
+from gradlab.problem import Problem
+from gradlab.study import Study, run_study
+from studies import throughput, throughput_report
+from studies.stopwatch import CONTENDERS, LINUX, Race, Stream, batched, race, separately
+
+TINY = {
+    "problems": ("hovering",),
+    "contenders": ("batched", "pullback", "vmap"),
+    "samples": (4, 8),
+    "horizons": (3,),
+    "hidden": (8,),
+    "repeats": 3,
+    "stream_counts": (),
+}
+RACE = Race("hovering", ("batched", "pullback", "vmap"), 4, 3, (8,), 2, "wall", 1, "cpu", 0)
+STREAM = Stream("lq", 20_000, 1024, 4, (32,), 1, "cpu", 0)
+
+
+def flying(dtype: torch.dtype, **changes: object) -> Problem:
+    policy = GaussianPolicy(13, 4, hidden=(16, 8))
+    return gradlab.make("hovering", horizon=12, policy=policy, dtype=dtype, **changes)
+
+
+def test_study_gives_a_row_per_contender_and_a_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput, "separately", lambda task: race(task))  # no new processes
+    study = Study.of(throughput)
+    result = run_study(study, throughput.Config(**TINY), tmp_path, jobs=1)
+    races = result.rows
+    assert len(races) == 2 * len(TINY["contenders"])
+    assert set(races["status"]) == {"ok"}
+    slow = races[races["contender"] == "vmap"]
+    assert slow["over_vmap"].isna().all()
+    quick = races[races["contender"] == "pullback"]
+    assert (quick["over_vmap_low"] <= quick["over_vmap"]).all()
+    assert (quick["over_vmap"] <= quick["over_vmap_high"]).all()
+    assert "times as fast as vmap" in result.summary
+    assert (tmp_path / "figure.png").stat().st_size > 0
+    kept = set(dataclasses.asdict(throughput.Config())) & set(races)
+    assert not kept & set(throughput.MEASURED)
+
+
+def test_contender_that_cannot_run_is_left_out_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = race(dataclasses.replace(RACE, contenders=("pullback", "jax")))
+    assert list(result["seconds"]) == ["pullback"]
+    assert "peers" in result["skipped"]["jax"]
+
+
+def test_race_runs_in_a_process_of_its_own() -> None:
+    result = separately(dataclasses.replace(RACE, contenders=("pullback",)))
+    assert len(result["seconds"]["pullback"]) == RACE.repeats
+    with pytest.raises(BadValue, match="unknown problem"):
+        separately(dataclasses.replace(RACE, problem="hoovering"))
+
+
+@pytest.mark.parametrize("field, value", [("problems", ("x",)), ("contenders", ("x",))])
+def test_unknown_names_are_refused(field: str, value: tuple[str, ...]) -> None:
+    with pytest.raises(UnknownName):
+        list(throughput.cells(throughput.Config(**{field: value})))
+
+
+def test_sizes_below_one_are_refused() -> None:
+    with pytest.raises(BadValue):
+        list(throughput.cells(throughput.Config(samples=(0,))))
+
+
+def test_contenders_compute_the_same_gradient() -> None:
+    problem = flying(torch.float64)
+    params = problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = problem.draw(5, torch.Generator().manual_seed(1))
+    mean = batched(problem, params, noise)
+    for name in ("pullback", "vmap"):
+        rows = CONTENDERS[name](problem, params, noise)()
+        for leaf, expected in mean.items():
+            torch.testing.assert_close(rows[leaf].mean(0), expected, rtol=1e-10, atol=1e-14)
+
+
+def test_interval_of_a_median_covers_as_often_as_it_says() -> None:
+    # 9 values: the second to the eighth hold the median unless 8 or 9 fall on one side,
+    # with probability 2·(1 + 9)/2⁹ = 3.9 %
+    assert throughput.median_interval(range(1, 10)) == (2, 8)
+    assert throughput.median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    draws = torch.rand(4000, 21, generator=torch.Generator().manual_seed(0)).tolist()
+    hits = 0
+    for values in draws:
+        low, high = throughput.median_interval(values)
+        hits += low <= 0.5 <= high
+    expected = 1 - 2 * sum(math.comb(21, k) for k in range(6)) / 2**21  # sixth to sixteenth
+    error = math.sqrt(expected * (1 - expected) / 4000)
+    assert abs(hits / 4000 - expected) < 5 * error
+
+
+def test_summary_says_when_memory_grows() -> None:
+    import pandas as pd
+
+    row = {"kind": "stream", "problem": "lq", "horizon": 4, "contender": "pullback"}
+    rows = pd.DataFrame(
+        {**row, "samples": n, "status": "ok", "samples_per_second": 1.0, "peak_mib": peak}
+        for n, peak in ((1000, 300.0), (10_000, 400.0))
+    )
+    assert "memory does GROW" in throughput_report.summarise(rows)
+    rows.loc[1, "peak_mib"] = 301.0
+    assert "memory does not grow" in throughput_report.summarise(rows)
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance", [("float64", 1e-12), ("float32", 2e-5)], ids=["float64", "float32"]
+)
+def test_jax_twin_has_the_same_returns_and_gradients(dtype: str, tolerance: float) -> None:
+    """Twin and original share no code: this also checks the simulator's tables against formulas.
+
+    Entries are compared on the scale of each leaf's largest one.
+    """
+    jax = pytest.importorskip("jax")
+    from studies.peers import jax_quadrotor
+
+    problem = flying(getattr(torch, dtype), spawn_half_range=(2.0, 2.0, 1.7))
+    params = problem.policy.init(torch.Generator().manual_seed(0), dtype=problem.dtype)
+    params = {name: 3 * value for name, value in params.items()}  # let it tumble
+    noise = problem.draw(64, torch.Generator().manual_seed(1))
+    with jax.enable_x64(dtype == "float64"):
+        twin = jax_quadrotor.per_sample(problem)
+        returns, gradients = twin(*jax_quadrotor.arrays(params, noise))
+        returns = torch.tensor(returns.tolist(), dtype=torch.float64)
+        gradients = {k: torch.tensor(g.tolist(), dtype=torch.float64) for k, g in gradients.items()}
+    policy = problem.policy.bind(params)
+    expected = FOG().surrogate(problem, policy, noise).double()
+    torch.testing.assert_close(returns, expected, rtol=tolerance, atol=tolerance)
+    for name, rows in FOG()(problem, params, noise).per_sample().items():
+        scale = rows.abs().max()
+        error = (gradients[name] - rows.double()).abs().max() / scale
+        assert error < tolerance, f"{name}: {float(error):.1e}"
+
+
+def test_jax_twin_refuses_what_it_does_not_know() -> None:
+    pytest.importorskip("jax")
+    from studies.peers import jax_quadrotor
+
+    with pytest.raises(BadValue, match="hovering"):
+        jax_quadrotor.per_sample(flying(torch.float32, integrator="rk4"))
+
+
+@pytest.mark.skipif(not LINUX, reason="reads the high-water mark of Linux")
+def test_memory_of_a_stream_does_not_grow() -> None:
+    """Five times the samples; keeping each sample's gradient (1,124 bytes here) would add 90 MB."""
+    short = separately(STREAM)
+    long = separately(dataclasses.replace(STREAM, count=5 * STREAM.count))
+    assert short["count"] == STREAM.count and long["count"] == 5 * STREAM.count
+    assert long["peak_mib"] < short["peak_mib"] + 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LINUX, reason="reads the high-water mark of Linux")
+def test_million_samples_stay_below_the_limit() -> None:
+    hovering = Stream("hovering", 100_000, 256, 4, (64, 64), 1, "cpu", 0)
+    short = separately(hovering)
+    long = separately(dataclasses.replace(hovering, count=1_000_000))
+    assert long["peak_mib"] < throughput_report.STREAM_LIMIT
+    assert long["peak_mib"] < short["peak_mib"] * throughput_report.STREAM_GROWTH
+
+
+def test_one_graph_serves_every_step_and_horizon() -> None:
+    """Counted without generating code, in a process without the checks of annotations."""
+    program = """
+import torch, gradlab, gradlab.rollout
+from estimators.pathwise import FOG
+from gradlab.policies import GaussianPolicy
+gradlab.rollout.compile_step = lambda step: torch.compile(
+    step, backend="aot_eager", dynamic=False, fullgraph=True
+)
+problem = gradlab.make("hovering", policy=GaussianPolicy(13, 4, hidden=(8,)), compile=True)
+params = problem.policy.init(torch.Generator().manual_seed(0))
+for horizon in (6, 3):
+    shorter = problem.replace(horizon=horizon)
+    FOG()(shorter, params, shorter.draw(4, torch.Generator().manual_seed(1)))
+from torch._dynamo.utils import counters
+print(counters["stats"]["unique_graphs"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.splitlines()[-1]) == 1
