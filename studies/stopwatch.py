@@ -147,7 +147,7 @@ def _jax_call(unrolled: bool, problem: Problem, params: Params, noise: Noise) ->
         raise Unavailable("jax is not installed; install the extra `peers`")
     if torch.device(problem.device).type != "cpu":
         raise Unavailable("the jax twin is raced on the CPU only")
-    import jax
+    import jax  # pyright: ignore[reportMissingImports]
 
     from studies.peers import jax_quadrotor
 
