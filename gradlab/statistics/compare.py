@@ -8,8 +8,8 @@ With g = E ĝ the estimator's expectation, g* the truth, Σ the covariance of on
   reported as 1, `cosine_raw` keeps the value, and the interval ends at 1. NaN when a debiased squared
   length is not positive;
 - *relative norm* ‖g‖/‖g*‖, and what is left after the best scalar, √(1 − cos²);
-- *cosine_batch*, of a mean of B samples: ⟨g, g*⟩/(‖g*‖ √(‖g‖² + tr Σ/B)), at its root-mean-square length;
 - *SNR* ‖g‖²/tr Σ of one sample, debiased; *MSE(B)* = tr Σ/B + squared bias (at least 0);
+- *cosine_batch*, of a mean of B samples: cosine/√(1 + 1/(B·SNR)), at its root-mean-square length;
 - *samples to cosine 0.9*: least B (in whole groups) with cosine_batch >= 0.9, infinite if there is none.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 from scipy import stats
 
 from gradlab.errors import BadValue
+from gradlab.statistics.batches import batch_cosine, samples_to_cosine
 from gradlab.statistics.gram import Combination, Gram, grams
 from gradlab.statistics.intervals import Interval, ratio_interval
 from gradlab.statistics.moments import Moments
@@ -74,9 +75,8 @@ def _row(
     length = gram.interval(estimate, own, confidence)
     truth_length = gram.interval(reference, oracle, confidence)
     variance = _variance(moments, part, confidence)
-    product = gram.inner(estimate, reference)
     cosine_raw, cosine, left = _cosine(gram, confidence)
-    norms = length.estimate, truth_length.estimate
+    snr = _snr(length, variance)
     return Row(
         part=part,
         count=moments.count * moments.group,
@@ -87,13 +87,13 @@ def _row(
         variance=variance,
         cosine=cosine,
         cosine_raw=cosine_raw,
-        cosine_batch=_batch_cosine(product, *norms, variance.estimate / batch),
+        cosine_batch=batch_cosine(cosine, snr, batch),
         relative_norm=_root(ratio_interval(length, truth_length)),
         left_after_scaling=left,
-        snr=norms[0] / variance.estimate if variance.estimate > 0 else math.inf,
+        snr=snr,
         mse=_mse(variance, squared_bias, batch),
-        samples_to_cosine=_samples(product, *norms, variance.estimate, moments.group),
-        truth_norm=math.sqrt(norms[1]) if norms[1] > 0 else math.nan,
+        samples_to_cosine=samples_to_cosine(cosine, snr, COSINE, moments.group),
+        truth_norm=math.sqrt(size) if (size := truth_length.estimate) > 0 else math.nan,
     )
 
 
@@ -103,6 +103,13 @@ def _variance(moments: Moments, part: str, confidence: float) -> Interval:
     quantile = float(stats.norm.ppf((1 + confidence) / 2))
     factor = math.exp(min(quantile * moments.variance_relative_stderr(part), 700.0))
     return Interval(trace, trace / factor, trace * factor)
+
+
+def _snr(length: Interval, variance: Interval) -> Interval:
+    """‖g‖²/tr Σ; the two are independent (exactly so for Gaussian samples)."""
+    if variance.estimate <= 0:
+        return Interval(math.inf, math.inf, math.inf)
+    return ratio_interval(length, variance)
 
 
 def _mse(variance: Interval, squared_bias: Interval, batch: int) -> Interval:
@@ -203,21 +210,3 @@ def _root(squared: Interval) -> Interval:
     """Square roots of a ratio's interval; the estimate keeps its sign."""
     estimate = math.copysign(math.sqrt(abs(squared.estimate)), squared.estimate)
     return Interval(estimate, math.sqrt(squared.low), math.sqrt(squared.high))
-
-
-def _batch_cosine(product: float, length: float, truth_length: float, noise: float) -> float:
-    if not (truth_length > 0 and length + noise > 0):
-        return math.nan
-    value = product / math.sqrt(truth_length * (length + noise))
-    return min(max(value, -1.0), 1.0)
-
-
-def _samples(
-    product: float, length: float, truth_length: float, variance: float, group: int
-) -> float:
-    if not truth_length > 0:
-        return math.nan
-    room = (product / COSINE) ** 2 / truth_length - length
-    if product <= 0 or room <= 0:
-        return math.inf
-    return float(group * max(math.ceil(variance / room / group), 1))

@@ -22,12 +22,12 @@ class Row:
     variance: Interval  # of one sample
     cosine: Interval
     cosine_raw: float  # before capping at 1
-    cosine_batch: float
+    cosine_batch: Interval
     relative_norm: Interval
     left_after_scaling: Interval
-    snr: float  # of one sample
+    snr: Interval  # of one sample
     mse: Interval  # of a batch
-    samples_to_cosine: float
+    samples_to_cosine: Interval
     truth_norm: float
 
     @property
