@@ -1,0 +1,244 @@
+"""The articulated simulator: one control period of a model with a contact law and an integrator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.constants import constants_of
+from gradlab.errors import BadShape, BadValue, UnknownName
+from gradlab.simulators.articulated.contact import Compliant, ContactModel, Dynamics
+from gradlab.simulators.articulated.dynamics import bias_force, bodies, mass_matrix
+from gradlab.simulators.articulated.kinematics import frames, tables_of, velocities
+from gradlab.simulators.articulated.linear import factor, solve
+from gradlab.simulators.articulated.model import FREE, Model
+
+INTEGRATORS = ("euler", "implicit_damping", "rk4")
+
+
+@dataclass(frozen=True)
+class Articulated:
+    """Rigid bodies in a tree, for any leading batch shape. State: [q (nq), q̇ (nv)], plus the last action if kept.
+
+    Conventions are MuJoCo's: quaternions (w, x, y, z); a free joint's linear velocity in the world, its
+    angular velocity in the body. Quaternions are normalised where poses are computed, not in the state.
+
+    Integrators, of `substeps` equal steps each control period `dt`, the control held:
+
+    - `euler`: semi-implicit, q̇ ← q̇ + h q̈, then q ← q ⊕ h q̇;
+    - `implicit_damping`: the same with joint damping implicit, (M + h D) q̈ = forces: MuJoCo's Euler;
+    - `rk4`: the classical method, forces of contacts evaluated at all four stages: MuJoCo's RK4.
+
+    `mass_every` evaluates the mass matrix and its factor only at every that many sub-steps, as dFlex does
+    (16 for its ant); not for `rk4`. `keep_action=True` adds the last action to the state, for tasks that
+    observe it.
+
+    Non-smooth places: the ends of the control and force ranges (gradient 0 beyond), and those of the law.
+
+    Raises `UnknownName` for an integrator, `BadValue` for a period or a contact law that cannot work.
+    """
+
+    model: Model
+    contact: ContactModel = field(default_factory=Compliant)
+    integrator: Literal["euler", "implicit_damping", "rk4"] = "euler"
+    dt: float = 0.05  # control period [s]
+    substeps: int = 5  # integrator steps per control period [1]
+    mass_every: int = 1  # sub-steps between evaluations of the mass matrix [1]
+    keep_action: bool = False
+
+    def __post_init__(self) -> None:
+        if self.integrator not in INTEGRATORS:
+            raise UnknownName("integrator", self.integrator, INTEGRATORS)
+        if self.substeps < 1 or not (math.isfinite(self.dt) and self.dt > 0):
+            raise BadValue(
+                f"Articulated: expected substeps >= 1 and dt > 0 s, got substeps={self.substeps}, "
+                f"dt={self.dt}; try substeps=5, dt=0.05"
+            )
+        if self.mass_every < 1 or (self.mass_every > 1 and self.integrator == "rk4"):
+            raise BadValue(
+                f"Articulated: mass_every must be 1 for rk4 and at least 1 otherwise, got "
+                f"{self.mass_every}"
+            )
+        self.contact.check(self.model, self.dt / self.substeps)
+
+    @property
+    def state_dim(self) -> int:
+        """nq + nv, plus nu with `keep_action`."""
+        return self.model.nq + self.model.nv + (self.model.nu if self.keep_action else 0)
+
+    @property
+    def action_dim(self) -> int:
+        """nu."""
+        return self.model.nu
+
+    @property
+    def noise_dim(self) -> int:
+        """0: the dynamics are deterministic."""
+        return 0
+
+    def start(self, coordinates: Float[Tensor, "*batch nc"]) -> Float[Tensor, "*batch ns"]:
+        """[q, q̇], with a zero last action if it is kept. Raises `BadShape` for another length."""
+        wanted = self.model.nq + self.model.nv
+        if coordinates.shape[-1] != wanted:
+            raise BadShape(
+                f"Articulated.start: expected {wanted} coordinates [q ({self.model.nq}), "
+                f"v ({self.model.nv})], got {coordinates.shape[-1]}; try a task of this model"
+            )
+        if not self.keep_action:
+            return coordinates
+        return torch.nn.functional.pad(coordinates, (0, self.model.nu))
+
+    def step(
+        self,
+        state: Float[Tensor, "*batch ns"],
+        action: Float[Tensor, "*batch nu"],
+        noise: Float[Tensor, "*batch 0"],
+    ) -> Float[Tensor, "*batch ns"]:
+        """The state `dt` seconds later, the action held."""
+        nq, nv = self.model.nq, self.model.nv
+        qpos, qvel = state[..., :nq], state[..., nq : nq + nv]
+        control = self.actuation(action)
+        h = self.dt / self.substeps
+        if self.integrator == "rk4":
+            for _ in range(self.substeps):
+                qpos, qvel = self._runge_kutta(qpos, qvel, control, h)
+        else:
+            held: tuple[Tensor, Tensor] | None = None
+            for k in range(self.substeps):
+                if k % self.mass_every == 0:
+                    held = None
+                qpos, qvel, held = self._euler(qpos, qvel, control, h, held)
+        parts = (qpos, qvel, action) if self.keep_action else (qpos, qvel)
+        return torch.cat(parts, -1)
+
+    def actuation(self, action: Float[Tensor, "*batch nu"]) -> Float[Tensor, "*batch nv"]:
+        """Generalised force of the motors, within all their ranges [N m, N]."""
+        tables = _actuators(self.model, like=action)
+        gear, low, high, least, most, joint_low, joint_high = tables
+        force = action.clamp(low, high).clamp(least, most) @ gear
+        return force.clamp(joint_low, joint_high)
+
+    def acceleration(
+        self,
+        qpos: Float[Tensor, "*batch nq"],
+        qvel: Float[Tensor, "*batch nv"],
+        control: Float[Tensor, "*batch nv"],
+    ) -> Float[Tensor, "*batch nv"]:
+        """q̈ under the motors' generalised force `control`, damping explicit [rad/s², m/s²]."""
+        now = self._dynamics(qpos, qvel, control)
+        force = now.smooth + self.contact.force(self.model, now)
+        return solve(now.mass, factor(now.mass), force)
+
+    def _dynamics(
+        self, qpos: Tensor, qvel: Tensor, control: Tensor, mass: Tensor | None = None
+    ) -> Dynamics:
+        tables = tables_of(self.model, qpos)
+        here = frames(self.model, tables, qpos)
+        inertia = bodies(tables, here.pose)
+        moving = velocities(tables, here.motion, qvel)
+        passive = -tables.damping * qvel
+        if self.model.stiffness.any():
+            rest, onto = _springs(self.model, like=qpos)
+            passive = passive - (qpos - rest) @ onto
+        smooth = control + passive - bias_force(tables, here, inertia, moving)
+        if mass is None:
+            mass = mass_matrix(tables, here, inertia)
+        return Dynamics(here, moving, qpos, qvel, mass, smooth)
+
+    def _euler(
+        self,
+        qpos: Tensor,
+        qvel: Tensor,
+        control: Tensor,
+        h: float,
+        held: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        tables = tables_of(self.model, qpos)
+        now = self._dynamics(qpos, qvel, control, None if held is None else held[0])
+        implicit = torch.diag(h * tables.damping) if self.integrator != "euler" else None
+        matrix = now.mass if implicit is None else now.mass + implicit
+        root = factor(matrix) if held is None else held[1]
+        force = now.smooth + self.contact.force(self.model, now)
+        qvel = qvel + h * solve(matrix, root, force)
+        return advance(self.model, qpos, qvel, h), qvel, (now.mass, root)
+
+    def _runge_kutta(
+        self, qpos: Tensor, qvel: Tensor, control: Tensor, h: float
+    ) -> tuple[Tensor, Tensor]:
+        speeds, rates = [qvel], [self.acceleration(qpos, qvel, control)]
+        for share in (0.5, 0.5, 1.0):
+            there = advance(self.model, qpos, speeds[-1], share * h)
+            speeds.append(qvel + share * h * rates[-1])
+            rates.append(self.acceleration(there, speeds[-1], control))
+        weights = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+        speed = sum(w * s for w, s in zip(weights, speeds, strict=True))
+        rate = sum(w * r for w, r in zip(weights, rates, strict=True))
+        assert isinstance(speed, Tensor)
+        return advance(self.model, qpos, speed, h), qvel + h * rate
+
+
+def advance(
+    model: Model, qpos: Float[Tensor, "*batch nq"], qvel: Float[Tensor, "*batch nv"], h: float
+) -> Float[Tensor, "*batch nq"]:
+    """q ⊕ h q̇: quaternions turn by the rotation vector h ω of the body."""
+    (onto,) = _positions(model, like=qpos)
+    moved = qpos + h * (qvel @ onto)
+    for link in np.flatnonzero(model.kind == FREE):
+        at, dof = int(model.qpos_index[link]) + 3, int(model.dof_index[link]) + 3
+        turned = _turn(qpos[..., at : at + 4], h * qvel[..., dof : dof + 3])
+        moved = torch.cat((moved[..., :at], turned, moved[..., at + 4 :]), -1)
+    return moved
+
+
+def _turn(
+    quaternion: Float[Tensor, "*batch 4"], rotation: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 4"]:
+    """q ⊗ exp(rotation/2), smooth at zero rotation."""
+    squared = rotation.square().sum(-1, keepdim=True)
+    small = squared < 1e-6
+    angle = torch.where(small, 1.0, squared).sqrt()
+    # sin(a/2)/a and cos(a/2): by their series where the division would lose the gradient
+    sine = torch.where(
+        small, 0.5 - squared / 48 + squared.square() / 3840, (0.5 * angle).sin() / angle
+    )
+    cosine = torch.where(small, 1 - squared / 8 + squared.square() / 384, (0.5 * angle).cos())
+    w, v = quaternion[..., :1], quaternion[..., 1:]
+    turn = sine * rotation
+    scalar = w * cosine - (v * turn).sum(-1, keepdim=True)
+    vector = w * turn + cosine * v + torch.linalg.cross(v, turn)
+    return torch.cat((scalar, vector), -1)
+
+
+@constants_of
+def _actuators(model: Model) -> tuple[Tensor, ...]:
+    ranges = (model.control_range, model.force_range, model.joint_force_range)
+    ends = [side for r in ranges for side in (r[:, 0], r[:, 1])]
+    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (model.gear, *ends))
+
+
+@constants_of
+def _springs(model: Model) -> tuple[Tensor, ...]:
+    """Rest positions [nq] and stiffness [nq, nv]."""
+    onto = _positions_of(model).T * model.stiffness
+    return torch.from_numpy(model.qpos_spring), torch.from_numpy(np.ascontiguousarray(onto))
+
+
+@constants_of
+def _positions(model: Model) -> tuple[Tensor, ...]:
+    return (torch.from_numpy(_positions_of(model)),)
+
+
+def _positions_of(model: Model) -> np.ndarray:
+    """[nv, nq]: which position each velocity moves; 0 for rotations of free joints."""
+    out = np.zeros((model.nv, model.nq))
+    for link in range(model.links):
+        first, at = int(model.dof_index[link]), int(model.qpos_index[link])
+        for k in range(3 if model.kind[link] == FREE else 1):
+            out[first + k, at + k] = 1.0
+    return out
