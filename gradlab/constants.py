@@ -20,7 +20,7 @@ from gradlab.literals import Matrix, Vector
 def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
     """Decorator for a function from hashable arguments to constants, run once per key.
 
-    It returns float64 tensors of at most two dimensions. The decorated function takes one more
+    It returns float64 tensors. The decorated function takes one more
     argument, `like`, whose dtype and device the constants get; nothing may write to them.
     """
 
@@ -45,6 +45,22 @@ def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
             return tuple(torch.tensor(v, dtype=like.dtype, device=like.device) for v in found)
         return tensors(key, like.dtype, like.device)
 
+    return lookup
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for a function from hashable arguments to numbers, strings or tuples of them.
+
+    Run once per argument; compiled code takes the result as it is instead of tracing the function,
+    so that numpy and loops over a model may be used in it.
+    """
+    once = functools.lru_cache(maxsize=256)(function)
+
+    @functools.wraps(function)
+    def lookup(*key: Any) -> Any:
+        return once(*key)
+
+    lookup._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return lookup
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -108,6 +108,8 @@ def _transition(
     simulator: Simulator, task: Task, policy: GaussianPolicy, compiled: bool
 ) -> Callable[..., Transition]:
     """One step as a pure function of tensors, compiled if asked for."""
+    if compiled and isinstance(simulator, CompilesItself):
+        return _transition(simulator.compiled(), task, policy, False)
 
     def transition(
         params: dict[str, Tensor],
@@ -131,3 +133,10 @@ def _transition(
         return Transition(obs, output, latent, action, after, memory_after, inputs)
 
     return compile_step(transition) if compiled else transition
+
+
+@runtime_checkable
+class CompilesItself(Protocol):
+    """A simulator with sub-steps: it compiles one of them, not the whole control period."""
+
+    def compiled(self) -> Simulator: ...

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constants_of
+from gradlab.constants import constants_of, plain
 from gradlab.errors import BadValue
 from gradlab.simulators.articulated.geometry import Contacts, candidates, contacts
 from gradlab.simulators.articulated.kinematics import Frames, Velocities
@@ -32,6 +32,7 @@ class Dynamics(NamedTuple):
     qvel: Float[Tensor, "*batch nv"]
     mass: Float[Tensor, "*batch nv nv"]
     smooth: Float[Tensor, "*batch nv"]  # all generalised forces but the law's, bias included
+    dt: float  # time step of the integrator [s]
 
 
 @runtime_checkable
@@ -198,6 +199,13 @@ class Smoothed:
         return self.limit.friction
 
 
+def _length(x: Float[Tensor, "*batch 3 k"]) -> Float[Tensor, "*batch k"]:
+    """Norm over the second last dimension; gradient 0 at 0."""
+    squared = x.square().sum(-2)
+    zero = squared == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
+
+
 def _softplus(x: Tensor, width: float) -> Tensor:
     return width * torch.nn.functional.softplus(x / width)
 
@@ -222,10 +230,10 @@ def forces(law: Compliant | Smoothed, model: Model, now: Dynamics) -> Float[Tens
     """Generalised force of a law that sees every candidate by itself [N m, N]."""
     tables = LawTables(*_law_tables(model, like=now.qpos))
     total = torch.zeros_like(now.qvel)
-    if candidates(model):
+    if _touches(model):
         touch = contacts(model, now.frames)
         total = total + _contact_force(law, tables, touch, now)
-    if model.limits:
+    if _limited(model):
         angle = now.qpos @ tables.limited
         push = law.limit_force(tables.low - angle) - law.limit_force(angle - tables.high)
         total = total + push @ tables.limited_dof
@@ -243,7 +251,7 @@ def _contact_force(
     velocity = linear + torch.linalg.cross(angular, point, dim=-2)
     parting = (velocity * touch.normal).sum(-2)
     tangential = velocity - parting.unsqueeze(-2) * touch.normal
-    sliding = torch.linalg.vector_norm(tangential, dim=-2)
+    sliding = _length(tangential)
     depth = -touch.distance
     friction = tables.friction if law.friction is None else law.friction * (tables.friction > 0)
     normal = law.normal_force(depth, -parting).unsqueeze(-2) * touch.normal
@@ -251,6 +259,16 @@ def _contact_force(
     force = normal - drag
     wrench = torch.cat((torch.linalg.cross(point, force, dim=-2), force), -2)
     return ((wrench @ tables.reach) * now.frames.motion).sum(-2)
+
+
+@plain
+def _touches(model: Model) -> bool:
+    return bool(candidates(model))
+
+
+@plain
+def _limited(model: Model) -> bool:
+    return bool(model.limits)
 
 
 @constants_of

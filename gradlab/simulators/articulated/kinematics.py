@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constants_of
+from gradlab.constants import constants_of, plain
 from gradlab.simulators.articulated.model import FREE, HINGE, Array, Model
 
 
@@ -79,12 +79,12 @@ def frames(model: Model, tables: Tables, qpos: Float[Tensor, "*batch nq"]) -> Fr
     )
     if _slides(model):
         pose = pose + tables.local_linear * angle.unsqueeze(-2)
-    free = _free(model)
+    free = free_joints(model)
     origin = None
     if free:
-        origin = qpos[..., free[0] : free[0] + 3]
+        origin = qpos[..., free[0][0] : free[0][0] + 3]
         parts = []
-        for first in free:
+        for first, _ in free:
             quaternion = qpos[..., first + 3 : first + 7]
             norm = torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)
             unit = quaternion / norm.clamp(min=torch.finfo(qpos.dtype).tiny)
@@ -148,14 +148,19 @@ def _compose(first: Tensor, second: Tensor) -> Tensor:
 # ----------------------------------------------------------------------------------------- tables
 
 
-def _free(model: Model) -> list[int]:
-    return [int(i) for i, kind in zip(model.qpos_index, model.kind, strict=True) if kind == FREE]
+@plain
+def free_joints(model: Model) -> tuple[tuple[int, int], ...]:
+    """First position and first velocity of every free joint."""
+    links = np.flatnonzero(model.kind == FREE)
+    return tuple((int(model.qpos_index[k]), int(model.dof_index[k])) for k in links)
 
 
+@plain
 def _slides(model: Model) -> bool:
     return bool(np.any((model.kind != FREE) & (model.kind != HINGE)))
 
 
+@plain
 def _reference(model: Model) -> int:
     """The last joint of the first moving body."""
     first = int(next(link for link in model.body_link if link >= 0))

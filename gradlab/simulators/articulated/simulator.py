@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constants_of
+from gradlab.compilation import compile_step
+from gradlab.constants import constants_of, plain
 from gradlab.errors import BadShape, BadValue, UnknownName
 from gradlab.simulators.articulated.contact import Compliant, ContactModel, Dynamics
 from gradlab.simulators.articulated.dynamics import bias_force, bodies, mass_matrix
-from gradlab.simulators.articulated.kinematics import frames, tables_of, velocities
+from gradlab.simulators.articulated.kinematics import (
+    frames,
+    free_joints,
+    tables_of,
+    velocities,
+)
 from gradlab.simulators.articulated.linear import factor, solve
 from gradlab.simulators.articulated.model import FREE, Model
 
@@ -37,7 +45,9 @@ class Articulated:
 
     `mass_every` evaluates the mass matrix and its factor only at every that many sub-steps, as dFlex does
     (16 for its ant); not for `rk4`. `keep_action=True` adds the last action to the state, for tasks that
-    observe it.
+    observe it. `compile=True` compiles one sub-step (for `rk4` one evaluation of the acceleration), which
+    is what `Problem(compile=True)` asks for through `compiled()`: the whole control period would take
+    `substeps` times as long to compile.
 
     Non-smooth places: the ends of the control and force ranges (gradient 0 beyond), and those of the law.
 
@@ -51,6 +61,7 @@ class Articulated:
     substeps: int = 5  # integrator steps per control period [1]
     mass_every: int = 1  # sub-steps between evaluations of the mass matrix [1]
     keep_action: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.integrator not in INTEGRATORS:
@@ -104,18 +115,23 @@ class Articulated:
         nq, nv = self.model.nq, self.model.nv
         qpos, qvel = state[..., :nq], state[..., nq : nq + nv]
         control = self.actuation(action)
-        h = self.dt / self.substeps
         if self.integrator == "rk4":
             for _ in range(self.substeps):
-                qpos, qvel = self._runge_kutta(qpos, qvel, control, h)
+                qpos, qvel = self._runge_kutta(qpos, qvel, control)
         else:
+            euler = _compiled(self) if self.compile else self._euler
             held: tuple[Tensor, Tensor] | None = None
             for k in range(self.substeps):
                 if k % self.mass_every == 0:
                     held = None
-                qpos, qvel, held = self._euler(qpos, qvel, control, h, held)
+                qpos, qvel, held = euler(qpos, qvel, control, held)
         parts = (qpos, qvel, action) if self.keep_action else (qpos, qvel)
         return torch.cat(parts, -1)
+
+    def compiled(self) -> Articulated:
+        """A copy whose sub-step is compiled. Raises `Unavailable` where that cannot be done."""
+        _compiled(replace(self, compile=False))
+        return replace(self, compile=True)
 
     def actuation(self, action: Float[Tensor, "*batch nu"]) -> Float[Tensor, "*batch nv"]:
         """Generalised force of the motors, within all their ranges [N m, N]."""
@@ -143,22 +159,23 @@ class Articulated:
         inertia = bodies(tables, here.pose)
         moving = velocities(tables, here.motion, qvel)
         passive = -tables.damping * qvel
-        if self.model.stiffness.any():
+        if _sprung(self.model):
             rest, onto = _springs(self.model, like=qpos)
             passive = passive - (qpos - rest) @ onto
         smooth = control + passive - bias_force(tables, here, inertia, moving)
         if mass is None:
             mass = mass_matrix(tables, here, inertia)
-        return Dynamics(here, moving, qpos, qvel, mass, smooth)
+        return Dynamics(here, moving, qpos, qvel, mass, smooth, self.dt / self.substeps)
 
     def _euler(
         self,
         qpos: Tensor,
         qvel: Tensor,
         control: Tensor,
-        h: float,
         held: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """One sub-step; `held` is the mass matrix and the factor of an earlier one."""
+        h = self.dt / self.substeps
         tables = tables_of(self.model, qpos)
         now = self._dynamics(qpos, qvel, control, None if held is None else held[0])
         implicit = torch.diag(h * tables.damping) if self.integrator != "euler" else None
@@ -168,19 +185,31 @@ class Articulated:
         qvel = qvel + h * solve(matrix, root, force)
         return advance(self.model, qpos, qvel, h), qvel, (now.mass, root)
 
-    def _runge_kutta(
-        self, qpos: Tensor, qvel: Tensor, control: Tensor, h: float
-    ) -> tuple[Tensor, Tensor]:
-        speeds, rates = [qvel], [self.acceleration(qpos, qvel, control)]
+    def _runge_kutta(self, qpos: Tensor, qvel: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
+        """One sub-step of order 4."""
+        h = self.dt / self.substeps
+        accelerate = _compiled(self) if self.compile else self.acceleration
+        speeds, rates = [qvel], [accelerate(qpos, qvel, control)]
         for share in (0.5, 0.5, 1.0):
             there = advance(self.model, qpos, speeds[-1], share * h)
             speeds.append(qvel + share * h * rates[-1])
-            rates.append(self.acceleration(there, speeds[-1], control))
+            rates.append(accelerate(there, speeds[-1], control))
         weights = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
         speed = sum(w * s for w, s in zip(weights, speeds, strict=True))
         rate = sum(w * r for w, r in zip(weights, rates, strict=True))
         assert isinstance(speed, Tensor)
         return advance(self.model, qpos, speed, h), qvel + h * rate
+
+
+def _compiled(simulator: Articulated) -> Callable[..., Any]:
+    """The inner function of a simulator, compiled once."""
+    return _compile(replace(simulator, compile=False))
+
+
+@lru_cache(maxsize=32)
+def _compile(simulator: Articulated) -> Callable[..., Any]:
+    inner = simulator.acceleration if simulator.integrator == "rk4" else simulator._euler
+    return compile_step(inner)
 
 
 def advance(
@@ -189,9 +218,9 @@ def advance(
     """q ⊕ h q̇: quaternions turn by the rotation vector h ω of the body."""
     (onto,) = _positions(model, like=qpos)
     moved = qpos + h * (qvel @ onto)
-    for link in np.flatnonzero(model.kind == FREE):
-        at, dof = int(model.qpos_index[link]) + 3, int(model.dof_index[link]) + 3
-        turned = _turn(qpos[..., at : at + 4], h * qvel[..., dof : dof + 3])
+    for first, dof in free_joints(model):
+        at = first + 3
+        turned = _turn(qpos[..., at : at + 4], h * qvel[..., dof + 3 : dof + 6])
         moved = torch.cat((moved[..., :at], turned, moved[..., at + 4 :]), -1)
     return moved
 
@@ -213,6 +242,11 @@ def _turn(
     scalar = w * cosine - (v * turn).sum(-1, keepdim=True)
     vector = w * turn + cosine * v + torch.linalg.cross(v, turn)
     return torch.cat((scalar, vector), -1)
+
+
+@plain
+def _sprung(model: Model) -> bool:
+    return bool(model.stiffness.any())
 
 
 @constants_of
