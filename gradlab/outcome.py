@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradlab.events import running_maximum, running_maximum_since_switch
@@ -53,8 +53,7 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
     memory = path.memory[..., :-1, :]
     length = path.action.shape[-2]
     steps = problem.steps[:length]
-    terms = problem.task.terms(before, path.action, after, memory, steps)
-    dense = torch.stack(list(terms.values())).sum(0) if terms else torch.zeros_like(after[..., 0])
+    dense = _total(problem.task.terms(before, path.action, after, memory, steps), after)
     discounts = problem.discounts[:length]
     events = problem.task.events
     if not events:
@@ -87,6 +86,68 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
         value = value + event.bonus * weight * increment[..., i]
         reward = reward + event.bonus * increment[..., i]
     return Outcome(discounts * value, reward, dense, alive, happened, margins, running)
+
+
+class StepOutcome(NamedTuple):
+    """What one step of each of N episodes earned."""
+
+    reward: Float[Tensor, " N"]  # r_t: the terms and the bonuses
+    terms: dict[str, Float[Tensor, " N"]]  # the smooth ones
+    bonuses: dict[str, Float[Tensor, " N"]]  # of the events that have one
+    happened: Bool[Tensor, "N E"]  # in this step; a one-time event does so once
+    terminated: Bool[Tensor, " N"]  # an event that ends the episode has happened
+    carried: Float[Tensor, "N E"]  # for the next step
+
+
+def nothing_carried(problem: Problem, count: int) -> Float[Tensor, "N E"]:
+    """What `evaluate_step` carries into the first step of `count` episodes."""
+    size = count, len(problem.task.events)
+    return torch.full(size, -torch.inf, dtype=problem.dtype, device=problem.device)
+
+
+def evaluate_step(
+    problem: Problem,
+    before: Float[Tensor, "N ns"],
+    action: Float[Tensor, "N nu"],
+    after: Float[Tensor, "N ns"],
+    memory: Float[Tensor, "N nm"],
+    steps: Float[Tensor, " N"],
+    carried: Float[Tensor, "N E"],
+) -> StepOutcome:
+    """`evaluate`, one step at a time: `reward` is that of the `Outcome` at the same step.
+
+    Each episode is at a time of its own (`steps`, the index t). `carried` is M_{t−1}, the running
+    maximum of every margin, and −inf where an event starts afresh.
+    """
+    # a task treats the steps of a trajectory one by one: episodes may stand where time does
+    terms = problem.task.terms(before, action, after, memory, steps)
+    reward = _total(terms, after)
+    margins = problem.task.margins(after, memory, steps)
+    running = torch.maximum(carried, margins)
+    reached = problem.event_step(running)
+    increment = reached - problem.event_step(carried)
+    bonuses = {}
+    events = problem.task.events
+    for i, event in enumerate(events):
+        if event.bonus != 0.0:
+            bonuses[event.name] = event.bonus * increment[:, i]
+            reward = reward + bonuses[event.name]
+    occurs = margins > 0
+    ending = [i for i, event in enumerate(events) if event.terminates]
+    repeats = torch.tensor([event.switches for event in events], device=margins.device)
+    return StepOutcome(
+        reward=reward,
+        terms=terms,
+        bonuses=bonuses,
+        happened=occurs & (carried <= 0),
+        terminated=(running[:, ending] > 0).any(-1),
+        carried=torch.where(occurs & repeats.bool(), -torch.inf, running),
+    )
+
+
+def _total(terms: dict[str, Tensor], after: Float[Tensor, "*batch ns"]) -> Float[Tensor, "*batch"]:
+    """The sum of the smooth terms; 0 without any."""
+    return torch.stack(list(terms.values())).sum(0) if terms else torch.zeros_like(after[..., 0])
 
 
 def _running(problem: Problem, margins: Tensor, cut_every: int | None) -> tuple[Tensor, Tensor]:
