@@ -1,0 +1,201 @@
+"""The one-step objectives of AGPO (Gao et al. 2024, section 3.3, Figure 3) as functions of the policy.
+
+At step t of episodes rolled out with the policy in the centre of the plane, states s_t and noise are
+held fixed and the policy π_θ moves:
+
+    SG     γ^{−t}[ γ^t alive_t r_t(s_t, a) + γ^{t+1} alive_{t+1} Q_{t+1}(s', a') ],   a = π_θ(s_t), a' = π_θ(s')
+    Q      alive_t Q_t(s_t, a)
+    SG+QG  α SG + (1 − α) Q,   α = var_QG/(var_QG + var_SG)
+    SG+PG  α SG + (1 − α) Q,   α = var_PG/(var_PG + var_SG)
+
+SG+QG is equation 4 with h = 1, and α is equation 3. PG and QG are two gradients of one objective,
+E Q(s, π_θ(s)), so the surfaces of the two mixtures differ by α alone. The variances are those over
+episodes of each gradient at the mean of the policy's latent action, the last place that all three share
+(the paper takes the action itself, which PG's gradient does not reach); PG is the score function times
+Q(s, u) − Q(s, μ(s)), the baseline of appendix B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.landscapes import Params, Plane, over_plane, points_at_once
+from gradlab.noise import Noise
+from gradlab.outcome import Outcome
+from gradlab.problem import Problem
+from gradlab.rollout import Trajectory, rollout
+
+PURE = ("sg", "q")
+MIXTURES = {"sg_pg": "pg", "sg_qg": "qg"}  # what is mixed with SG
+ALPHAS = ("centre", "point")  # where α is computed
+Key: TypeAlias = tuple[str, str]  # objective, where α is from ("-": it has none)
+
+
+class Moment(NamedTuple):
+    """Step t of episodes under the centre's policy, as constants."""
+
+    step: int
+    path: Trajectory  # steps 0..t−1, and the states and memories up to t
+    obs: Float[Tensor, "N no"]
+    alive: Float[Tensor, "N"]
+    noise: Noise
+
+
+def moment_at(problem: Problem, params: Params, noise: Noise, step: int) -> Moment:
+    """Roll out with the policy `params` and stop at `step` < T. Needs a Q critic."""
+    problem.require_q("a one-step landscape")
+    assert problem.critic is not None and problem.critic.q is not None
+    with torch.no_grad():
+        whole = rollout(problem, problem.policy.bind(params), noise, length=step + 1)
+        alive = problem.evaluate(whole).alive[:, step]
+    before = Trajectory(
+        *(part[:, :step] for part in whole[:4]), *(part[:, : step + 1] for part in whole[4:])
+    )
+    return Moment(step, before, whole.obs[:, step], alive, noise)
+
+
+def objectives_at(
+    problem: Problem, params: Params, moment: Moment, mean: Tensor | None = None
+) -> dict[str, Float[Tensor, "N"]]:
+    """SG and Q of every episode under the policy `params`.
+
+    `mean`, if given, replaces the mean of the latent action at the step, to differentiate by.
+    """
+    step, noise = moment.step, moment.noise
+    z, latent, action = _act(problem, params, moment, mean)
+    path = _extended(problem, moment, z, latent, action)
+    result = problem.evaluate(path)
+    sg = result.value[:, step] + _tail(problem, params, path, result, noise, step + 1)
+    q = moment.alive * _q(problem, path, result, step, action)
+    return {"sg": sg / problem.discounts[step], "q": q}
+
+
+def _act(
+    problem: Problem, params: Params, moment: Moment, mean: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, latent and action of the policy `params` at the moment's states."""
+    policy = problem.policy
+    z = policy.apply(params, moment.obs)
+    if mean is not None:
+        z = torch.cat([mean, z[..., policy.action_dim :]], dim=-1)
+    latent = policy.latent(z, moment.noise.action[:, moment.step])
+    return z, latent, policy.action(latent)
+
+
+def _q(
+    problem: Problem, path: Trajectory, result: Outcome, step: int, action: Tensor
+) -> Float[Tensor, "N"]:
+    """Q_t(s_t, action)."""
+    assert problem.critic is not None and problem.critic.q is not None
+    view = problem.views(path, result, slice(step, step + 1))
+    return problem.critic.q(view, action[:, None])[:, 0]
+
+
+def _extended(
+    problem: Problem, moment: Moment, z: Tensor, latent: Tensor, action: Tensor
+) -> Trajectory:
+    """The centre's path with one more step: events look back at all of it."""
+    step, noise, path = moment.step, moment.noise, moment.path
+    state, memory = path.state[:, step], path.memory[:, step]
+    after = problem.simulator.step(state, action, noise.process[:, step])
+    memory_after = problem.task.advance(memory, after, problem.steps[step])
+    new = (moment.obs, z, latent, action, after, memory_after)
+    parts = (torch.cat([a, b[:, None]], dim=1) for a, b in zip(path, new, strict=True))
+    return Trajectory(*parts)
+
+
+def _tail(
+    problem: Problem, params: Params, path: Trajectory, result: Outcome, noise: Noise, step: int
+) -> Tensor | float:
+    """γ^{t+1} alive_{t+1} Q_{t+1}(s', π_θ(s')); nothing after the last step."""
+    if step >= problem.horizon:
+        return 0.0
+    policy = problem.policy
+    obs = problem.task.observe(path.state[:, step], path.memory[:, step], problem.steps[step])
+    action = policy.action(policy.latent(policy.apply(params, obs), noise.action[:, step]))
+    weight = problem.discounts[step] * result.alive[:, step]
+    return weight * _q(problem, path, result, step, action)
+
+
+def weights_at(problem: Problem, params: Params, moment: Moment) -> dict[str, Float[Tensor, ""]]:
+    """α of both mixtures at one policy, from all episodes of `moment`; ½ where no gradient varies."""
+    policy = problem.policy
+    z, latent, _ = _act(problem, params, moment, None)
+    mean = z[..., : policy.action_dim]
+
+    def total(mean: Tensor, name: str) -> Tensor:
+        return objectives_at(problem, params, moment, mean)[name].sum()
+
+    def score(mean: Tensor) -> Tensor:
+        moved = torch.cat([mean, z[..., policy.action_dim :]], dim=-1)
+        return policy.log_prob(moved, latent.detach()).sum()
+
+    gradients = {
+        "sg": torch.func.grad(total)(mean, "sg"),
+        "qg": torch.func.grad(total)(mean, "q"),
+        "pg": torch.func.grad(score)(mean) * _advantage(problem, params, moment)[:, None],
+    }
+    spread = {name: gradient.var(0).sum() for name, gradient in gradients.items()}
+    weights = {}
+    for mixture, other in MIXTURES.items():
+        both = spread[other] + spread["sg"]
+        known = both > 0
+        weights[mixture] = torch.where(known, spread[other] / torch.where(known, both, 1.0), 0.5)
+    return weights
+
+
+def _advantage(problem: Problem, params: Params, moment: Moment) -> Float[Tensor, "N"]:
+    """alive_t [Q_t(s_t, u) − Q_t(s_t, μ(s_t))] of the policy `params`."""
+    z, latent, action = _act(problem, params, moment, None)
+    path = _extended(problem, moment, z, latent, action)
+    result = problem.evaluate(path)
+    values = [
+        _q(problem, path, result, moment.step, a) for a in (action, problem.policy.mean_action(z))
+    ]
+    return moment.alive * (values[0] - values[1])
+
+
+def objectives_over_plane(
+    problem: Problem,
+    plane: Plane,
+    points: Float[Tensor, "points 2"],
+    noise: Noise,
+    pilot: Noise,
+    step: int,
+    alphas: Sequence[str] = ALPHAS,
+) -> tuple[dict[Key, Float[Tensor, "points N"]], dict[Key, Float[Tensor, "points"]]]:
+    """Every objective at every point, and α of the mixtures there, by (objective, where α is from).
+
+    α comes from the episodes of `pilot`, so that the episodes of `noise` stay independent of each
+    other: computed anew at each point ("point"), or once in the centre ("centre").
+    Raises `Missing` without a Q critic.
+    """
+    problem = problem.replace(compile=False)  # compiled code does not go through torch.func
+    moment = moment_at(problem, plane.centre, noise, step)
+    other = moment_at(problem, plane.centre, pilot, step)
+    # the whole past of every episode is there at every point, and the pilot's with its gradients
+    chunk = points_at_once(problem, noise.count + 3 * pilot.count)
+
+    def function(params: Params) -> dict[str, Tensor]:
+        return objectives_at(problem, params, moment)
+
+    def weigh(params: Params) -> dict[str, Tensor]:
+        return weights_at(problem, params, other)
+
+    pure = over_plane(function, plane, points, chunk)
+    values: dict[Key, Tensor] = {(name, "-"): pure[name] for name in PURE}
+    weights: dict[Key, Tensor] = {}
+    centre = torch.zeros(1, 2, dtype=points.dtype)
+    for alpha in alphas:
+        found = over_plane(weigh, plane, points if alpha == "point" else centre, chunk)
+        for mixture in MIXTURES:
+            key = (mixture, alpha)
+            weights[key] = found[mixture].expand(len(points))
+            w = weights[key][:, None]
+            values[key] = w * pure["sg"] + (1 - w) * pure["q"]
+    return values, weights
