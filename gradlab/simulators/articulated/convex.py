@@ -1,0 +1,311 @@
+"""MuJoCo's contact: a convex problem for all constraint forces together, solved anew in every state.
+
+Every contact and limit gives rows J of a linear map from accelerations, a reference acceleration r that
+springs and dampers ask for, and a weight D that says how firmly. The acceleration minimises
+
+    ½ (a − a₀)' M (a − a₀) + ½ Σ Dᵢ min(Jᵢ a − rᵢ, 0)²,    a₀ = M⁻¹ (all other forces),
+
+which is strictly convex and piecewise quadratic. A contact with friction has the four rows n ± μ t of a
+pyramid, one without only n. Formulas are those of MuJoCo 4.0 (its chapter "Computation", and
+engine_core_constraint.c); rows are there in every state, with D = 0 where MuJoCo has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.constants import constants_of, plain
+from gradlab.errors import BadValue, UnknownName
+from gradlab.simulators.articulated.contact import Dynamics
+from gradlab.simulators.articulated.geometry import MINVAL, candidates, contacts
+from gradlab.simulators.articulated.linear import factor, solve
+from gradlab.simulators.articulated.model import ContactLaw, Model
+
+MINIMP, MAXIMP, MINMU = 1e-4, 0.9999, 1e-5  # mjMINIMP, mjMAXIMP, mjMINMU
+DIFFERENTIATE = ("implicit", "unrolled")
+
+
+class RowTables(NamedTuple):
+    """Constants of R rows, those of contacts first, then a lower and an upper one of each limit."""
+
+    side: Tensor  # [3, rc]: how much of the normal and of both tangents a contact's row has
+    reach: Tensor  # [rc, nv]: velocities that part (1) or join (−1) the two shapes
+    of_limit: Tensor  # [2 L, nv]: ±1 at the dof of a limit
+    offset: Tensor  # [2 L]: a limit's distance is of_limit·q − offset [rad or m]
+    position: Tensor  # [nq, 2 L]: ±1 at the position of a limit
+    margin: Tensor  # [R] [m or rad]
+    stiffness: Tensor  # [R] K [1/s²]
+    damping: Tensor  # [R] B [1/s]
+    softness: Tensor  # [R]: R imp/(1 − imp) [1/kg], [1/(kg m²)]
+    least: Tensor  # [R]: smallest R [1/kg], [1/(kg m²)]
+    low: Tensor  # [R]: impedance dmin at the margin [1]
+    high: Tensor  # [R]: impedance dmax beyond the width [1]
+    width: Tensor  # [R] [m or rad]
+    middle: Tensor  # [R] [1]
+    power: Tensor  # [R] [1]
+
+
+class Rows(NamedTuple):
+    """The R = rc + 2 L constraint rows of one state; the last 2 L are ± unit vectors."""
+
+    contact: Float[Tensor, "*batch rc nv"]
+    limit: Float[Tensor, "l2 nv"]
+    reference: Float[Tensor, "*batch R"]  # acceleration asked for [m/s², rad/s²]
+    weight: Float[Tensor, "*batch R"]  # D [kg, kg m²]; 0 where there is no constraint
+
+    def along(self, x: Float[Tensor, "*batch nv"]) -> Float[Tensor, "*batch R"]:
+        """J x."""
+        return torch.cat(((self.contact @ x.unsqueeze(-1)).squeeze(-1), x @ self.limit.mT), -1)
+
+    def onto(self, force: Float[Tensor, "*batch R"]) -> Float[Tensor, "*batch nv"]:
+        """J' f."""
+        count = self.contact.shape[-2]
+        at_contacts = force[..., :count].unsqueeze(-2) @ self.contact
+        return at_contacts.squeeze(-2) + force[..., count:] @ self.limit
+
+    def curvature(self, weight: Float[Tensor, "*batch R"]) -> Float[Tensor, "*batch nv nv"]:
+        """J' diag(weight) J."""
+        count = self.contact.shape[-2]
+        at_contacts = self.contact.mT @ (self.contact * weight[..., :count, None])
+        return at_contacts + torch.diag_embed(weight[..., count:] @ self.limit.abs())
+
+    def detach(self) -> Rows:
+        """The same as constants."""
+        return Rows(*(x.detach() for x in self))
+
+
+@dataclass(frozen=True)
+class Convex:
+    """MuJoCo's soft constraints: contacts, pyramidal friction and joint limits in one convex problem.
+
+    Newton's method with an exact line search, `iterations` times from the acceleration without
+    constraints; each is one Cholesky factorisation. It ends exactly once the set of acting rows is
+    right; docs/articulated.md says after how many iterations that is so, and `residual` measures it.
+
+    Derivatives: "implicit" differentiates the condition of optimality, a* − H(a*)⁻¹ g(a*, state) with a*
+    and H held constant: the first derivative is exact at the optimum (a second is not defined by it).
+    "unrolled" differentiates all iterations; the two agree where the iterations have converged.
+
+    Non-smooth places: a row begins to act at its margin (with a jump if it is approached at speed), stops
+    acting where Jᵢ a = rᵢ, and its impedance has kinks at the ends of its width; those of the geometry.
+
+    Raises `UnknownName` for another way to differentiate, `BadValue` for fewer than one iteration.
+    """
+
+    iterations: int = 8
+    differentiate: Literal["implicit", "unrolled"] = "implicit"
+
+    def __post_init__(self) -> None:
+        if self.differentiate not in DIFFERENTIATE:
+            raise UnknownName("way to differentiate", self.differentiate, DIFFERENTIATE)
+        if self.iterations < 1:
+            raise BadValue(f"Convex: expected iterations >= 1, got {self.iterations}; try 8")
+
+    def check(self, model: Model, dt: float) -> None:
+        """Every model and step will do: time constants below 2 dt [s] are raised to it, as in MuJoCo."""
+
+    def force(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:
+        """Generalised force of all contacts and limits [N m, N]."""
+        if not (_contact_of_row(model) or _limited(model)):
+            return torch.zeros_like(now.qvel)
+        optimum = self.acceleration(model, now)
+        return (now.mass @ optimum.unsqueeze(-1)).squeeze(-1) - now.smooth
+
+    def acceleration(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:
+        """The minimiser a [m/s², rad/s²]."""
+        rows = rows_of(model, now)
+        if self.differentiate == "unrolled":
+            return _newton(now.mass, now.smooth, rows, self.iterations)
+        mass, fixed = now.mass.detach(), rows.detach()
+        near = _newton(mass, now.smooth.detach(), fixed, self.iterations)
+        acting = (fixed.along(near) < fixed.reference).to(near.dtype)
+        root = factor(mass + fixed.curvature(acting * fixed.weight))
+        gradient = _gradient(now.mass, now.smooth, rows, near, acting)
+        return near - torch.cholesky_solve(gradient.unsqueeze(-1), root).squeeze(-1)
+
+    def residual(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch"]:
+        """‖gradient‖ at `acceleration`, over the norm of the other forces: 0 when converged [1]."""
+        rows, best = rows_of(model, now), self.acceleration(model, now)
+        acting = (rows.along(best) < rows.reference).to(best.dtype)
+        gradient = _gradient(now.mass, now.smooth, rows, best, acting)
+        scale = torch.linalg.vector_norm(now.smooth, dim=-1)
+        return torch.linalg.vector_norm(gradient, dim=-1) / scale.clamp(min=MINVAL)
+
+
+def _gradient(mass: Tensor, smooth: Tensor, rows: Rows, a: Tensor, acting: Tensor) -> Tensor:
+    """M a − forces + J' D (J a − r) over the acting rows (1, else 0)."""
+    push = acting * rows.weight * (rows.along(a) - rows.reference)
+    return (mass @ a.unsqueeze(-1)).squeeze(-1) - smooth + rows.onto(push)
+
+
+def _newton(mass: Tensor, smooth: Tensor, rows: Rows, iterations: int) -> Tensor:
+    a = solve(mass, factor(mass), smooth)
+    for _ in range(iterations):
+        slack = rows.along(a) - rows.reference
+        pull = (mass @ a.unsqueeze(-1)).squeeze(-1) - smooth
+        acting = torch.where(slack < 0, rows.weight, 0.0)
+        gradient = pull + rows.onto(acting * slack)
+        hessian = mass + rows.curvature(acting)
+        step = -solve(hessian, factor(hessian), gradient)
+        along = rows.along(step)
+        inertia = (step.unsqueeze(-2) @ mass @ step.unsqueeze(-1)).squeeze(-1).squeeze(-1)
+        share = _line_search(inertia, (step * pull).sum(-1), slack, along, rows.weight)
+        a = a + share.unsqueeze(-1) * step
+    return a
+
+
+def _line_search(
+    curvature: Tensor, slope: Tensor, slack: Tensor, along: Tensor, weight: Tensor
+) -> Tensor:
+    """The minimiser of slope x + ½ curvature x² + ½ Σ D min(slack + x along, 0)², exactly: [*].
+
+    Its derivative is continuous, rises and is linear between the places where a row starts or stops acting;
+    sorted, they are passed one by one until it is positive.
+    """
+    acts = (slack < 0) | ((slack == 0) & (along < 0))
+    second, first = weight * along.square(), weight * along * slack
+    # what passing a place adds to the curvature and the slope: a row starts (1) or stops (-1) acting
+    turns = torch.where(acts, -1.0, 1.0)
+    later = (slack * along < 0) & (weight > 0)
+    place = torch.where(later, -slack / torch.where(later, along, 1.0), torch.inf).detach()
+    place, order = place.sort(-1)
+    gains = torch.stack((second, first), -2) * torch.where(later, turns, 0.0).unsqueeze(-2)
+    gains = gains.gather(-1, order.unsqueeze(-2).expand_as(gains)).cumsum(-1)
+    base = torch.stack((second, first), -2) * torch.where(acts, 1.0, 0.0).unsqueeze(-2)
+    start = base.sum(-1) + torch.stack((curvature, slope), -1)
+    before = torch.cat((start.unsqueeze(-1), start.unsqueeze(-1) + gains), -1)
+    # the derivative at the end of each piece; the last one has no end
+    rises = before[..., 0, :-1] * place + before[..., 1, :-1] >= 0
+    passed = (~rises).sum(-1, keepdim=True)
+    piece = before.gather(-1, passed.unsqueeze(-2).expand(*before.shape[:-1], 1)).squeeze(-1)
+    bend, tilt = piece.unbind(-1)
+    return torch.where(bend > 0, -tilt / torch.where(bend > 0, bend, 1.0), 1.0)
+
+
+# -------------------------------------------------------------------------------------------- rows
+
+
+def rows_of(model: Model, now: Dynamics) -> Rows:
+    """The constraint rows of a state. Raises nothing; a model without contacts has no such rows."""
+    tables = RowTables(*_row_tables(model, now.dt, like=now.qpos))
+    nv = model.nv
+    distance = now.qpos @ tables.position - tables.offset
+    rows = torch.zeros_like(now.qvel).unsqueeze(-2).expand(*now.qvel.shape[:-1], 0, nv)
+    pick = _contact_of_row(model)
+    if pick:
+        touch = contacts(model, now.frames)
+        normal, tangent, point = (
+            x[..., list(pick)] for x in (touch.normal, touch.tangent, touch.position)
+        )
+        other = torch.linalg.cross(normal, tangent, dim=-2)
+        push = normal * tables.side[0] + tangent * tables.side[1] + other * tables.side[2]
+        wrench = torch.cat((torch.linalg.cross(point, push, dim=-2), push), -2)
+        rows = (wrench.mT @ now.frames.motion) * tables.reach
+        distance = torch.cat((touch.distance[..., list(pick)], distance), -1)
+    inside = distance - tables.margin
+    impedance = _impedance(tables, inside)
+    resistance = torch.maximum((1 - impedance) / impedance * tables.softness, tables.least)
+    weight = torch.where(inside < 0, 1 / resistance, 0.0)
+    empty = Rows(rows, tables.of_limit, distance, weight)
+    speed = empty.along(now.qvel)
+    reference = -tables.damping * speed - tables.stiffness * impedance * inside
+    return empty._replace(reference=reference)
+
+
+def _impedance(tables: RowTables, inside: Tensor) -> Tensor:
+    """MuJoCo's d(r): from dmin at the margin to dmax beyond the width, along two powers."""
+    x = (inside.abs() / tables.width).clamp(max=1.0)
+    rise = tables.middle * (x / tables.middle) ** tables.power
+    rest = (1 - x) / (1 - tables.middle)
+    fall = 1 - (1 - tables.middle) * rest**tables.power
+    shape = torch.where(x <= tables.middle, rise, fall)
+    return tables.low + shape * (tables.high - tables.low)
+
+
+@constants_of
+def _row_tables(model: Model, dt: float) -> tuple[Tensor, ...]:
+    fixed = candidates(model)
+    moves = np.concatenate((model.moves, np.zeros((model.nv, 1))), 1)  # link -1: the world
+    side, reach, margin, laws, softness, least = [], [], [], [], [], []
+    ratio = max(MINVAL, float(model.compiled.opt.impratio))
+    for candidate in fixed:
+        pair = candidate.pair
+        inverse = sum(float(model.invweight[b]) for b in candidate.bodies)
+        apart = moves[:, candidate.second] - moves[:, candidate.first]
+        mu = max(pair.friction, MINMU)
+        frictional = pair.dim > 1
+        directions = (
+            [(1, mu, 0), (1, -mu, 0), (1, 0, mu), (1, 0, -mu)] if frictional else [(1, 0, 0)]
+        )
+        # a pyramid's rows share a resistance that gives its friction that of an elliptic cone
+        scale = 2 * mu**2 / ratio if frictional else 1.0
+        for direction in directions:
+            side.append(direction)
+            reach.append(apart)
+            margin.append(pair.margin)
+            laws.append(_law(pair.law, dt))
+            softness.append(scale * inverse * (1 + mu**2 if frictional else 1.0))
+            least.append(scale * MINVAL)
+    of_limit, position, offset = [], [], []
+    for limit in model.limits:
+        for sign, bound in ((1.0, limit.low), (-1.0, limit.high)):
+            of_limit.append(sign * np.eye(model.nv)[limit.dof])
+            position.append(sign * np.eye(model.nq)[limit.qpos])
+            offset.append(sign * bound)
+            margin.append(limit.margin)
+            laws.append(_law(limit.law, dt))
+            softness.append(float(model.dof_invweight[limit.dof]))
+            least.append(MINVAL)
+    numbers = np.array(laws).reshape(-1, 7).T
+    arrays = (
+        np.array(side, dtype=float).reshape(-1, 3).T,
+        np.array(reach).reshape(-1, model.nv),
+        np.array(of_limit).reshape(-1, model.nv),
+        np.array(offset),
+        np.array(position).reshape(-1, model.nq).T,
+        np.array(margin),
+        numbers[0],
+        numbers[1],
+        np.array(softness),
+        np.array(least),
+        *numbers[2:],
+    )
+    return tuple(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in arrays)
+
+
+def _law(law: ContactLaw, dt: float) -> tuple[float, ...]:
+    """K, B, dmin, dmax, width, midpoint, power, as MuJoCo reads solref and solimp."""
+    first, second = law.solref[:2]
+    if (first > 0) != (second > 0):
+        first, second = 0.02, 1.0  # a mixed format becomes the default
+    low, high = (min(MAXIMP, max(MINIMP, d)) for d in law.solimp[:2])
+    width, power = max(0.0, law.solimp[2]), max(1.0, law.solimp[4])
+    middle = min(MAXIMP, max(MINIMP, law.solimp[3]))
+    if first > 0:
+        first = max(first, 2 * dt)  # the option refsafe
+        stiffness = 1 / max(MINVAL, (high * first * second) ** 2)
+        damping = 2 / max(MINVAL, high * first)
+    else:
+        stiffness, damping = -first / max(MINVAL, high**2), -second / max(MINVAL, high)
+    if low == high or width <= MINVAL:
+        low, top, width = (low + high) / 2, (low + high) / 2, 1.0
+        return stiffness, damping, low, top, width, middle, power
+    return stiffness, damping, low, high, width, middle, power
+
+
+@plain
+def _contact_of_row(model: Model) -> tuple[int, ...]:
+    return tuple(
+        k for k, c in enumerate(candidates(model)) for _ in range(4 if c.pair.dim > 1 else 1)
+    )
+
+
+@plain
+def _limited(model: Model) -> bool:
+    return bool(model.limits)
