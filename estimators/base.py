@@ -140,7 +140,7 @@ class SurrogateEstimator(Estimator):
         return Cost(problem.horizon, 1)
 
     def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
-        problem = problem if self.engine == "pullback" else problem.replace(compile=False)
+        problem = problem if self.engine == "pullback" else problem.eager
 
         def value(policy: BoundPolicy, noise: Noise, given: Any) -> Tensor:
             return self.surrogate(problem, policy, noise)
@@ -174,7 +174,7 @@ class TwoPassEstimator(Estimator):
     def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
         with torch.no_grad():
             given = self.first_pass(problem, BoundPolicy(problem.policy, params).frozen, noise)
-        problem = problem if self.engine == "pullback" else problem.replace(compile=False)
+        problem = problem if self.engine == "pullback" else problem.eager
 
         def value(policy: BoundPolicy, noise: Noise, given: Any) -> Tensor:
             return self.surrogate(problem, policy, noise, given)

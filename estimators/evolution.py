@@ -43,7 +43,7 @@ class EvolutionStrategies(Estimator):
         return Cost(2 * problem.horizon, 0)
 
     def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
-        eager = problem.replace(compile=False)
+        eager = problem.eager
         direction = perturbations(params, noise)
 
         def value(shift: Params, row: Noise) -> Tensor:

@@ -25,6 +25,8 @@ class Problem:
     """J(θ) = E[ Σ_{t<T} γ^t alive_t r_t ] of a policy on a task in a simulator.
 
     Immutable: `replace` returns a copy. `dtype` is that of rollouts; statistics are float64.
+    `compile` and `checkpoint` change time and memory, not numbers; only ordinary autograd goes through
+    them, so that the vmap engine does without.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Problem:
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
     compile: bool = False
+    checkpoint: bool = False  # keep only states, and run each step again in the backward pass
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
@@ -64,6 +67,11 @@ class Problem:
         if step not in STEPS:
             raise BadValue(f"step must be one of {sorted(STEPS)}, got {step!r}")
         return self.replace(event_step=STEPS[step](width))
+
+    @property
+    def eager(self) -> Problem:
+        """A copy that `torch.func` transforms can go through: neither compiled nor checkpointed."""
+        return self.replace(compile=False, checkpoint=False)
 
     @property
     def hard(self) -> bool:

@@ -8,12 +8,13 @@ once, by `gradlab/outcome.py`. It works for a batch of episodes, for one, and un
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from gradlab.compilation import compile_step
 from gradlab.noise import Noise
@@ -69,6 +70,8 @@ def rollout(
     state, memory = problem.start(noise)
     state = _constant(problem, state)
     step = _transition(problem.simulator, problem.task, problem.policy, problem.compile)
+    if problem.checkpoint and torch.is_grad_enabled():
+        step = partial(checkpoint, step, use_reentrant=False, preserve_rng_state=False)
     indices = problem.steps.unbind(0)
     # contiguous: compiled code is specialised on strides, which would depend on the horizon
     eps = noise.action.movedim(-2, 0).contiguous().unbind(0)

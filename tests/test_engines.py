@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -159,6 +160,19 @@ def test_compiled_step_gives_the_same_gradient() -> None:
         [sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "same", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("engine", ["pullback", "vmap"])
+def test_checkpointed_steps_give_the_same_gradient(engine: str) -> None:
+    """Steps run again in the backward pass do the same arithmetic: equal to the last bit."""
+    problem = toy_problem()
+    params = toy_params(problem)
+    noise = problem.draw(5, torch.Generator().manual_seed(3))
+    for make in (E.FOG, E.PG, partial(E.Split, 0.1)):
+        plain = make(engine=engine)(problem, params, noise).per_sample()
+        again = make(engine=engine)(problem.replace(checkpoint=True), params, noise).per_sample()
+        for name, value in plain.items():
+            assert torch.equal(value, again[name]), name
 
 
 def test_no_compiler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
