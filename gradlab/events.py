@@ -26,6 +26,7 @@ class Event:
 
     name: str
     bonus: float = 0.0  # reward when it happens [1]
+    survival: float = 0.0  # reward of every step up to which it has not happened [1]
     terminates: bool = False  # later rewards no longer count
     switches: bool = False  # it changes the observation or the dense reward, and it repeats
 

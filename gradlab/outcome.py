@@ -4,7 +4,8 @@ J(θ) = E[ Σ_{t<T} γ^t alive_t r_t ]. Bonuses are paid once, through the runni
 margin: bonus_t = c·[Step(M_t) − Step(M_{t−1})]; alive_t = 1 − Step(max over terminating events of
 M_{t−1}), so the terminating step's own reward counts. A bonus is multiplied by the survival of the
 *other* terminations only: with a hard step this is the same number (an event cannot happen twice),
-and with a soft one the bonus of a terminating event still telescopes.
+and with a soft one the bonus of a terminating event still telescopes. A survival reward is paid in every
+step up to which its event has not happened, c·(1 − Step(M_t)), with the same weight.
 """
 
 from __future__ import annotations
@@ -77,14 +78,14 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
     alive_now = _cut(alive[..., :-1, None], cut_every)[..., 0]
     value, reward = alive_now * dense, dense
     for i, event in enumerate(events):
-        if event.bonus == 0.0:
+        if event.bonus == 0.0 and event.survival == 0.0:
             continue
         others = [j for j in ending if j != i]
         weight = alive_now
         if i in ending:
             weight = _cut(_survival(problem, running, others)[..., :-1, None], cut_every)[..., 0]
-        value = value + event.bonus * weight * increment[..., i]
-        reward = reward + event.bonus * increment[..., i]
+        earned = event.bonus * increment[..., i] + event.survival * (1 - reached[..., i])
+        value, reward = value + weight * earned, reward + earned
     return Outcome(discounts * value, reward, dense, alive, happened, margins, running)
 
 
@@ -93,7 +94,7 @@ class StepOutcome(NamedTuple):
 
     reward: Float[Tensor, " N"]  # r_t: the terms and the bonuses
     terms: dict[str, Float[Tensor, " N"]]  # the smooth ones
-    bonuses: dict[str, Float[Tensor, " N"]]  # of the events that have one
+    bonuses: dict[str, Float[Tensor, " N"]]  # of the events that pay, survival included
     happened: Bool[Tensor, "N E"]  # in this step; a one-time event does so once
     terminated: Bool[Tensor, " N"]  # an event that ends the episode has happened
     carried: Float[Tensor, "N E"]  # for the next step
@@ -129,9 +130,10 @@ def evaluate_step(
     bonuses = {}
     events = problem.task.events
     for i, event in enumerate(events):
-        if event.bonus != 0.0:
-            bonuses[event.name] = event.bonus * increment[:, i]
-            reward = reward + bonuses[event.name]
+        if event.bonus != 0.0 or event.survival != 0.0:
+            earned = event.bonus * increment[:, i] + event.survival * (1 - reached[:, i])
+            bonuses[event.name] = earned
+            reward = reward + earned
     occurs = margins > 0
     ending = [i for i, event in enumerate(events) if event.terminates]
     repeats = torch.tensor([event.switches for event in events], device=margins.device)

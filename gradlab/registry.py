@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gradlab import locomotion
 from gradlab.critics.base import Critic
 from gradlab.errors import UnknownName
 from gradlab.known_answer import PRESETS
@@ -32,7 +33,7 @@ FLIGHT_DISCOUNT = 0.99  # ABPT, Tables 2-9
 
 def names() -> list[str]:
     """Every problem that `make` knows."""
-    return [*FLIGHTS, *PRESETS]
+    return [*FLIGHTS, *locomotion.RUNNERS, *PRESETS]
 
 
 def make(
@@ -49,11 +50,12 @@ def make(
     compile: bool = False,
     **options: Any,
 ) -> Problem:
-    """The problem of that name: "hovering", "tracking", "landing", "racing", "lq", "gate", ...
+    """The problem of that name: "hovering", "tracking", "landing", "racing", "ant", "lq", "gate", ...
 
-    Other keyword options belong to the task or the simulator, such as `gates=4` for racing or
-    `drone="visfly-0.46kg"` for all four flights; `policy`, `task` and `simulator` replace a part
-    and then take no options. The discount is 0.99 for flights (ABPT, Tables 2-9); known-answer
+    Other keyword options belong to the task or the simulator, such as `gates=4` for racing,
+    `drone="visfly-0.46kg"` for all four flights, or `preset="brax", contact="compliant"` for runners
+    (`gradlab.locomotion`); `policy`, `task` and `simulator` replace a part
+    and then take no options. The discount is 0.99 for flights (ABPT, Tables 2-9) and runners; known-answer
     problems have their own, and a skewed policy to start from: `known_answer.preset(name)`.
     Raises `UnknownName` with the nearest names for an unknown problem or option.
     """
@@ -72,6 +74,12 @@ def make(
         flight = task or built[FLIGHTS[name]]
         parts = simulator or built[Quadrotor], flight, flight.default_horizon, FLIGHT_DISCOUNT
         policy = policy or GaussianPolicy(flight.observation_dim, parts[0].action_dim)
+    elif name in locomotion.RUNNERS:
+        given, run = locomotion.parts(name, task, simulator, options)
+        parts = given, run, run.default_horizon, locomotion.DISCOUNT
+        policy = policy or GaussianPolicy(
+            run.observation_dim, given.action_dim, hidden=locomotion.HIDDEN
+        )
     else:
         raise UnknownName("problem", name, names())
     return Problem(

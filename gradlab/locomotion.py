@@ -1,0 +1,147 @@
+"""Runners by name and preset: what `gradlab.make("ant", preset="brax", contact="compliant")` builds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from gradlab.errors import UnknownName
+from gradlab.simulators.articulated.simulator import Articulated
+from gradlab.simulators.articulated.variants import (
+    RUNNERS,
+    CentreOfMass,
+    presets,
+    simulator,
+    variant,
+)
+from gradlab.simulators.base import Simulator
+from gradlab.tasks.base import Task
+from gradlab.tasks.locomotion import Locomotion
+from gradlab.tasks.locomotion_dflex import FreeRunner, PlanarRunner, Uprightness
+
+__all__ = ["HIDDEN", "RUNNERS", "parts", "presets", "task_of"]
+
+HIDDEN = (256, 128, 64)  # layers of the default policy, as in AGPO (ICML 2024, Table 1)
+DISCOUNT = 0.99  # AGPO and SHAC
+
+ANT_JOINTS = (0.0, 1.0, 0.0, -1.0, 0.0, -1.0, 0.0, 1.0)  # [rad]
+FLOATING = (1.0, 0.0, 0.0, 0.0)  # w x y z
+
+# what gymnasium v5 and Brax agree on
+_RUNNING: dict[str, dict[str, Any]] = {
+    "ant": {
+        "hidden": 2,
+        "control_cost": 0.5,
+        "healthy_reward": 1.0,
+        "height": (0.2, 1.0),
+    },
+    "hopper": {
+        "healthy_reward": 1.0,
+        "height": (0.7, math.inf),
+        "pitch": 0.2,
+        "bound": 100.0,
+        "clip": 10.0,
+        "position_noise": 5e-3,
+        "velocity_noise": 5e-3,
+        "normal_velocities": False,
+    },
+    "walker2d": {
+        "healthy_reward": 1.0,
+        "height": (0.8, 2.0),
+        "pitch": 1.0,
+        "clip": 10.0,
+        "position_noise": 5e-3,
+        "velocity_noise": 5e-3,
+        "normal_velocities": False,
+    },
+    "half_cheetah": {"control_cost": 0.1},
+    "humanoid": {
+        "hidden": 2,
+        "forward_weight": 1.25,
+        "control_cost": 0.1,
+        "control_scale": 0.4,
+        "healthy_reward": 5.0,
+        "height": (1.0, 2.0),
+        "position_noise": 1e-2,
+        "velocity_noise": 1e-2,
+        "normal_velocities": False,
+    },
+}
+
+
+def task_of(name: str, preset: str) -> Task:
+    """The task of a runner, with the time step of its preset. Raises `UnknownName` for another name."""
+    found = variant(name, preset)
+    if preset == "dflex":
+        return _dflex(name, found.dt)
+    model = found.model
+    start = tuple(float(x) for x in model.qpos0)
+    if name == "ant" and preset == "brax":
+        start = (0.0, 0.0, 0.55, *FLOATING, *ANT_JOINTS)
+    return Locomotion(
+        name=name,
+        start=start,
+        nv=model.nv,
+        dt=found.dt,
+        healthy_event=preset == "gymnasium",
+        track=CentreOfMass(model) if name == "humanoid" else None,
+        **_RUNNING[name],
+    )
+
+
+def _dflex(name: str, dt: float) -> Task:
+    if name == "ant":
+        return FreeRunner(name, (0.0, 0.0, 0.75, *FLOATING, *ANT_JOINTS), dt, fall=0.27)
+    if name == "humanoid":
+        return FreeRunner(
+            name,
+            (0.0, 0.0, 1.35, *FLOATING, *(0.0,) * 21),
+            dt,
+            fall=0.74,
+            upright=Uprightness(0.1, 0.1, 10.0),
+            control_cost=0.002,
+            target=200.0,
+        )
+    if name == "hopper":
+        return PlanarRunner(
+            name,
+            (0.0,) * 6,
+            dt,
+            fall=-0.45,
+            upright=Uprightness(0.15, 0.3, 1.0),
+            level=math.pi / 6,
+        )
+    start = (0.0, -0.2, *(0.0,) * 7)
+    return PlanarRunner(name, start, dt, position_noise=0.1, velocity_noise=0.25)
+
+
+def parts(
+    name: str, task: Task | None, given: Simulator | None, options: dict[str, Any]
+) -> tuple[Simulator, Task]:
+    """Simulator and task of a runner, as `gradlab.make` asks for them.
+
+    Options: `preset`, `contact`, and the fields of the task and of `Articulated` but those that the
+    preset determines. Raises `UnknownName` for an option or a preset, and what `simulator` raises.
+    """
+    options = dict(options)
+    preset = options.pop("preset", "gymnasium")
+    built = task_of(name, preset)
+    fixed = {"name", "start", "nv", "dt", "hidden", "track", "model", "contact", "keep_action"}
+    of_task = {f.name for f in dataclasses.fields(built)} - fixed if task is None else set()  # type: ignore[arg-type]
+    of_simulator = set[str]()
+    if given is None:
+        of_simulator = {f.name for f in dataclasses.fields(Articulated)} - fixed | {"dt", "contact"}
+    for option in options:
+        if option not in of_task | of_simulator:
+            raise UnknownName(f"option of {name}:", option, of_task | of_simulator | {"preset"})
+    if given is None:
+        changes = {k: v for k, v in options.items() if k in of_simulator}
+        keep = isinstance(task or built, FreeRunner)
+        given = simulator(name, preset, keep_action=keep, **changes)
+    if task is None:
+        changes = {k: v for k, v in options.items() if k in of_task}
+        if isinstance(given, Articulated):
+            changes["dt"] = given.dt
+        task = dataclasses.replace(built, **changes)  # type: ignore[type-var]
+    return given, task
