@@ -31,6 +31,7 @@ from gradlab.errors import BadValue, Unavailable, UnknownName
 from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy, GaussianPolicy
 from gradlab.problem import Problem
+from gradlab.rollout import rollout
 from gradlab.sampling import stream
 
 MIB = 2**20
@@ -41,6 +42,12 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "hovering_rk4": ("hovering", {"integrator": "rk4", "substeps": 4}),
     "racing": ("racing", {}),
     "lq": ("lq", {}),
+    # dFlex's ant in five sub-steps; the mass matrix once per control period, as dFlex has it
+    "ant": ("ant", {"preset": "dflex", "substeps": 5, "mass_every": 5}),
+    # the same control period as Brax's ant, in sub-steps of the same length as above
+    "ant_50ms": ("ant", {"preset": "dflex", "substeps": 15, "mass_every": 15, "dt": 0.05}),
+    "ant_fresh": ("ant", {"preset": "dflex", "substeps": 5, "mass_every": 1}),
+    "ant_convex": ("ant", {"preset": "brax", "contact": "convex"}),
 }
 Params = dict[str, Tensor]
 Call = Callable[[], object]  # does the work, and returns once it is done
@@ -126,9 +133,14 @@ def batched(problem: Problem, params: Params, noise: Noise) -> dict[str, Tensor]
 
 
 def _torch_call(
-    engine: str, compiled: bool, problem: Problem, params: Params, noise: Noise
+    engine: str,
+    compiled: bool,
+    problem: Problem,
+    params: Params,
+    noise: Noise,
+    checkpoint: bool = False,
 ) -> Call:
-    problem = problem.replace(compile=compiled)
+    problem = problem.replace(compile=compiled, checkpoint=checkpoint)
 
     def work() -> object:
         if engine == "batched":
@@ -140,6 +152,31 @@ def _torch_call(
         return result
 
     return work
+
+
+def _forward_call(compiled: bool, problem: Problem, params: Params, noise: Noise) -> Call:
+    problem = problem.replace(compile=compiled)
+    policy = BoundPolicy(problem.policy, params)
+
+    def work() -> object:
+        with torch.no_grad():
+            result = problem.evaluate(rollout(problem, policy, noise))
+        if noise.initial.is_cuda:
+            torch.cuda.synchronize()
+        return result
+
+    return work
+
+
+def _brax_call(kind: str, backend: str, problem: Problem, params: Params, noise: Noise) -> Call:
+    if importlib.util.find_spec("brax") is None:
+        raise Unavailable("brax is not installed; install the extra `peers`")
+    if problem.task.name != "ant" or torch.device(problem.device).type != "cpu":
+        raise Unavailable("Brax races its ant against ants, on the CPU")
+    from studies.peers import brax_ant
+
+    build = brax_ant.per_sample if kind == "gradient" else brax_ant.forward
+    return build(backend, noise.count, problem.horizon, problem.policy.hidden)
 
 
 def _jax_call(unrolled: bool, problem: Problem, params: Params, noise: Noise) -> Call:
@@ -162,9 +199,21 @@ CONTENDERS: Mapping[str, Callable[[Problem, Params, Noise], Call]] = {
     "batched_compiled": lambda *setting: _torch_call("batched", True, *setting),
     "pullback": lambda *setting: _torch_call("pullback", False, *setting),
     "pullback_compiled": lambda *setting: _torch_call("pullback", True, *setting),
+    "pullback_checkpoint": lambda *setting: _torch_call(
+        "pullback", False, *setting, checkpoint=True
+    ),
+    "pullback_compiled_checkpoint": lambda *setting: _torch_call(
+        "pullback", True, *setting, checkpoint=True
+    ),
     "vmap": lambda *setting: _torch_call("vmap", False, *setting),
     "jax": lambda *setting: _jax_call(False, *setting),
     "jax_unrolled": lambda *setting: _jax_call(True, *setting),
+    "brax_generalized": lambda *setting: _brax_call("gradient", "generalized", *setting),
+    "brax_spring": lambda *setting: _brax_call("gradient", "spring", *setting),
+    "forward": lambda *setting: _forward_call(False, *setting),
+    "forward_compiled": lambda *setting: _forward_call(True, *setting),
+    "brax_generalized_forward": lambda *setting: _brax_call("forward", "generalized", *setting),
+    "brax_spring_forward": lambda *setting: _brax_call("forward", "spring", *setting),
 }
 
 

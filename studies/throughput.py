@@ -28,7 +28,16 @@ from studies.throughput_report import plot, summarise
 
 __all__ = ["PRESETS", "Config", "cells", "plot", "run_cell", "summarise"]
 
-YARDSTICKS = ("batched", "vmap", "jax", "jax_unrolled")
+YARDSTICKS = (
+    "batched",
+    "vmap",
+    "jax",
+    "jax_unrolled",
+    "brax_generalized",
+    "brax_spring",
+    "brax_generalized_forward",
+    "brax_spring_forward",
+)
 MEASURED = (
     "ms_median", "ms_min", "samples_per_second", "first_call_seconds", "peak_mib", "load",
     *(f"over_{name}{end}" for name in YARDSTICKS for end in ("", "_low", "_high")),
@@ -38,9 +47,14 @@ MEASURED = (
 @dataclass(frozen=True)
 class Config:
     problems: tuple[str, ...] = ("hovering", "lq")
-    """Simulators to differentiate: hovering (Euler), hovering_rk4 (four sub-steps), racing, lq."""
+    """Simulators to differentiate: hovering (Euler), hovering_rk4 (four sub-steps), racing, lq, ant
+    (compliant contact, dFlex's constants, five sub-steps), ant_fresh (mass matrix at every sub-step),
+    ant_50ms (Brax's control period, 15 sub-steps), ant_convex (Brax's ant, MuJoCo's contact problem)."""
     contenders: tuple[str, ...] = ("batched", "pullback", "pullback_compiled", "vmap", "jax")
-    """Who races: these, batched_compiled, and jax_unrolled, whose compilation takes a minute."""
+    """Who races: these, batched_compiled, jax_unrolled, whose compilation takes a minute,
+    pullback_checkpoint and pullback_compiled_checkpoint (each step run again in the backward pass),
+    forward and forward_compiled (no gradient), and on the ant brax_generalized, brax_spring and their
+    _forward."""
     samples: tuple[int, ...] = (64, 256)
     """Episodes per call N."""
     horizons: tuple[int, ...] = (8, 32)
@@ -82,7 +96,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "default": {"jobs": 1},
     "paper": {
-        "problems": ("hovering", "hovering_rk4", "racing", "lq"),
+        "problems": ("hovering", "hovering_rk4", "racing", "lq", "ant", "ant_50ms", "ant_convex"),
         "contenders": tuple(CONTENDERS),
         "samples": (16, 64, 256, 1024),
         "horizons": (8, 32, 96),

@@ -24,6 +24,14 @@ LABELS = {
     "vmap": "vmap(grad)",
     "jax": "JAX jit(vmap(grad))",
     "jax_unrolled": "JAX, unrolled",
+    "pullback_checkpoint": "pullback, checkpointed",
+    "pullback_compiled_checkpoint": "pullback, compiled, checkpointed",
+    "brax_generalized": "Brax generalized jit(vmap(grad))",
+    "brax_spring": "Brax spring jit(vmap(grad))",
+    "forward": "forward",
+    "forward_compiled": "forward, compiled",
+    "brax_generalized_forward": "Brax generalized, forward",
+    "brax_spring_forward": "Brax spring, forward",
 }
 # the palette of the estimators, used here for contenders
 LOOKS = {
@@ -34,7 +42,16 @@ LOOKS = {
     "vmap": "abpt",
     "jax": "qg",
     "jax_unrolled": "lambda_return",
+    "pullback_checkpoint": "nstep",
+    "pullback_compiled_checkpoint": "split",
+    "brax_generalized": "qg",
+    "brax_spring": "lambda_return",
+    "forward": "relaxed_fog",
+    "forward_compiled": "fog",
+    "brax_generalized_forward": "qg",
+    "brax_spring_forward": "lambda_return",
 }
+BRAX = ("brax_generalized", "brax_spring", "brax_generalized_forward", "brax_spring_forward")
 AXES = {
     "samples": "samples per call N",
     "horizon": "horizon T [steps]",
@@ -93,7 +110,8 @@ def _verdicts(races: list[Record]) -> Iterator[str]:
         here = [row for row in done if row["problem"] == problem]
         size = max((row["samples"] * row["horizon"], row["samples"]) for row in here)
         at = [r for r in here if (r["samples"] * r["horizon"], r["samples"]) == size]
-        said = [_said(row, at) for row in at if row["contender"].startswith("pullback")]
+        ours = ("pullback", "forward")
+        said = [_said(row, at) for row in at if row["contender"].startswith(ours)]
         if said := [text for text in said if text]:
             where = f"{problem}, N={at[0]['samples']}, T={at[0]['horizon']}"
             yield f"{where} (machine load {at[0]['load']:.1f}). {'; '.join(said)}."
@@ -103,10 +121,11 @@ def _said(row: Record, beside: list[Record]) -> str:
     """Medians of paired ratios with their 95 % intervals."""
     others = [other["contender"] for other in beside]
     facts = []
-    if "batched" in others:
+    if "batched" in others and not row["contender"].startswith("forward"):
         facts.append(f"{_ratio(row, 'batched')} of the time of a batched backward pass")
-    for other in ("vmap", "jax", "jax_unrolled"):
-        if other in others:
+    forward = row["contender"].startswith("forward")
+    for other in ("vmap", "jax", "jax_unrolled", *BRAX):
+        if other in others and other.endswith("_forward") == forward:
             facts.append(f"{_ratio(row, other, inverse=True)} times as fast as {LABELS[other]}")
     return f"{LABELS[row['contender']]}: {', '.join(facts)}" if facts else ""
 
