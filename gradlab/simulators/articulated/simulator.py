@@ -151,6 +151,22 @@ class Articulated:
         force = now.smooth + self.contact.force(self.model, now)
         return solve(now.mass, factor(now.mass), force)
 
+    def mjcf_model(self) -> Any:
+        """The compiled `mujoco.MjModel`, for renderers; not to be written to."""
+        return self.model.compiled
+
+    def shapes(
+        self, state: Float[Tensor, "*batch ns"]
+    ) -> tuple[Float[Tensor, "*batch shapes 2 3"], Float[Tensor, " shapes"]]:
+        """Ends of the axes of all moving spheres and capsules in the world [m], and their radii [m].
+
+        Both ends of a sphere are its centre. Other shapes, and those fixed to the world, are left out.
+        """
+        ends, radius = _drawn(self.model, like=state)
+        now = frames(self.model, tables_of(self.model, state), state[..., : self.model.nq])
+        place = (now.pose.flatten(-2) @ ends).mT + now.origin.unsqueeze(-2)
+        return place.unflatten(-2, (-1, 2)), radius
+
     def _dynamics(
         self, qpos: Tensor, qvel: Tensor, control: Tensor, mass: Tensor | None = None
     ) -> Dynamics:
@@ -247,6 +263,19 @@ def _turn(
 @plain
 def _sprung(model: Model) -> bool:
     return bool(model.stiffness.any())
+
+
+@constants_of
+def _drawn(model: Model) -> tuple[Tensor, ...]:
+    """Poses of all links to both ends of every shape [4 nl, 2 shapes], and radii [shapes]."""
+    shown = [s for s in model.shapes if s.link >= 0 and s.kind in ("sphere", "capsule")]
+    ends = np.zeros((4, model.links, 2 * len(shown)))
+    for k, shape in enumerate(shown):
+        reach = shape.size[1] if shape.kind == "capsule" else 0.0
+        for side, along in enumerate((-reach, reach)):
+            ends[:, shape.link, 2 * k + side] = shape.pose @ (0.0, 0.0, along, 1.0)
+    radius = np.array([shape.size[0] for shape in shown])
+    return torch.from_numpy(ends.reshape(-1, 2 * len(shown))), torch.from_numpy(radius)
 
 
 @constants_of

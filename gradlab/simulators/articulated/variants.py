@@ -31,7 +31,7 @@ CONTACTS = ("compliant", "smoothed", "convex", "brax")
 
 REST_DEPTH = 2e-3  # of a compliant foot under its share of the weight [m]
 LIMIT_OVERSHOOT = 0.05  # of a joint under the strongest motor, where the step allows it [rad]
-LEVER = 0.5  # of the strongest motor, as far as contact damping goes [m]
+LEVER = 1.0  # of the strongest motor, as far as contact damping goes [m]
 DAMPING_SPEED = 1.0  # approach at which damping doubles a compliant normal force [m/s]
 
 
@@ -110,8 +110,8 @@ def compliant_for(model: Model, h: float, feet: int) -> Compliant:
     what an explicit step can bear, with λ the largest eigenvalue of J M⁻¹ J', J the velocities of all points
     of one body that may touch the floor. Friction sticks with critical damping 2√(k_e/λ), at most 1/(2 λ h).
     An approach of 1 m/s doubles the normal force, unless the damper would then be too stiff, h λ k_d c > 1, at
-    twice the depth c to which the strongest motor presses at half a metre. (Brax's ant weighs 9 N and presses 300 N:
-    its contact damping is low, its joints' is not.) Joint limits give 0.05 rad under the strongest
+    the depth c to which the strongest motor presses a metre away. (Brax's ant weighs 9 N and presses 150 N: its
+    compliant feet hardly dissipate, so that it bounces more than with convex contact.) Joint limits give 0.05 rad under the strongest
     motor, or more where √(k w) h would exceed 1, and have no damper: it would act inside the range too, and
     change the preset's own joint damping.
     """
@@ -119,7 +119,7 @@ def compliant_for(model: Model, h: float, feet: int) -> Compliant:
     strongest = float(np.abs(model.gear).sum(0).max())
     response = _response(model)
     stiffness = min(weight / (feet * REST_DEPTH), 0.5 / (response * h * h))
-    deepest = 2 * strongest / (LEVER * stiffness)
+    deepest = strongest / (LEVER * stiffness)
     lightest = max(float(model.dof_invweight[limit.dof]) for limit in model.limits)
     return Compliant(
         stiffness=stiffness,
