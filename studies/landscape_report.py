@@ -227,8 +227,8 @@ def plot_arrows(rows: Table, path: Path) -> None:
         )
         figure, axes = figures.panels(len(policies), len(names), title)
         figure.set_size_inches(2.5 * len(names) + 1.2, 2.8 * len(policies) + 1.0)
-        for line, (_, policy) in zip(axes, policies, strict=True):
-            first = policy.iloc[0]
+        for row, (_, policy) in enumerate(policies):
+            line, first = axes[row], policy.iloc[0]
             surface = policy[(policy["kind"] == "surface") & (policy["objective"] == RETURN)]
             arrows = policy[policy["kind"] == "arrow"]
             for k, (axis, name) in enumerate(zip(line, names, strict=True)):
@@ -240,7 +240,7 @@ def plot_arrows(rows: Table, path: Path) -> None:
                 axis.set_yticks([-radius, 0, radius])
                 axis.set_title(ESTIMATORS.get(name, ""))
                 axis.grid(False)
-                if line is axes[-1]:
+                if row + 1 == len(policies):
                     axis.set_xlabel(f"first direction\n[{UNITS[first['directions']]}]")
                 if k == 0:
                     axis.set_ylabel(f"{_title(first)}\n{_axis_label(first, 'second')}")
@@ -353,16 +353,17 @@ def _solid_panels(rows: int, columns: int, title: str) -> tuple[Any, np.ndarray]
     from matplotlib.figure import Figure
     from mpl_toolkits import mplot3d  # noqa: F401  (registers the projection)
 
-    figure = Figure(figsize=(3.4 * columns, 3.1 * rows + 0.6))
+    height = 3.1 * rows + 0.9
+    figure = Figure(figsize=(3.4 * columns, height))
     axes = figure.subplots(
         rows, columns, squeeze=False, subplot_kw={"projection": "3d"},
         # a fixed frame: the constrained layout does not know how large a 3-D panel's labels are
         gridspec_kw={
-            "left": 0.02, "right": 0.96, "bottom": 0.12 / rows, "top": 1 - 0.95 / (3.1 * rows + 0.6),
+            "left": 0.02, "right": 0.95, "bottom": 0.15 / rows, "top": 1 - 1.15 / height,
             "wspace": 0.12, "hspace": 0.2,
         },
     )  # fmt: skip
-    figure.suptitle(title)
+    figure.suptitle(title, y=1 - 0.15 / height)
     return figure, axes
 
 
@@ -383,6 +384,8 @@ def _solid(
     axis.set_xlabel(f"first [{unit}]", fontsize=7, labelpad=-4)
     axis.set_ylabel(f"second [{unit}]", fontsize=7, labelpad=-4)
     axis.tick_params(labelsize=7, pad=-2)
+    axis.tick_params(axis="z", pad=1)
+    axis.locator_params(nbins=4)
     axis.set_box_aspect(None, zoom=0.88)
     axis.view_init(elev=32, azim=-58)
 
