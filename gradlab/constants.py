@@ -27,7 +27,8 @@ def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
     @functools.lru_cache(maxsize=256)
     def numbers(key: tuple) -> tuple:
         with torch.inference_mode(False):
-            return tuple(_literal(torch.func.debug_unwrap(table).tolist()) for table in build(*key))
+            tables = (torch.func.debug_unwrap(table) for table in build(*key))
+            return tuple((_literal(table.tolist()), tuple(table.shape)) for table in tables)
 
     def traced(*key: Any) -> tuple:
         return numbers(key)
@@ -37,12 +38,15 @@ def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
 
     @functools.lru_cache(maxsize=256)
     def tensors(key: tuple, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-        return tuple(_tensor(values, dtype, device) for values in numbers(key))
+        with torch.inference_mode(False):
+            return tuple(
+                torch.func.debug_unwrap(_table(*found, dtype, device)) for found in numbers(key)
+            )
 
     def lookup(*key: Any, like: Tensor) -> tuple[Tensor, ...]:
         if torch.compiler.is_compiling():
             found = traced(*key)
-            return tuple(torch.tensor(v, dtype=like.dtype, device=like.device) for v in found)
+            return tuple(_table(*table, like.dtype, like.device) for table in found)
         return tensors(key, like.dtype, like.device)
 
     return lookup
@@ -75,6 +79,15 @@ def constant(values: Vector | Matrix, like: Tensor) -> Tensor:
 def _tensor(values: float | Vector | Matrix, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.func.debug_unwrap(torch.tensor(values, dtype=dtype, device=device))
+
+
+def _table(
+    values: float | tuple, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """A tensor of nested tuples, which do not tell the shape of an empty one."""
+    if 0 in shape:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _literal(values: float | list) -> float | tuple:

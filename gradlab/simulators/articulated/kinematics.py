@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constants_of, plain
+from gradlab.constants import constant, constants_of, plain
 from gradlab.simulators.articulated.model import FREE, HINGE, Array, Model
 
 
@@ -94,6 +94,11 @@ def frames(model: Model, tables: Tables, qpos: Float[Tensor, "*batch nq"]) -> Fr
             parts.append(torch.cat((rotation, offset.unsqueeze(-1)), -1).flatten(-2))
         pose = pose + torch.stack(parts, -1) @ tables.free_place
     pose = pose.unflatten(-2, (3, 4))
+    grounded = _grounded(model)
+    if origin is not None and any(grounded):
+        # trees fixed to the world, beside one that floats: about O too
+        moved = origin.unsqueeze(-1) * constant(grounded, like=origin)
+        pose = torch.cat((pose[..., :3, :], (pose[..., 3, :] - moved).unsqueeze(-2)), -2)
     for hop in tables.hops.unbind(0):
         pose = _compose(_pick(pose, hop), pose)
     if origin is None:
@@ -153,6 +158,13 @@ def free_joints(model: Model) -> tuple[tuple[int, int], ...]:
     """First position and first velocity of every free joint."""
     links = np.flatnonzero(model.kind == FREE)
     return tuple((int(model.qpos_index[k]), int(model.dof_index[k])) for k in links)
+
+
+@plain
+def _grounded(model: Model) -> tuple[float, ...]:
+    """1 for links that hang on the world by a hinge or slide."""
+    rooted = (model.parent < 0) & (model.kind != FREE)
+    return tuple(float(x) for x in rooted)
 
 
 @plain
