@@ -39,8 +39,8 @@ class Locomotion:
     pitch and speed. Relaxed, the healthy reward of a step is healthy_reward·(1 − Step(M_t)),
     M_t the running maximum, so that it falls as survival does.
 
-    Reset: `start` plus uniform noise of half-range `position_noise` on every entry of q (quaternions too, which are
-    not normalised); velocities are uniform or, with `normal_velocities`, normal with that scale.
+    Reset: `start` plus uniform noise of half-range `position_noise` on every entry of q, then quaternions are
+    normalised (the sources show the first observation before that, and normalise when they step); velocities are uniform or, with `normal_velocities`, normal with that scale.
 
     Observation: q without its first `hidden` entries and q̇, clipped to ±`clip` if there is one.
 
@@ -75,6 +75,11 @@ class Locomotion:
     default_horizon: int = 32  # [steps]
 
     @property
+    def free(self) -> bool:
+        """Whether the root is free, with a quaternion, and not planar."""
+        return len(self.start) > self.nv
+
+    @property
     def observation_dim(self) -> int:
         return len(self.start) - self.hidden + self.nv
 
@@ -102,7 +107,12 @@ class Locomotion:
         self, noise: Float[Tensor, "*batch ni"]
     ) -> tuple[Float[Tensor, "*batch nc"], Float[Tensor, "*batch 0"]]:
         """[q, q̇] around the start."""
-        return perturbed(noise, self.start, self.position_noise, self.velocity_noise)
+        spread, memory = perturbed(noise, self.start, self.position_noise, self.velocity_noise)
+        if self.free:
+            place, quaternion, rest = spread.tensor_split((3, 7), dim=-1)
+            unit = quaternion / torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)
+            spread = torch.cat((place, unit, rest), dim=-1)
+        return spread, memory
 
     def observe(
         self,
@@ -153,10 +163,9 @@ class Locomotion:
         if not self.events:
             return after[..., :0]
         qpos, qvel = self._parts(after)
-        free = self.hidden == 2
         outside = []
         if self.height is not None:
-            z = qpos[..., 2 if free else 1]
+            z = qpos[..., 2 if self.free else 1]
             outside += [
                 side / self.height_scale
                 for bound, side in zip(

@@ -109,7 +109,7 @@ def _refuse(m: Any) -> None:
     def name(kind: Any, index: int) -> str:
         return mj.mj_id2name(m, kind, index) or f"number {index}"
 
-    def need(fine: bool, what: str) -> None:
+    def need(fine: Any, what: str) -> None:
         if not fine:
             raise BadValue(
                 f"{what} is outside the subset of MJCF that gradlab simulates; "
