@@ -21,6 +21,7 @@ import gradlab
 from gradlab import locomotion
 from gradlab.critics.base import Critic, View
 from gradlab.errors import BadValue, GradlabError, UnknownName
+from gradlab.events import Event
 from gradlab.noise import Noise
 from gradlab.outcome import evaluate_step, nothing_carried
 from gradlab.policies import GaussianPolicy
@@ -30,6 +31,7 @@ from gradlab.simulators.articulated.variants import CentreOfMass, variant
 from gradlab.tasks.base import Task
 from gradlab.tasks.locomotion import Locomotion
 from gradlab.tasks.locomotion_dflex import FreeRunner
+from tests.toy import Swing, toy_params, toy_problem
 
 if importlib.util.find_spec("imageio") is None:
     # gymnasium imports it for the screenshots of its viewer, which nothing here opens
@@ -276,7 +278,10 @@ def test_task_agrees_with_gymnasium_step_by_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", locomotion.RUNNERS)
 def test_rollouts_agree_with_gymnasium(name: str) -> None:
-    """Whole environments over a few steps with convex contact; MuJoCo's solver converged."""
+    """Whole environments over a few steps with convex contact; MuJoCo's solver converged.
+
+    Its RK4 turns free joints by some 1e-8 rad per step otherwise than ours; ants amplify that quickly.
+    """
     env = reference(name)
     env.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     env.model.opt.tolerance, env.model.opt.iterations = 0.0, 100
@@ -289,7 +294,7 @@ def test_rollouts_agree_with_gymnasium(name: str) -> None:
         action = rng.uniform(-1, 1, problem.simulator.action_dim)
         env.step(scale * action)
         state = problem.simulator.step(state, torch.from_numpy(action), state[:0])
-        torch.testing.assert_close(state, state_in(env), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(state, state_in(env), rtol=1e-4, atol=2e-5)
     env.close()
 
 
@@ -490,27 +495,105 @@ def test_every_estimator_runs_on_ant(name: str) -> None:
     assert len(samples) == 8 and bool(samples.squared_norms().isfinite().all())
 
 
-@pytest.mark.slow
-@pytest.mark.statistical
-def test_fog_and_pg_agree_on_a_relaxed_ant() -> None:
-    """Along the mean of FOG (from other samples), at a false-alarm rate of 1e-6."""
-    problem = small("ant", "dflex", horizon=3, contact="smoothed", height_scale=1.0).relaxed(0.5)
-    params, _ = drawn(problem, 1)
-    pilot, count = drawn(problem, 64, seed=7)[1], 16384
+def agreement(problem: Problem, params: dict[str, Tensor], count: int) -> None:
+    """FOG and PG have the same mean along that of FOG (from other samples), at a false-alarm rate of 1e-6."""
+    pilot = problem.draw(64, torch.Generator().manual_seed(7))
     mean = E.FOG()(problem, params, pilot).mean()
-    sums = {}
-    for estimator in (E.FOG(), E.PG(baseline="loo", group_size=4)):
+    found = []
+    for seed, estimator in enumerate((E.FOG(), E.PG(baseline="loo", group_size=4))):
         values = []
-        for k in range(count // 512):
-            noise = problem.draw(512, torch.Generator().manual_seed(100 + k))
+        for k in range(count // 1024):
+            noise = problem.draw(1024, torch.Generator().manual_seed(1000 * seed + k + 100))
             rows = estimator(problem, params, noise).per_sample()
             values.append(sum((rows[n] * mean[n]).flatten(1).sum(1) for n in mean))
         along = torch.cat(values).view(-1, 4).mean(1)  # groups of the baseline
-        sums[estimator.label] = (float(along.mean()), float(along.std() / len(along) ** 0.5))
-    (a, sa), (b, sb) = sums.values()
+        found.append((float(along.mean()), float(along.std() / len(along) ** 0.5)))
+    (a, sa), (b, sb) = found
     error = math.hypot(sa, sb)
-    assert abs(a - b) < 4.9 * error, sums
-    assert error < 0.25 * abs(a), f"too few samples to tell: {sums}"
+    assert abs(a - b) < 4.9 * error, found
+    assert error < 0.1 * abs(a), f"too few samples to tell: {found}"
+
+
+@pytest.mark.slow
+@pytest.mark.statistical
+def test_fog_and_pg_agree_on_a_relaxed_ant() -> None:
+    """Survival is the only thing that matters much here: the fall is relaxed and near."""
+    problem = small("ant", "dflex", horizon=3, contact="smoothed", fall=0.7).relaxed(0.5)
+    agreement(problem, drawn(problem, 1)[0], 32768)
+
+
+# --- survival rewards -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Surviving(Swing):
+    """The toy, with rewards for not having crashed, and for not having passed."""
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        passing, crash, goal = super().events
+        crash = dataclasses.replace(crash, survival=3.0)
+        return dataclasses.replace(passing, survival=0.7), crash, goal
+
+
+def surviving(width: float | None) -> tuple[Problem, dict[str, Tensor]]:
+    problem = toy_problem().replace(task=Surviving())
+    return problem if width is None else problem.relaxed(width), toy_params(problem)
+
+
+@pytest.mark.parametrize("width", [None, 0.2])
+def test_survival_is_paid_until_its_event_happens(width: float | None) -> None:
+    """c·(1 − Step(M_t)), weighted by the survival of the other terminations; nothing else changes."""
+    problem, params = surviving(width)
+    noise = problem.draw(200, torch.Generator().manual_seed(3))
+    path = gradlab.rollout(problem, problem.policy.bind(params), noise)
+    got = problem.evaluate(path)
+    plain = problem.replace(task=Swing()).evaluate(path)
+    happened = problem.event_step(got.running)
+    others = 1 - problem.event_step(got.running[..., 2])  # the goal
+    started = torch.cat((torch.ones_like(others[..., :1]), others[..., :-1]), -1)
+    weight = (got.alive[..., :-1], started)
+    extra = sum(
+        c * w * (1 - happened[..., i])
+        for i, (c, w) in enumerate(zip((0.7, 3.0), weight, strict=True))
+    )
+    torch.testing.assert_close(got.value - plain.value, extra * problem.discounts[:-1])
+    if width is None:
+        # a survivor earns it in every step, the step of the crash does not
+        crashed = happened[..., 1].bool()
+        assert 0.05 < float(crashed[:, -1].double().mean()) < 0.95
+        paid = (got.reward - plain.reward) - 0.7 * (1 - happened[..., 0])
+        torch.testing.assert_close(paid, 3.0 * (~crashed).double())
+
+
+def test_survival_is_the_same_one_step_at_a_time() -> None:
+    problem, params = surviving(0.2)
+    noise = problem.draw(50, torch.Generator().manual_seed(3))
+    path = gradlab.rollout(problem, problem.policy.bind(params), noise)
+    whole, carried = problem.evaluate(path), nothing_carried(problem, 50)
+    for t in range(problem.horizon):
+        time = torch.full((50,), float(t), dtype=problem.dtype)
+        step = evaluate_step(
+            problem,
+            path.state[:, t],
+            path.action[:, t],
+            path.state[:, t + 1],
+            path.memory[:, t],
+            time,
+            carried,
+        )
+        torch.testing.assert_close(step.reward, whole.reward[:, t])
+        total = sum(step.terms.values()) + sum(step.bonuses.values())
+        torch.testing.assert_close(step.reward, total)
+        carried = step.carried
+
+
+def test_fog_and_pg_agree_with_relaxed_survival() -> None:
+    problem, params = surviving(0.3)
+    agreement(problem, params, 32768)
+
+
+# --- what renderers use ---------------------------------------------------------------------------
 
 
 def test_the_centre_of_mass_is_mujocos() -> None:
