@@ -25,6 +25,9 @@ __all__ = ["HIDDEN", "RUNNERS", "parts", "presets", "task_of"]
 HIDDEN = (256, 128, 64)  # layers of the default policy, as in AGPO (ICML 2024, Table 1)
 DISCOUNT = 0.99  # AGPO and SHAC
 
+# what a preset determines; `dt` and `contact` are options all the same, of the simulator
+FIXED = {"name", "start", "nv", "dt", "hidden", "track", "model", "contact", "keep_action"}
+
 ANT_JOINTS = (0.0, 1.0, 0.0, -1.0, 0.0, -1.0, 0.0, 1.0)  # [rad]
 FLOATING = (1.0, 0.0, 0.0, 0.0)  # w x y z
 
@@ -70,7 +73,7 @@ _RUNNING: dict[str, dict[str, Any]] = {
 }
 
 
-def task_of(name: str, preset: str) -> Task:
+def task_of(name: str, preset: str) -> Locomotion | FreeRunner | PlanarRunner:
     """The task of a runner, with the time step of its preset. Raises `UnknownName` for another name."""
     found = variant(name, preset)
     if preset == "dflex":
@@ -90,7 +93,7 @@ def task_of(name: str, preset: str) -> Task:
     )
 
 
-def _dflex(name: str, dt: float) -> Task:
+def _dflex(name: str, dt: float) -> FreeRunner | PlanarRunner:
     if name == "ant":
         return FreeRunner(name, (0.0, 0.0, 0.75, *FLOATING, *ANT_JOINTS), dt, fall=0.27)
     if name == "humanoid":
@@ -127,11 +130,8 @@ def parts(
     options = dict(options)
     preset = options.pop("preset", "gymnasium")
     built = task_of(name, preset)
-    fixed = {"name", "start", "nv", "dt", "hidden", "track", "model", "contact", "keep_action"}
-    of_task = {f.name for f in dataclasses.fields(built)} - fixed if task is None else set()  # type: ignore[arg-type]
-    of_simulator = set[str]()
-    if given is None:
-        of_simulator = {f.name for f in dataclasses.fields(Articulated)} - fixed | {"dt", "contact"}
+    of_task = _fields(type(built)) if task is None else set()
+    of_simulator = _fields(Articulated) | {"dt", "contact"} if given is None else set()
     for option in options:
         if option not in of_task | of_simulator:
             raise UnknownName(f"option of {name}:", option, of_task | of_simulator | {"preset"})
@@ -143,5 +143,10 @@ def parts(
         changes = {k: v for k, v in options.items() if k in of_task}
         if isinstance(given, Articulated):
             changes["dt"] = given.dt
-        task = dataclasses.replace(built, **changes)  # type: ignore[type-var]
+        task = dataclasses.replace(built, **changes)
     return given, task
+
+
+def _fields(kind: Any) -> set[str]:
+    """Fields of a task or a simulator that the preset leaves open."""
+    return {field.name for field in dataclasses.fields(kind)} - FIXED

@@ -153,6 +153,20 @@ def test_dflex_ant_is_heavy() -> None:
     np.testing.assert_allclose(ranges, [hip, out, hip, back, hip, back, hip, out])
 
 
+def test_dflex_humanoid_has_ankles() -> None:
+    found = variant("humanoid", "dflex")
+    model, weight = found.model, found.model.inertia[:, 3, 3]
+    assert (model.nq, model.nv, model.nu) == (28, 27, 21)
+    assert (found.dt, found.substeps, found.mass_every) == (1 / 60, 48, 48)
+    assert weight.sum() == pytest.approx(40.844, abs=1e-3)  # capsules and spheres of 1000 kg/m³
+    np.testing.assert_allclose(weight[9] / weight[15], 1.0)  # feet
+    leg, arm = [200, 200, 600, 400, 100, 100], [100, 100, 200]
+    strengths = [200] * 3 + 2 * leg + 2 * arm
+    np.testing.assert_allclose(model.gear[:, 6:], 0.35 * np.diag(strengths))
+    problem = gradlab.make("humanoid", preset="dflex")
+    assert problem.task.observation_dim == 76
+
+
 @pytest.mark.parametrize(("name", "preset"), EVERY)
 def test_every_runner_can_be_compliant(name: str, preset: str) -> None:
     """The constants pass `check`, and a standing runner does not sink in."""

@@ -39,13 +39,13 @@ def from_file(path: str | Path) -> Model:
 
 @lru_cache(maxsize=32)
 def _from_file(path: str, changed: int) -> Model:
-    return from_mujoco(_mujoco().MjModel.from_xml_path(path))
+    return from_mujoco(mujoco_package().MjModel.from_xml_path(path))
 
 
 @lru_cache(maxsize=256)
 def from_string(xml: str) -> Model:
     """The model of MJCF text. Raises `BadValue` outside the subset."""
-    return from_mujoco(_mujoco().MjModel.from_xml_string(xml))
+    return from_mujoco(mujoco_package().MjModel.from_xml_string(xml))
 
 
 def gymnasium_asset(name: str) -> Path:
@@ -103,7 +103,7 @@ def from_mujoco(compiled: Any) -> Model:
 
 
 def _refuse(m: Any) -> None:
-    mj = _mujoco()
+    mj = mujoco_package()
     names = mj.mjtObj
 
     def name(kind: Any, index: int) -> str:
@@ -298,7 +298,7 @@ def _shape(m: Any, links: _Links, g: int) -> Shape:
     body = int(m.geom_bodyid[g])
     pose = links.frame_of_body[body] @ _pose(m.geom_pos[g], m.geom_quat[g])
     kind = _SHAPES.get(int(m.geom_type[g]), "other")
-    name = _mujoco().mj_id2name(m, _mujoco().mjtObj.mjOBJ_GEOM, g) or f"geom {g}"
+    name = mujoco_package().mj_id2name(m, mujoco_package().mjtObj.mjOBJ_GEOM, g) or f"geom {g}"
     size = tuple(float(x) for x in m.geom_size[g])
     return Shape(name, kind, int(links.of_body[body]), body, pose, size)
 
@@ -371,7 +371,8 @@ def _array(values: Any) -> Array:
     return np.array(values)
 
 
-def _mujoco() -> Any:
+def mujoco_package() -> Any:
+    """The `mujoco` package, imported when it is first needed."""
     import mujoco
 
     return mujoco

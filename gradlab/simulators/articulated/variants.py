@@ -19,10 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.errors import Missing, UnknownName
+from gradlab.simulators.articulated import dflex_humanoid
 from gradlab.simulators.articulated.contact import Compliant, ContactModel, Smoothed
 from gradlab.simulators.articulated.dynamics import bodies
 from gradlab.simulators.articulated.kinematics import frames, tables_of
-from gradlab.simulators.articulated.mjcf import from_mujoco, gymnasium_asset
+from gradlab.simulators.articulated.mjcf import from_mujoco, gymnasium_asset, mujoco_package
 from gradlab.simulators.articulated.model import Model
 from gradlab.simulators.articulated.simulator import Articulated
 
@@ -133,7 +134,7 @@ def compliant_for(model: Model, h: float, feet: int) -> Compliant:
 
 def _response(model: Model) -> float:
     """Largest eigenvalue of J M⁻¹ J' of a body's points that may touch a plane, in two poses [1/kg]."""
-    import mujoco
+    mujoco = mujoco_package()
 
     m = model.compiled
     data = mujoco.MjData(m)
@@ -187,7 +188,7 @@ FEET = {"ant": 4, "hopper": 2, "walker2d": 4, "half_cheetah": 2, "humanoid": 2}
 
 def _spec(name: str) -> Any:
     """gymnasium's own file, as its v5 environment has it, open for editing."""
-    import mujoco
+    mujoco = mujoco_package()
 
     file = "walker2d_v5" if name == "walker2d" else name
     spec = mujoco.MjSpec.from_file(str(gymnasium_asset(file)))
@@ -205,7 +206,7 @@ def _act_in_unit_range(spec: Any) -> None:
 
 def _compiled(spec: Any) -> Model:
     """The model, scaled to the file's total mass if it states one (as its compiler would)."""
-    import mujoco
+    mujoco = mujoco_package()
 
     total = float(spec.compiler.settotalmass)
     spec.compiler.settotalmass = -1
@@ -239,7 +240,7 @@ TOUCHING = {
 
 def _brax(name: str, frames: int) -> Variant:
     """Only some shapes touch the floor, without a margin: the pipeline ignores it."""
-    import mujoco
+    mujoco = mujoco_package()
 
     spec = _spec(name)
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
@@ -290,11 +291,11 @@ def _dflex(spec: Any, substeps: int, law: Compliant) -> Variant:
 
 def _motors(spec: Any, strengths: list[float]) -> None:
     """One motor per hinge below the root, in the order of the joints, as dFlex acts."""
-    import mujoco
+    mujoco = mujoco_package()
 
     for motor in list(spec.actuators):
         spec.delete(motor)
-    joints = [j for j in spec.joints if j.range[0] < j.range[1]]
+    joints = [joint for joint in spec.joints if joint.range[0] < joint.range[1]]
     for joint, strength in zip(joints, strengths, strict=True):
         motor = spec.add_actuator(
             name=joint.name,
@@ -359,6 +360,13 @@ def _dflex_half_cheetah() -> Variant:
     return _dflex(spec, 16, _dflex_law(2e4, 1e3, 1e3, 1.0))
 
 
+def _dflex_humanoid() -> Variant:
+    spec = dflex_humanoid.spec()
+    _only_the_floor(spec)
+    _motors(spec, dflex_humanoid.strengths())
+    return _dflex(spec, 48, _dflex_law(2e4, 5e3, 1e3, 0.75))
+
+
 def _only_the_floor(spec: Any) -> None:
     """Every shape touches the floor and nothing else."""
     for geom in spec.geoms:
@@ -380,4 +388,5 @@ _VARIANTS: dict[tuple[str, str], Callable[[], Variant]] = {
     ("ant", "dflex"): _dflex_ant,
     ("hopper", "dflex"): _dflex_hopper,
     ("half_cheetah", "dflex"): _dflex_half_cheetah,
+    ("humanoid", "dflex"): _dflex_humanoid,
 }
