@@ -41,7 +41,8 @@ class Articulated:
 
     - `euler`: semi-implicit, q̇ ← q̇ + h q̈, then q ← q ⊕ h q̇;
     - `implicit_damping`: the same with joint damping implicit, (M + h D) q̈ = forces: MuJoCo's Euler;
-    - `rk4`: the classical method, forces of contacts evaluated at all four stages: MuJoCo's RK4.
+    - `rk4`: the classical method, forces of contacts evaluated at all four stages: MuJoCo's RK4. For the
+      rotation of free joints it is that of Munthe-Kaas, without which its order would be 2.
 
     `mass_every` evaluates the mass matrix and its factor only at every that many sub-steps, as dFlex does
     (16 for its ant); not for `rk4`. `keep_action=True` adds the last action to the state, for tasks that
@@ -207,9 +208,11 @@ class Articulated:
         accelerate = _compiled(self) if self.compile else self.acceleration
         speeds, rates = [qvel], [accelerate(qpos, qvel, control)]
         for share in (0.5, 0.5, 1.0):
+            moved = share * h * speeds[-1]
             there = advance(self.model, qpos, speeds[-1], share * h)
-            speeds.append(qvel + share * h * rates[-1])
-            rates.append(accelerate(there, speeds[-1], control))
+            faster = qvel + share * h * rates[-1]
+            speeds.append(_straightened(self.model, moved, faster))
+            rates.append(accelerate(there, faster, control))
         weights = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
         speed = sum(w * s for w, s in zip(weights, speeds, strict=True))
         rate = sum(w * r for w, r in zip(weights, rates, strict=True))
@@ -239,6 +242,29 @@ def advance(
         turned = _turn(qpos[..., at : at + 4], h * qvel[..., dof + 3 : dof + 6])
         moved = torch.cat((moved[..., :at], turned, moved[..., at + 4 :]), -1)
     return moved
+
+
+def _straightened(
+    model: Model, moved: Float[Tensor, "*batch nv"], qvel: Float[Tensor, "*batch nv"]
+) -> Float[Tensor, "*batch nv"]:
+    """Rate of the rotation vector of free joints that have turned by `moved`; other velocities as they are.
+
+    With q exp(θ) turning at ω, both in the body, θ̇ = ω + ½ θ × ω + c(‖θ‖) θ × (θ × ω),
+    c = (1 − (‖θ‖/2) cot(‖θ‖/2))/‖θ‖² (H. Munthe-Kaas, Runge-Kutta methods on Lie groups, BIT 38, 1998).
+    """
+    for _, dof in free_joints(model):
+        theta, omega = moved[..., dof + 3 : dof + 6], qvel[..., dof + 3 : dof + 6]
+        squared = theta.square().sum(-1, keepdim=True)
+        small = squared < 1e-2
+        angle = torch.where(small, 1.0, squared).sqrt()
+        series = 1 / 12 + squared * (1 / 720 + squared * (1 / 30240 + squared / 1209600))
+        second = torch.where(
+            small, series, (1 - 0.5 * angle / (0.5 * angle).tan()) / angle.square()
+        )
+        once = torch.linalg.cross(theta, omega)
+        rate = omega + 0.5 * once + second * torch.linalg.cross(theta, once)
+        qvel = torch.cat((qvel[..., : dof + 3], rate, qvel[..., dof + 6 :]), -1)
+    return qvel
 
 
 def _turn(
