@@ -276,9 +276,16 @@ for word, estimator in wrong.items():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def short(name: str) -> dict[str, int | str]:
+    """Few steps, for problems that do not depend on their number; springs for runners' feet."""
+    if name in known_answer.PRESETS:
+        return {}
+    return {"horizon": 4} if name in registry.FLIGHTS else {"horizon": 2, "contact": "compliant"}
+
+
 @pytest.mark.parametrize("name", registry.names())
 def test_every_problem_runs(name: str) -> None:
-    problem = gradlab.make(name, **({"horizon": 4} if name in registry.FLIGHTS else {}))
+    problem = gradlab.make(name, **short(name))
     params = problem.policy.init(torch.Generator().manual_seed(0))
     noise = problem.draw(4, torch.Generator().manual_seed(1))
     assert problem.dtype == torch.float32 and problem.hard
