@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -31,6 +32,8 @@ def compile_step(function: Function) -> Function:
         )
     if platform.system() == "Windows":
         raise Unavailable("compile=True is not supported on Windows; use compile=False")
+    # torch 2.13 warns about its own code, once per graph
+    warnings.filterwarnings("ignore", "`torch._prims_common.check` is deprecated", FutureWarning)
     # torch keeps 8 versions by default, and raises for the ninth of a full graph
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VERSIONS)
     return torch.compile(function, dynamic=False, fullgraph=True)  # type: ignore[return-value]

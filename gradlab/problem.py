@@ -109,7 +109,9 @@ class Problem:
         )
 
     def check_noise(self, noise: Noise) -> None:
-        """Raise `BadShape` unless the noise was drawn for this problem."""
+        """Raise `BadShape` unless the noise was drawn for this problem, `BadValue` if it is empty."""
+        if noise.action.ndim > 2 and noise.action.shape[0] == 0:
+            raise BadValue("noise should hold at least 1 episode, got 0; draw it with problem.draw")
         expected = {
             "initial": (self.task.initial_dim,),
             "action": (self.horizon, self.simulator.action_dim),

@@ -193,8 +193,9 @@ def _reads_critic(name: str, problem: Problem) -> bool:
 def _check(config: Config) -> None:
     for name, values in dataclasses.asdict(config).items():
         if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
-            what = "nothing" if not values else "something twice"
-            raise BadValue(f"expected different values for {name}, got {what}; try leaving it out")
+            twice = next((v for v in values if values.count(v) > 1), None)
+            what = "none" if not values else f"{twice} twice"
+            raise BadValue(f"expected one or more different {name}, got {what}; try the default")
     for task in config.tasks:
         stages.problem_of(task)
     for name in config.estimators:
@@ -219,6 +220,11 @@ def _check(config: Config) -> None:
             raise BadValue(
                 f"widths must be positive, got {width}; try 0.1 (the hard limit is always there)"
             )
+    if not config.oracle_stderr > 0 or config.oracle_samples < 1:
+        raise BadValue(
+            "oracle_stderr must be positive and oracle_samples at least 1, got "
+            f"{config.oracle_stderr} and {config.oracle_samples}; try 0.1 and 400000"
+        )
     if config.samples < 10 * BATCH or config.samples % BATCH:
         raise BadValue(
             f"samples must be a multiple of {BATCH}, {10 * BATCH} or more, got {config.samples}; "

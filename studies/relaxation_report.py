@@ -184,16 +184,20 @@ def _policy(row: Row) -> str:
 
 
 def _interval(row: Row, name: str) -> str:
-    low, high = _number(row[f"{name}_low"]), _number(row[f"{name}_high"])
-    return f"{_number(row[name])} [{low}, {high}]"
+    """Two decimals, or as many as show two digits of the largest of the three numbers."""
+    values = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    size = max((abs(v) for v in values if v is not None and 0 < abs(v) < math.inf), default=1.0)
+    decimals = max(2, 1 - math.floor(math.log10(size)))
+    middle, low, high = (_number(v, decimals) for v in values)
+    return f"{middle} [{low}, {high}]"
 
 
 def _short(value: float) -> str:
     return "unknown" if not math.isfinite(value) else f"{value:.2g}"
 
 
-def _number(value: Any) -> str:
-    return "unknown" if value is None or not math.isfinite(value) else f"{value:.2f}"
+def _number(value: Any, decimals: int = 2) -> str:
+    return "unknown" if value is None or not math.isfinite(value) else f"{value:.{decimals}f}"
 
 
 # ------------------------------------------------------------------------------------- figures

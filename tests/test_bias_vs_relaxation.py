@@ -144,8 +144,10 @@ def test_committed_policies_succeed_as_often_as_they_say(task: str) -> None:
         (["--widths", "-0.1"], "widths must be positive"),
         (["--windows", "1.5"], "windows must be fractions"),
         (["--samples", "150"], "try 1000"),
-        (["--tasks"], "expected different values for tasks, got nothing"),
-        (["--widths", "0.5", "0.5"], "something twice"),
+        (["--tasks"], "expected one or more different tasks, got none"),
+        (["--widths", "0.5", "0.5"], "got 0.5 twice"),
+        (["--oracle-stderr", "-1"], "oracle_stderr must be positive"),
+        (["--oracle-samples", "0"], "oracle_samples at least 1"),
     ],
 )
 def test_wrong_options_get_one_line(

@@ -19,6 +19,7 @@ from gradlab.statistics import (
     compare_pair,
     holm,
 )
+from gradlab.statistics.batches import batch_cosine, samples_to_cosine
 
 F64 = torch.float64
 
@@ -127,6 +128,43 @@ def test_coverage_of_the_other_intervals(ratio: float) -> None:
             missed[name] += not inside(value, getattr(row, name))
     # At a coverage of 92 % more than 14 misses of 60 have probability 1e-4.
     assert all(count <= 14 for count in missed.values()), missed
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("size", [0.3, 3.0])
+def test_coverage_of_the_batch_intervals_of_an_unbiased_estimator(size: float) -> None:
+    """Cosine exactly 1, the end of its range, and an expectation near or below its noise."""
+    generator = torch.Generator().manual_seed(8)
+    n, repeats = 512, 60
+    mean = size * G / G.norm() / math.sqrt(n) * math.sqrt(float(SCALE.square().sum()))
+    truth = OracleGradient.exact({"w": mean}, "g")
+    snr = float(mean @ mean / SCALE.square().sum())
+    true = {"snr": snr, "cosine_batch": 1 / math.sqrt(1 + 1 / (64 * snr))}
+    # a batch size is rounded up to a whole number: the interval may hold either
+    least = 1 / (snr * ((1 / 0.9) ** 2 - 1))
+    missed: Counter[str] = Counter()
+    for _ in range(repeats):
+        row = compare(
+            Moments.of({"w": mean + SCALE * normal(generator, n, 10)}), truth, batch=64
+        ).overall
+        for name, value in true.items():
+            missed[name] += not inside(value, getattr(row, name))
+        batch = row.samples_to_cosine
+        missed["samples_to_cosine"] += not batch.low - 1 <= least <= batch.high
+        if not math.isnan(row.cosine_batch.estimate):
+            assert inside(row.cosine_batch.estimate, row.cosine_batch)
+    assert all(count <= 14 for count in missed.values()), missed
+
+
+def test_an_expectation_lost_in_noise_leaves_the_batch_open() -> None:
+    """A debiased squared length below zero: no estimate, and ends that exclude nothing possible."""
+    cosine, snr = Interval(math.nan, -1.0, 1.0), Interval(-1.5e-4, 0.0, 1e-3)
+    batch = batch_cosine(cosine, snr, 100)
+    assert math.isnan(batch.estimate)
+    assert batch.high == -batch.low == pytest.approx(1 / math.sqrt(1 + 1 / (100 * 1e-3)))
+    wanted = samples_to_cosine(cosine, snr, 0.9, 1)
+    assert math.isnan(wanted.estimate)
+    assert (wanted.low, wanted.high) == (batch_for(1.0, 1e-3), math.inf)
 
 
 def test_cosine_above_one_is_capped_and_kept() -> None:

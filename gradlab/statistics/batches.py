@@ -17,30 +17,36 @@ _LARGEST = 1e18  # samples, beyond which a batch size is called infinite
 
 
 def batch_cosine(cosine: Interval, snr: Interval, batch: float) -> Interval:
-    """Cosine of a mean of `batch` samples with the truth; NaN where that of the mean is unknown."""
+    """Cosine of a mean of `batch` samples with the truth.
+
+    NaN where that of the expectation is unknown, or its length cannot be told from 0; the ends are
+    then the extremes over both intervals. So is an end whose cosine ends at ±1, where an unbiased
+    estimator is: the error of the angle has one side there, and adds nothing in squares.
+    """
 
     def of(c: float, s: float) -> float:
         return c / math.sqrt(1 + 1 / (batch * s)) if s > 0 else 0.0
 
     corners = [of(c, s) for c in cosine[1:] for s in snr[1:]]
-    middle = of(cosine.estimate, snr.estimate)
-    if not math.isfinite(middle):
+    if not (math.isfinite(cosine.estimate) and snr.estimate > 0):
         return Interval(math.nan, min(corners), max(corners))
+    middle = of(cosine.estimate, snr.estimate)
     # The SNR moves a negative cosine the other way.
-    worse, better = (1, 2) if cosine.estimate > 0 else (2, 1)
+    shorter, longer = (1, 2) if cosine.estimate > 0 else (2, 1)
 
     def reach(turned: int, end: int) -> float:
         by_angle = of(cosine[turned], snr.estimate) - middle
         return math.hypot(by_angle, of(cosine.estimate, snr[end]) - middle)
 
-    low, high = middle - reach(1, worse), middle + reach(2, better)
+    low = middle - reach(1, shorter) if cosine.low > -1 else min(corners)
+    high = middle + reach(2, longer) if cosine.high < 1 else max(corners)
     return Interval(middle, max(low, min(corners)), min(high, max(corners)))
 
 
 def samples_to_cosine(cosine: Interval, snr: Interval, wanted: float, group: int) -> Interval:
     """Least batch, in whole groups, whose cosine reaches `wanted`; infinite where none does.
 
-    NaN where the cosine is unknown; the ends are those batches at which the interval of the batch
+    NaN where the batch cosine is unknown; the ends are those batches at which the interval of the batch
     cosine reaches it.
     """
 
@@ -58,6 +64,6 @@ def samples_to_cosine(cosine: Interval, snr: Interval, wanted: float, group: int
             low, high = (low, middle) if reached(middle) else (middle, high)
         return float(group * math.ceil(high / group - 1e-6))
 
-    if not math.isfinite(cosine.estimate):
+    if not (math.isfinite(cosine.estimate) and snr.estimate > 0):
         return Interval(math.nan, least(2), least(1))
     return Interval(least(0), least(2), least(1))

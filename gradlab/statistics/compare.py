@@ -4,9 +4,9 @@ With g = E ĝ the estimator's expectation, g* the truth, Σ the covariance of on
 
 - *squared bias* ‖g − g*‖², debiased, sign kept; *relative bias* its root over ‖g*‖, sign kept;
 - *variance* tr Σ (Suh et al. 2022, Definition 3.1), not divided by N;
-- *cosine* of g with g*, noise taken off both lengths. Noise may push it above 1 in size: it is then
-  reported as 1, `cosine_raw` keeps the value, and the interval ends at 1. NaN when a debiased squared
-  length is not positive;
+- *cosine* of g with g*, as 1/√(1 + tan²): the squared length of ḡ across ĝ*, noise taken off, over that
+  along it. Noise may push it above 1 in size: it is then reported as 1, `cosine_raw` keeps the value,
+  and the interval ends at 1. NaN when a debiased squared length is not positive;
 - *relative norm* ‖g‖/‖g*‖, and what is left after the best scalar, √(1 − cos²);
 - *SNR* ‖g‖²/tr Σ of one sample, debiased; *MSE(B)* = tr Σ/B + squared bias (at least 0);
 - *cosine_batch*, of a mean of B samples: cosine/√(1 + 1/(B·SNR)), at its root-mean-square length;
@@ -98,9 +98,12 @@ def _row(
 
 
 def _variance(moments: Moments, part: str, confidence: float) -> Interval:
-    """Trace of the covariance of one sample; for groups, what a sample of a group is worth."""
+    """Trace of the covariance of one sample; for groups, what a sample of a group is worth.
+
+    Log-normal with Student's quantile: with few replicates its standard error is itself uncertain.
+    """
     trace = moments.variance(part) * moments.group
-    quantile = float(stats.norm.ppf((1 + confidence) / 2))
+    quantile = float(stats.t.ppf((1 + confidence) / 2, moments.count - 1))
     factor = math.exp(min(quantile * moments.variance_relative_stderr(part), 700.0))
     return Interval(trace, trace / factor, trace * factor)
 
@@ -167,7 +170,8 @@ def _cosine(gram: Gram, confidence: float) -> tuple[float, Interval, Interval]:
     spread = math.sqrt(float(noise @ noise) / gram.n / size)
     reach = float(stats.t.ppf((1 + confidence) / 2, gram.n)) * spread
     lengths = gram.inner(estimate, estimate) - own, size - oracle
-    raw = along * math.sqrt(size / lengths[0] / lengths[1]) if min(lengths) > 0 else math.nan
+    total = along**2 + squared_across.estimate
+    raw = along / math.sqrt(total) if min(*lengths, total) > 0 else math.nan
     capped = min(max(raw, -1.0), 1.0)
     low, high = along - reach, along + reach
     if low <= 0 <= high:
