@@ -1,0 +1,486 @@
+"""What happens to gradient estimators as contact goes from smooth to hard, and as the horizon grows?
+
+Contact is one family of laws, indexed by a width [m]: springs of stiffness load/width, smoothed over the
+width (`studies/stiffness_problems.py`). At every width and horizon the study measures
+
+- variance and bias of FOG and PG, and at some horizons of QG, NStep and InverseVariance. The truth is the
+  same problem's own gradient, always from other episodes: for FOG a large sample of PG, for PG that of FOG, for
+  the others whichever of the two is the more precise; for the toy, quadrature;
+- growth rates of the variance with the horizon and with stiffness, with the fit's error;
+- the Jacobians of single steps under the policy, and the growth of their product.
+
+`pegs` is a toy of one MuJoCo sphere between two round pegs whose gradient and variances are known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import estimators
+import gradlab
+from estimators.base import Estimator
+from gradlab.closed_forms import static
+from gradlab.critics.fitted import Fit, FittedCritic
+from gradlab.critics.fitting import fit_critic
+from gradlab.errors import BadValue, UnknownName
+from gradlab.statistics import Interval, Moments, OracleGradient, compare
+from gradlab.statistics.saving import from_tensors, to_tensors
+from gradlab.study import Artefact, Cell, Saved, cli, seed_for
+from gradlab.tasks.static import Decision
+from studies import stiffness_growth as growth
+from studies.stiffness_problems import (
+    PANELS,
+    PEGS,
+    Pegs,
+    check_width,
+    path_of,
+    policy_of,
+    problem_of,
+    step_of,
+    tasks,
+)
+from studies.stiffness_report import plot, summarise
+
+__all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summarise"]
+
+BATCH = 16  # episodes of PG's leave-one-out baseline, and the B of MSE(B)
+PILOT = 64  # episodes behind the weights of InverseVariance
+CHUNK = 512  # episodes at once
+SWEPT = ("fog", "pg")  # at every horizon; they are each other's truth
+NAMES = ("fog", "pg", "qg", "nstep", "inverse_variance")
+WITH_CRITIC = ("qg", "nstep")
+
+
+@dataclass(frozen=True)
+class Config:
+    tasks: tuple[str, ...] = ("hopper", "pegs")
+    """hopper, ant: runners without termination, under a seeded random policy. pegs: the toy."""
+    widths: tuple[float, ...] = (0.03, 0.01, 0.003, 0.001)
+    """Widths of the contact law, smooth to hard [m]."""
+    horizons: tuple[int, ...] = (8, 16, 32, 64, 128)
+    """Horizons T of FOG, PG and the Jacobians [steps]."""
+    horizons_of_others: tuple[int, ...] = (32,)
+    """Horizons of QG, NStep and InverseVariance, among `horizons` [steps]."""
+    estimators: tuple[str, ...] = NAMES
+    """fog and pg, which are always there, and any of qg, nstep, inverse_variance."""
+    samples: int = 512
+    """Episodes per estimator, PG's apart; a multiple of 128."""
+    pg_samples: int = 2048
+    """Episodes of PG, which is also FOG's truth; a multiple of 1024."""
+    window: float = 0.25
+    """Window of NStep (tiled), as a fraction of the horizon [1]."""
+    critic_episodes: int = 4096
+    """Episodes that each critic is fitted to."""
+    critic_steps: int = 1000
+    """Adam steps of each critic's fit."""
+    jacobian_episodes: int = 32
+    """Episodes whose step Jacobians are taken, along the longest horizon."""
+    seed: int = 0
+    """Seed of the episodes. The policies have one of their own."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "widths": (0.03, 0.003),
+        "horizons": (4, 8, 16),
+        "horizons_of_others": (8,),
+        "samples": 128,
+        "pg_samples": 1024,
+        "critic_episodes": 512,
+        "critic_steps": 100,
+        "jacobian_episodes": 8,
+        "jobs": 1,
+    },
+    "default": {},
+    "paper": {
+        "tasks": ("hopper", "ant", "pegs"),
+        "widths": (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003),
+        "horizons_of_others": (8, 32, 128),
+        "samples": 16_384,
+        "pg_samples": 262_144,
+        "critic_episodes": 20_000,
+        "critic_steps": 4000,
+        "jacobian_episodes": 256,
+    },
+}
+
+# ------------------------------------------------------------------------------------ artefacts
+
+
+def artefacts(config: Config) -> Iterator[Artefact]:
+    """Samples of FOG and PG, exact truths of the toy, critics, and norms of step Jacobians."""
+    for task in config.tasks:
+        for width in config.widths:
+            key = {"task": task, "width": width, "seed": config.seed}
+            last = max(config.horizons)
+            payload = {**key, "horizon": last, "episodes": config.jacobian_episodes}
+            yield Artefact(f"jacobians/{task}-{width:g}", sample_jacobians, payload, cost=last)
+            for horizon in config.horizons:
+                at = {**key, "horizon": horizon}
+                if task == PEGS:
+                    name = f"truths/{_at(task, width, horizon)}"
+                    payload = {"width": width, "horizon": horizon, "panels": PANELS}
+                    yield Artefact(name, solve_pegs, payload, cost=0.1 * horizon)
+                for estimator in SWEPT:
+                    count = config.pg_samples if estimator == "pg" else config.samples
+                    payload = {**at, "estimator": estimator, "count": count}
+                    name = _samples_name(task, width, horizon, estimator)
+                    yield Artefact(name, sample_moments, payload, cost=float(horizon))
+                if task != PEGS:
+                    fit = {"episodes": config.critic_episodes, "steps": config.critic_steps}
+                    name = f"critics/{_at(task, width, horizon)}"
+                    yield Artefact(name, build_critic, {**at, **fit}, cost=float(horizon))
+
+
+def _at(task: str, width: float, horizon: int) -> str:
+    return f"{task}-{width:g}-{horizon}"
+
+
+def _samples_name(task: str, width: float, horizon: int, estimator: str) -> str:
+    return f"samples/{_at(task, width, horizon)}-{estimator}"
+
+
+def sample_moments(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """Moments of FOG or PG at one width and horizon."""
+    at = artefact.payload
+    problem = problem_of(at["task"], at["width"], at["horizon"])
+    seed = seed_for(at["seed"], artefact.name)
+    moments = gradlab.stream(
+        _make(at["estimator"], at["task"]),
+        problem,
+        policy_of(at["task"]),
+        at["count"],
+        seed,
+        CHUNK,
+    )
+    # samples that are not finite are counted in the moments: `OracleGradient` refuses them later
+    truth = OracleGradient(moments.mean, at["estimator"], moments)
+    name = f"{at['estimator'].upper()} x {at['count']}"
+    return Saved(to_tensors(truth), {"name": name, "seconds": 0.0})
+
+
+def solve_pegs(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """Gradient and variances of the toy by quadrature, with the change when panels are halved."""
+    at = artefact.payload
+    params, whole = policy_of(PEGS), problem_of(PEGS, at["width"], at["horizon"])
+    problem, coarse = (
+        whole.replace(task=Decision(Pegs(at["width"], at["horizon"], panels)))
+        for panels in (at["panels"], at["panels"] // 2)
+    )
+    fine, rough = (static.truth(p, params).gradient for p in (problem, coarse))
+    gap = math.sqrt(sum(float((fine[n] - rough[n]).square().sum()) for n in fine))
+    size = math.sqrt(sum(float(x.square().sum()) for x in fine.values()))
+    fog, pg = (
+        float(sum(x.sum() for x in part.values())) for part in static.variances(problem, params)
+    )
+    exact = {"fog": fog, "pg": pg, "change": gap / size}
+    return Saved(
+        to_tensors(OracleGradient.exact(fine, "quadrature")),
+        {"name": "quadrature", "seconds": 0.0, **exact},
+    )
+
+
+def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """A Q critic fitted to the policy at one width and horizon."""
+    at = artefact.payload
+    # one action per episode has more noise, so that ∂Q/∂a is learnt: see `Fit`
+    fit = Fit(
+        steps=at["steps"],
+        episodes=at["episodes"],
+        exploration=0.3,
+        held_out=1024,
+        seed=at["seed"],
+    )
+    problem = problem_of(at["task"], at["width"], at["horizon"])
+    fitted = fit_critic(problem, policy_of(at["task"]), fit)
+    return Saved(fitted.params, fitted.metadata)
+
+
+def sample_jacobians(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """ln norms of step Jacobians and of their product along episodes under the policy, [N, T]."""
+    at = artefact.payload
+    task, width = at["task"], at["width"]
+    seed = seed_for(at["seed"], artefact.name)
+    states, eps = path_of(task, width, at["horizon"], at["episodes"], seed)
+    jacobians = growth.step_jacobians(step_of(task, width), states, eps).double()
+    finite = jacobians.isfinite().flatten(1).all(1)
+    kept = jacobians[finite]
+    if len(kept) < 2:
+        raise BadValue(
+            f"step Jacobians of {task} at width {width} are finite in {len(kept)} of {len(finite)} "
+            "episodes; try wider contact or shorter horizons"
+        )
+    norms = torch.linalg.matrix_norm(kept, 2).clamp(min=1e-300).log()
+    tensors = {
+        "product": growth.product_log_norms(kept),
+        "summed": growth.summed_log_norms(kept),
+        "step": norms,
+    }
+    return Saved(tensors, {"lost": int((~finite).sum())})
+
+
+# ---------------------------------------------------------------------------------------- cells
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    """One cell per width, horizon and estimator, and one per task with the growth rates."""
+    _check(config)
+    for task in config.tasks:
+        everything: list[str] = []
+        for width in config.widths:
+            everything.append(f"jacobians/{task}-{width:g}")
+            for horizon in config.horizons:
+                both = [_samples_name(task, width, horizon, name) for name in SWEPT]
+                everything += both
+                needs = [*both]
+                if task == PEGS:
+                    needs.append(f"truths/{_at(task, width, horizon)}")
+                for name in _estimators(config, task, horizon):
+                    critic = [f"critics/{_at(task, width, horizon)}"] * (name in WITH_CRITIC)
+                    payload = {"task": task, "width": width, "horizon": horizon, "estimator": name}
+                    cost = 0.1 if name in SWEPT else float(horizon)
+                    key = f"{_at(task, width, horizon)}/{name}"
+                    yield Cell(key, payload, (*needs, *critic), cost)
+        yield Cell(f"{task}/growth", {"task": task}, tuple(everything), 0.1)
+
+
+def _estimators(config: Config, task: str, horizon: int) -> Iterator[str]:
+    for name in NAMES:
+        if name in SWEPT:
+            yield name
+            continue
+        # a decision of one step has no window, and QG with its exact critic is FOG
+        fits = task != PEGS or name not in WITH_CRITIC
+        if fits and name in config.estimators and horizon in config.horizons_of_others:
+            yield name
+
+
+def _check(config: Config) -> None:
+    for name, values in dataclasses.asdict(config).items():
+        if isinstance(values, tuple) and len(set(values)) < len(values):
+            raise BadValue(f"expected different values for {name}, got something twice: {values}")
+    for name in ("tasks", "widths", "horizons"):
+        if not getattr(config, name):
+            raise BadValue(f"expected at least one of {name}, got nothing; try leaving it out")
+    for name in config.estimators:
+        if name not in NAMES:
+            raise UnknownName("estimator", name, NAMES)
+    for task in config.tasks:
+        if task not in tasks():
+            raise UnknownName("task", task, tasks())
+        for width in config.widths:
+            check_width(task, width)
+    if min(config.horizons) < 4:
+        raise BadValue(f"horizons must be at least 4 steps, got {min(config.horizons)}")
+    if extra := set(config.horizons_of_others) - set(config.horizons):
+        raise BadValue(
+            f"horizons_of_others must be among horizons {config.horizons}, got {sorted(extra)}"
+        )
+    # intervals need blocks: 5 groups of PG's leave-one-out at the very least, 64 to be good
+    for name, unit in {"samples": 8 * BATCH, "pg_samples": 64 * BATCH}.items():
+        count = getattr(config, name)
+        if count < unit or count % unit:
+            raise BadValue(
+                f"{name} must be a multiple of {unit}, got {count}; "
+                f"try {max(1, round(count / unit)) * unit}"
+            )
+    if not 0 < config.window < 1:
+        raise BadValue(f"window must be a fraction of the horizon in (0, 1), got {config.window}")
+    if config.jacobian_episodes < 2:
+        raise BadValue(f"jacobian_episodes must be at least 2, got {config.jacobian_episodes}")
+
+
+def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
+    """Rows of one estimator, or of the growth rates of a task."""
+    if "estimator" not in cell.payload:
+        yield from _growth_rows(config, cell.payload["task"], needs)
+        return
+    task, width, horizon, name = (
+        cell.payload[key] for key in ("task", "width", "horizon", "estimator")
+    )
+    read = {other: _moments(needs[_samples_name(task, width, horizon, other)]) for other in SWEPT}
+    exact = needs.get(f"truths/{_at(task, width, horizon)}")
+    truth = _truth(name, read, exact)
+    quality = None
+    if name in SWEPT:
+        moments = read[name]
+    else:
+        problem = problem_of(task, width, horizon)
+        if name in WITH_CRITIC:
+            kept = needs[f"critics/{_at(task, width, horizon)}"]
+            fitted = FittedCritic.of(dict(kept.tensors), kept.metadata)
+            problem = problem.replace(critic=fitted.critic(problem))
+            quality = fitted.quality["q"].overall.value
+        seed = seed_for(config.seed, cell.key)
+        estimator = _make(name, task, max(1, round(config.window * horizon)))
+        moments = gradlab.stream(estimator, problem, policy_of(task), config.samples, seed, CHUNK)
+    described = {
+        "kind": "estimator", "task": task, "width": width, "horizon": horizon,
+        "estimator": name, "critic_quality": quality,
+    }  # fmt: skip
+    known = {} if exact is None else exact.metadata
+    report = compare(moments, truth, batch=BATCH * 4, only=lambda part: part == "all")
+    for row in report.table():
+        yield {
+            **described,
+            **row,
+            "variance_exact": known.get(name),
+            "quadrature_change": known.get("change"),
+        }
+
+
+def _make(name: str, task: str, window: int = 1) -> Estimator:
+    # the toy's variance of PG is known without a baseline
+    pg = estimators.PG() if task == PEGS else estimators.PG(baseline="loo", group_size=BATCH)
+    mixture = estimators.InverseVariance(
+        estimators.FOG(), pg, weights_from="pilot", group_size=PILOT
+    )
+    known: dict[str, Estimator] = {
+        "fog": estimators.FOG(),
+        "pg": pg,
+        "qg": estimators.QG(),
+        "nstep": estimators.NStep(window, "tiled"),
+        "inverse_variance": mixture,
+    }
+    return known[name]
+
+
+def _moments(saved: Saved) -> Moments:
+    moments = from_tensors(saved.tensors, saved.metadata).moments
+    assert moments is not None
+    return moments
+
+
+def _truth(name: str, read: Mapping[str, Moments], exact: Saved | None) -> OracleGradient:
+    """What an estimator is judged by; never its own episodes. Raises `NotFinite` if it is not finite."""
+    if exact is not None:
+        return from_tensors(exact.tensors, exact.metadata)
+    other = {"fog": "pg", "pg": "fog"}.get(name)
+    if other is None:
+        other = min(read, key=lambda key: read[key].variance() / read[key].count)
+    count = read[other].count * read[other].group
+    return OracleGradient.sampled(read[other], f"{other.upper()} x {count}")
+
+
+# --------------------------------------------------------------------------------- growth rates
+
+
+def _growth_rows(config: Config, task: str, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
+    """Fits of variances against horizon and stiffness, products of Jacobians, and crossings."""
+    table = {
+        (width, horizon, name): _variance(needs[_samples_name(task, width, horizon, name)])
+        for width in config.widths
+        for horizon in config.horizons
+        for name in SWEPT
+    }
+    horizons = sorted(config.horizons)
+    for width in config.widths:
+        described = {"task": task, "width": width}
+        for name in SWEPT:
+            points = [table[width, horizon, name] for horizon in horizons]
+            yield {
+                **described,
+                "estimator": name,
+                "law": "exponential",
+                **_fit_row(horizons, points),
+            }
+            logs = [math.log(h) for h in horizons]
+            yield {**described, "estimator": name, "law": "power", **_fit_row(logs, points)}
+        yield {**described, **_crossing_row(table, width, horizons)}
+        points = [table[width, horizon, "fog"] for horizon in horizons]
+        jacobians = needs[f"jacobians/{task}-{width:g}"]
+        yield from _jacobian_rows(described, jacobians, horizons, points)
+    for horizon in horizons:
+        for name in SWEPT:
+            stiffness = [-math.log(width) for width in config.widths]
+            points = [table[width, horizon, name] for width in config.widths]
+            described = {"task": task, "horizon": horizon, "estimator": name, "law": "stiffness"}
+            yield {**described, **_fit_row(stiffness, points)}
+
+
+def _variance(saved: Saved) -> Interval:
+    """Variance of one sample with its 95 % interval, as `compare` has it."""
+    moments = _moments(saved)
+    value = moments.variance() * moments.group
+    factor = math.exp(min(1.96 * moments.variance_relative_stderr(), 700.0))
+    return Interval(value, value / factor, value * factor)
+
+
+def _fit_row(x: Sequence[float], points: Sequence[Interval]) -> dict[str, Any]:
+    middle, low, high = (list(column) for column in zip(*points, strict=True))
+    fit = growth.fit_growth(x, middle, low, high)
+    return {
+        "kind": "growth", **_flat("rate", fit.rate), "intercept": fit.intercept,
+        "misfit": fit.misfit, "points": fit.points,
+    }  # fmt: skip
+
+
+def _crossing_row(
+    table: Mapping[tuple[float, int, str], Interval], width: float, horizons: Sequence[int]
+) -> dict[str, Any]:
+    """Where FOG's variance rises above PG's, and their ratio at the longest horizon."""
+    ratios = [_log_ratio(*(table[width, horizon, name] for name in SWEPT)) for horizon in horizons]
+    found = growth.crossing(horizons, *([r[k] for r in ratios] for k in range(3)))
+    last = Interval(*(math.exp(min(part, 700.0)) for part in ratios[-1]))
+    return {"kind": "crossing", **_flat("crossing", found), **_flat("last_ratio", last)}
+
+
+def _log_ratio(first: Interval, second: Interval) -> Interval:
+    """ln of a ratio of two independent variances, with its interval."""
+    if not (first.estimate > 0 and second.estimate > 0):
+        low = -math.inf if second.estimate > 0 else math.nan
+        return Interval(low, low, low)
+    middle = math.log(first.estimate / second.estimate)
+    reach = math.hypot(
+        math.log(first.high / first.estimate), math.log(second.high / second.estimate)
+    )
+    return Interval(middle, middle - reach, middle + reach)
+
+
+def _jacobian_rows(
+    described: Mapping[str, Any],
+    saved: Saved,
+    horizons: Sequence[int],
+    points: Sequence[Interval],
+) -> Iterator[dict[str, Any]]:
+    """Growth of the product, and the powers of its mean square, alone and summed over the episode, that
+    FOG's variance (`points`) goes with."""
+    norms: dict[str, Tensor] = saved.tensors
+    found = growth.product_growth(norms["product"], norms["step"], horizons)
+    columns = [horizon - 1 for horizon in horizons]
+    squares = {
+        law: growth.log_mean_square(norms[law][:, columns].numpy()).tolist()
+        for law in ("product", "summed")
+    }
+    for law, values in squares.items():
+        spread = {"spread": max(values) - min(values)}
+        yield {
+            **described,
+            "estimator": "fog",
+            "law": law,
+            **_fit_row(values, points),
+            **spread,
+        }
+    yield {
+        **described, "kind": "jacobian", **_flat("typical", found.typical),
+        **_flat("square", found.square), **_flat("step_norm", found.step_norm),
+        "episodes": found.episodes, "nonfinite": saved.metadata["lost"],
+    }  # fmt: skip
+    for k, horizon in enumerate(horizons):
+        logs = {f"log_{law}": values[k] for law, values in squares.items()}
+        yield {**described, "kind": "product", "horizon": horizon, **logs}
+
+
+def _flat(name: str, interval: Interval) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+
+
+if __name__ == "__main__":
+    cli("studies.contact_stiffness")
