@@ -1,0 +1,384 @@
+"""What `rollout_variance` makes of its rows: the figure and the verdict in words."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+# a pandas table and one row of it; pandas' own types get lost at the first column
+Table: TypeAlias = Any
+Row: TypeAlias = Any
+
+NAMES = {
+    "pg": "PG (one-step return)",
+    "pg_q": "PG (Q of the action)",
+    "pg_return": "PG (return of the rollout)",
+    "qg": "QG",
+    "sg": "SG (one step)",
+}
+# the looks of the project: SG is first-order, so FOG's
+LOOKS = {"pg": "pg", "pg_q": "pg_q", "pg_return": "pg_return", "qg": "qg", "sg": "fog"}
+DASHES = {"pg_q": ":", "pg_return": "--"}
+FLAGS = {
+    "touching": "something touches",
+    "changes": "something lands or lifts off",
+    "splits": "the noise decides what touches",
+}
+ENDS = {"low": "low", "high": "high"}
+ORDER = 1.0  # decades that count as "orders of magnitude larger"
+
+
+# ------------------------------------------------------------------------------------- summary
+
+
+def summarise(rows: Table) -> str:
+    """Per setting: the policy, the three verdicts and the ascents; then what holds in all of them."""
+    paragraphs = [LEGEND]
+    for setting, mine in rows.groupby("setting", sort=False):
+        paragraphs.append(f"{setting}\n" + "\n".join(_lines(mine)))
+    paragraphs.append(_overall(rows))
+    return "\n\n".join(paragraphs)
+
+
+LEGEND = (
+    "Variance is Σ‖g_i − ḡ‖²/(M − 1) over the action noise at one state (AGPO, Definition 3.1), of gradients by "
+    "the policy's parameters. Spread: decades between its 5 % and 95 % quantiles over all steps and states. "
+    "Wander: decades between the least and the largest median over states along the rollout. Orders: median of "
+    "log10 of a ratio at the same step and state. Brackets: 95 % intervals, start states resampled as wholes."
+)
+
+
+def _lines(mine: Table) -> list[str]:
+    lines = [_policy(mine[mine["kind"] == "policy"].iloc[0])]
+    found = _answers(mine)
+    if any(math.isnan(found[key]["value"]) for key in (("orders", "sg/qg"), ("spread", "qg"))):
+        lines.append("No state was alive and finite where it was measured: nothing can be said.")
+        return lines
+    lines.append(
+        "  spread: "
+        + "; ".join(f"{NAMES[n]} {_interval(found['spread', n])}" for n in _estimators(found))
+    )
+    lines.append(
+        "  wander: "
+        + "; ".join(f"{NAMES[n]} {_interval(found['wander', n])}" for n in _estimators(found))
+    )
+    lines.append(
+        "  orders above QG: "
+        + "; ".join(
+            f"{NAMES[n]} {_interval(found['orders', f'{n}/qg'])}"
+            for n in _estimators(found)
+            if n != "qg"
+        )
+    )
+    lines.append(f"  QG steady? {_steady(found)}")
+    lines.append(f"  PG orders larger? {_larger(found)}")
+    lines.append(f"  SG's outliers at contact? {_contact(found)}")
+    ascent = mine[mine["kind"] == "ascent"]
+    if len(ascent):
+        lines.append(f"  ascent by SG: {_ascent(ascent)}")
+    lines.append(f"  over states, one action each (median over steps): {_across(mine)}")
+    states = mine[mine["kind"] == "state"]
+    still = states[states["value"] == 0]
+    if len(still):
+        parts = [f"{NAMES[n]} {len(group)}" for n, group in still.groupby("estimator", sort=False)]
+        lines.append(
+            f"  variances of exactly 0, left out (a critic is constant at times its data never reached): "
+            f"{', '.join(parts)} of {len(states) // states['estimator'].nunique()}"
+        )
+    lost = mine.loc[mine["kind"] == "step", "nonfinite"].fillna(0).sum()
+    if lost:
+        lines.append(f"  {int(lost)} variances are not finite and left out, which is a bias.")
+    return lines
+
+
+def _policy(row: Row) -> str:
+    text = (
+        f"  policy: return {row['return']:.4g} ± {row['return_stderr']:.2g} (where it was trained "
+        f"{row['own_return']:.4g}, untrained {row['untrained_return']:.4g}), speed {row['speed']:.2g} m/s, "
+        f"{row['survival']:.0%} of episodes survive, mean std {row['std']:.2g}"
+    )
+    return f"{text}; Q explains {_interval(row, 'explained')} of the returns"
+
+
+def _answers(mine: Table) -> dict[tuple[str, str], Row]:
+    rows = mine[mine["kind"] == "answer"]
+    return {(row["name"], row["estimator"]): row for _, row in rows.iterrows()}
+
+
+def _estimators(found: dict[tuple[str, str], Row]) -> list[str]:
+    return [estimator for name, estimator in found if name == "spread"]
+
+
+def _steady(found: dict[tuple[str, str], Row]) -> str:
+    """Is QG's variance less spread out, and does it wander less, than that of SG and of PG?"""
+    said = []
+    for other in (n for n in _estimators(found) if n != "qg"):
+        parts = [
+            f"{what} {_less(found[f'{what}_difference', f'{other}/qg'])}"
+            for what in ("spread", "wander")
+        ]
+        said.append(f"against {NAMES[other]}: " + ", ".join(parts))
+    return "; ".join(said)
+
+
+def _less(row: Row) -> str:
+    """What an interval of (other − QG) says of QG."""
+    if row["value_low"] > 0:
+        verdict = "smaller"
+    elif row["value_high"] < 0:
+        verdict = "LARGER"
+    else:
+        verdict = "cannot be told"
+    return f"{verdict} (difference {_interval(row)})"
+
+
+def _larger(found: dict[tuple[str, str], Row]) -> str:
+    said = []
+    for name in ("pg", "pg_q"):
+        for other in ("qg", "sg"):
+            key = ("orders", f"{name}/{other}")
+            if key not in found:
+                continue
+            row = found[key]
+            if row["value_low"] >= ORDER:
+                verdict = "yes"
+            elif row["value_high"] < ORDER:
+                verdict = "no, less than one order"
+            else:
+                verdict = "perhaps"
+            said.append(f"{NAMES[name]} over {NAMES[other]}: {verdict} ({_interval(row)})")
+    return "; ".join(said) or "PG was not measured"
+
+
+def _contact(found: dict[tuple[str, str], Row]) -> str:
+    said = []
+    for flag, words in FLAGS.items():
+        odds = found[f"{flag}_log_odds", "sg"]
+        top, rest = found[f"{flag}_top", "sg"]["value"], found[f"{flag}_rest", "sg"]["value"]
+        if odds["value_low"] > 0:
+            verdict = "yes"
+        elif odds["value_high"] < 0:
+            verdict = "the opposite"
+        else:
+            verdict = "cannot be told"
+        if math.isnan(odds["value"]):
+            said.append(f"{words}: cannot be told, it does so in {top:.0%} of all cases")
+            continue
+        ratio = [f"{math.exp(odds[name]):.2g}" for name in ("value", "value_low", "value_high")]
+        said.append(
+            f"{words}: {verdict}, in {top:.0%} of the top 5 % against {rest:.0%} elsewhere, odds ratio "
+            f"{ratio[0]} [{ratio[1]}, {ratio[2]}]"
+        )
+    return "; ".join(said)
+
+
+def _across(mine: Table) -> str:
+    """Variance over the states as AGPO's parallel environments have it; how far it moves in decades."""
+    steps = mine[(mine["kind"] == "step") & (mine["across"] > 0)]
+    said = []
+    for name, label in NAMES.items():
+        values = steps.loc[steps["estimator"] == name, "across"]
+        if len(values):
+            decades = math.log10(values.max() / values.min())
+            said.append(f"{label} {values.median():.2g}, wanders {decades:.2g} decades")
+    return "; ".join(said)
+
+
+def _ascent(ascent: Table) -> str:
+    """Fall shares by end, and their difference over states with Student's interval."""
+    from scipy import stats
+
+    said = []
+    means = {}
+    for end in ENDS:
+        mine = ascent[ascent["end"] == end]
+        means[end] = mine.groupby("pick")[["fallen", "largest", "gain"]].mean()
+        said.append(
+            f"{end} variance: {mine['fallen'].mean():.0%} of all movement is downwards, largest fall "
+            f"{mine['largest'].mean():.0%} of the range, gain {mine['gain'].mean():.3g} (median "
+            f"{mine['gain'].median():.3g})"
+        )
+    apart = means["high"] - means["low"].mean()
+    for name, words in {"fallen": "downward share", "largest": "largest fall"}.items():
+        one, two = means["high"][name], means["low"][name]
+        if len(one) > 1 and len(two) > 1:
+            # Welch: the two groups of states need not vary alike
+            found = stats.ttest_ind(one, two, equal_var=False).confidence_interval(0.95)
+            said.append(
+                f"{words}, high minus low: {apart[name].mean():.2g} [{found.low:.2g}, {found.high:.2g}]"
+            )
+    return "; ".join(said)
+
+
+def _overall(rows: Table) -> str:
+    """In how many settings each claim of the paper holds."""
+    counts = {
+        "QG's spread is smaller than SG's": ("spread_difference", "sg/qg", 0.0),
+        "QG wanders less than SG": ("wander_difference", "sg/qg", 0.0),
+        "PG is at least one order above QG": ("orders", "pg/qg", ORDER),
+        "PG is at least one order above SG": ("orders", "pg/sg", ORDER),
+        "SG is at least one order above QG": ("orders", "sg/qg", ORDER),
+        "SG's outliers are where contacts change": ("changes_log_odds", "sg", 0.0),
+    }
+    answers = rows[rows["kind"] == "answer"]
+    said = []
+    for claim, (name, estimator, bound) in counts.items():
+        mine = answers[(answers["name"] == name) & (answers["estimator"] == estimator)]
+        if not len(mine):
+            continue
+        yes = list(mine.loc[mine["value_low"] > bound, "setting"])
+        no = list(mine.loc[mine["value_high"] < bound, "setting"])
+        said.append(
+            f"- {claim}: yes in {_listed(yes)}; no in {_listed(no)}; not told in {len(mine) - len(yes) - len(no)}"
+        )
+    return "What the paper says, setting by setting:\n" + "\n".join(said)
+
+
+def _listed(names: list[str]) -> str:
+    return f"{len(names)} ({', '.join(names)})" if names else "none"
+
+
+def _interval(row: Row, name: str = "value") -> str:
+    return f"{_short(row[name])} [{_short(row[f'{name}_low'])}, {_short(row[f'{name}_high'])}]"
+
+
+def _short(value: float) -> str:
+    return "unknown" if value is None or math.isnan(value) else f"{value:.2g}"
+
+
+# ------------------------------------------------------------------------------------- figures
+
+
+def plot(rows: Table, path: Path) -> None:
+    """A line of panels per setting: variances along the rollout, SG's at contact, and two ascents.
+
+    `path`_states beside it has the variances over states, one action each.
+    """
+    from gradlab.study import figures
+
+    plot_states(rows, path.with_name(f"{path.name}_states"))
+
+    settings = list(rows.groupby("setting", sort=False))
+    ascends = bool((rows["kind"] == "path").any())
+    columns = 4 if ascends else 2
+    with figures.style():
+        title = "Empirical variance of one-step gradients of the ant, and ascent of r + γQ by SG"
+        figure, axes = figures.panels(len(settings), columns, title)
+        for line, (name, mine) in zip(axes, settings, strict=True):
+            _rollout_panel(line[0], mine, str(name))
+            _contact_panel(line[1], mine)
+            if ascends:
+                for axis, end in zip(line[2:], ENDS, strict=True):
+                    _path_panel(axis, mine, end)
+        figures.legend(figure, axes[:, 0], columns=4)
+        figures.save(figure, path)
+
+
+def plot_states(rows: Table, path: Path) -> None:
+    """The variance over states of one sample each, with its 95 % interval, a panel per setting."""
+    from gradlab.study import figures
+
+    settings = list(rows.groupby("setting", sort=False))
+    columns = min(3, len(settings))
+    with figures.style():
+        title = "Variance over the start states, one action each\nbars: 95 % jackknife intervals"
+        figure, axes = figures.panels(math.ceil(len(settings) / columns), columns, title)
+        for axis in axes.flat[len(settings) :]:
+            axis.set_visible(False)
+        for axis, (name, mine) in zip(axes.flat, settings, strict=False):
+            steps = mine[(mine["kind"] == "step") & (mine["across"] > 0)]
+            for estimator, label in NAMES.items():
+                curve = steps[steps["estimator"] == estimator].sort_values("step")
+                if len(curve):
+                    _curve(axis, curve, "across", estimator, label)
+            axis.set(yscale="log", title=str(name), ylabel="variance [reward²]")
+            axis.set_xlabel("step of the rollout [control periods]")
+        figures.legend(figure, axes, columns=3)
+        figures.save(figure, path)
+
+
+def _curve(axis: Any, curve: Table, column: str, estimator: str, label: str) -> None:
+    """A line with the interval of every point, in the look of an estimator."""
+    from gradlab.study import figures
+
+    look = figures.look(LOOKS[estimator])
+    low = (curve[column] - curve[f"{column}_low"]).clip(lower=0).fillna(0)
+    high = (curve[f"{column}_high"] - curve[column]).clip(lower=0).fillna(0)
+    axis.errorbar(
+        curve["step"], curve[column], np.stack([low, high]), color=look.colour,
+        marker=look.marker, markersize=3, linewidth=1.1, elinewidth=0.7,
+        linestyle=DASHES.get(estimator, "-"), label=label,
+    )  # fmt: skip
+
+
+def _rollout_panel(axis: Any, mine: Table, name: str) -> None:
+    """Medians over states with bands from the 5 % to the 95 % quantile, and the interval of the median."""
+    from gradlab.study import figures
+
+    steps = mine[(mine["kind"] == "step") & (mine["value"] > 0)]
+    for estimator, label in NAMES.items():
+        curve = steps[steps["estimator"] == estimator].sort_values("step")
+        if not len(curve):
+            continue
+        colour = figures.look(LOOKS[estimator]).colour
+        axis.fill_between(
+            curve["step"], curve["q05"], curve["q95"], color=colour, alpha=0.13, linewidth=0
+        )
+        _curve(axis, curve, "value", estimator, label)
+    axis.set_yscale("log")
+    axis.set(title=f"{name}: median over states, 5-95 % band", ylabel="variance [reward²]")
+    axis.set_xlabel("step of the rollout [control periods]")
+
+
+def _contact_panel(axis: Any, mine: Table) -> None:
+    """Distribution of SG's variance with and without a change of contact."""
+    from gradlab.study import figures
+
+    states = mine[(mine["kind"] == "state") & (mine["estimator"] == "sg") & (mine["value"] > 0)]
+    colour = figures.look("fog").colour
+    looks = {False: ("--", "#777777", "none"), True: ("-", colour, "some")}
+    for flag, (dashes, shade, word) in looks.items():
+        values = np.sort(states.loc[states["changes"].astype(bool) == flag, "value"].to_numpy())
+        if len(values):
+            above = 1 - np.arange(len(values)) / len(values)
+            axis.step(
+                values,
+                above,
+                where="post",
+                color=shade,
+                linestyle=dashes,
+                label=f"{word} ({len(values)})",
+            )
+    if len(states):
+        cut = float(states["value"].quantile(0.95))
+        axis.axvline(cut, color="#aaaaaa", linewidth=0.8)
+    axis.set(xscale="log", yscale="log", ylabel="share above [1]")
+    axis.set_xlabel("variance of SG [reward²]")
+    axis.set_title("SG, by change of contact; line: top 5 %")
+    axis.legend(title="lands or lifts off", fontsize=7, title_fontsize=7, loc="lower left")
+
+
+def _path_panel(axis: Any, mine: Table, end: str) -> None:
+    """Change of r + γQ along the ascents from one state: each seed, the median and a 90 % band."""
+    from gradlab.study import figures
+
+    paths = mine[(mine["kind"] == "path") & (mine["end"] == end)]
+    if not len(paths):
+        axis.set_visible(False)
+        return
+    table = paths.pivot(index="update", columns="ascent_seed", values="value")
+    change = table - table.iloc[0]
+    colour = figures.look("fog").colour
+    axis.plot(change.index, change.to_numpy(), color=colour, linewidth=0.5, alpha=0.5)
+    low, middle, high = (change.quantile(q, axis=1) for q in (0.05, 0.5, 0.95))
+    axis.fill_between(change.index, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.plot(change.index, middle, color=colour, linewidth=1.8)
+    first = paths.iloc[0]
+    axis.set_title(
+        f"{end} variance {first['variance']:.1e}, step {first['step']:.0f}; {len(table.columns)} seeds"
+    )
+    axis.set_ylabel("change of r + γQ [reward]")
+    axis.set_xlabel("updates by SG")

@@ -1,0 +1,397 @@
+"""How large is the variance of SG, QG and PG along a rollout of the ant, and is SG's large at contact?
+
+AGPO (Gao et al. 2024, Figure 2) rolls 64 states of Ant out for 128 steps, draws the empirical variance of the
+three one-step gradients at every step, and then improves a random policy by SG in a state of low and in one of
+high variance. This study does both for each preset and contact law, with intervals:
+
+- the variance over action noise of the per-sample gradients at each step and state (median and quantiles over
+  states), and over the states with one action each, as AGPO's parallel environments have it;
+- whether QG's variance is steady, how many orders PG and SG lie above it, and whether SG's outliers are where
+  contacts change;
+- paths of r + γQ under ascent by SG from states of low and of high variance.
+
+`studies/rollout_gradients.py` has the formulas, and what the paper leaves open. Policies and critics are made with
+compliant contact (`studies/rollout_policies.py`); other contact laws are measured with the same two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from gradlab.critics.base import View
+from gradlab.errors import BadValue, UnknownName
+from gradlab.problem import Problem
+from gradlab.sampling import block_generator
+from gradlab.statistics import Interval
+from gradlab.study import Artefact, Cell, Saved, cli, seed_for
+from studies import rollout_ascent, rollout_policies, rollout_statistics
+from studies.rollout_gradients import (
+    SAMPLED,
+    Contact,
+    Moment,
+    Variance,
+    contact_of,
+    gradients_at,
+    gram_of,
+    variance_of,
+)
+from studies.rollout_policies import HORIZON, Episodes, Setting
+from studies.rollout_report import plot, summarise
+
+__all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summarise"]
+
+CONFIDENCE = 0.95
+COSTS = {"compliant": 1.0, "smoothed": 1.0, "brax": 4.0, "convex": 5.0}  # roughly, per step
+PRESET_COSTS = {"brax": 1.0, "dflex": 2.5, "gymnasium": 4.0}
+ENDS = ("low", "high")  # variance of the states that ascent starts from
+
+
+@dataclass(frozen=True)
+class Config:
+    settings: tuple[str, ...] = (
+        "dflex/compliant", "dflex/smoothed", "dflex/convex", "brax/compliant", "brax/brax", "brax/convex",
+    )  # fmt: skip
+    """Ants, written preset/contact: presets brax, dflex, gymnasium; contacts compliant, smoothed, convex, brax
+    (four unrolled iterations of a constraint solver, as Brax has it)."""
+    states: int = 64
+    """Start states, each with one episode of 128 steps."""
+    every: int = 8
+    """Steps between measurements."""
+    samples: int = 16
+    """Action noises behind each variance."""
+    estimators: tuple[str, ...] = SAMPLED
+    """Which variances are drawn: sg, qg, pg (one-step return), pg_q (Q of the action), all with the baseline
+    Q(s, μ(s)). sg and qg are needed."""
+    resamples: int = 500
+    """Bootstrap resamples of the start states behind intervals of verdicts."""
+    picks: int = 5
+    """States of low and of high SG variance from which SG ascends."""
+    low: float = 0.05
+    """Quantile of SG's variance that is called low."""
+    high: float = 0.98
+    """Quantile that is called high."""
+    ascent_seeds: int = 6
+    """Random policies per state, the same at every state."""
+    updates: int = 40
+    """Adam updates of each path; 0 leaves the ascent out."""
+    ascent_samples: int = 4
+    """Action noises behind each gradient of the ascent."""
+    judged: int = 6
+    """Action noises behind each value of a path, always the same ones."""
+    learning_rate: float = 2e-3
+    """Of Adam in the ascent (AGPO and SHAC on Ant)."""
+    compile: bool = False
+    """Compile the sub-step: seconds to minutes per setting at first, then several times faster."""
+    seed: int = 0
+    """Seed of start states, noise and ascent; not of training."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "settings": ("dflex/compliant", "brax/convex"),
+        "states": 12,
+        "every": 32,
+        "samples": 6,
+        "resamples": 100,
+        "picks": 2,
+        "ascent_seeds": 3,
+        "updates": 8,
+        "ascent_samples": 2,
+        "judged": 2,
+        "jobs": 1,
+    },
+    "default": {},
+    "paper": {
+        "settings": tuple(
+            f"{preset}/{contact}"
+            for preset in ("dflex", "brax", "gymnasium")
+            for contact in ("compliant", "smoothed", "brax", "convex")
+        ),
+        "every": 1,
+        "samples": 64,
+        "resamples": 2000,
+        "picks": 16,
+        "ascent_seeds": 16,
+        "updates": 200,
+        "ascent_samples": 16,
+        "judged": 32,
+        "compile": True,
+    },
+}
+
+
+def artefacts(config: Config) -> Iterator[Artefact]:
+    """A policy and a critic of each preset family."""
+    return rollout_policies.artefacts_of(Setting.of(text).preset for text in config.settings)
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    """One per setting: its rollout, the variances along it and the ascents from some of its states."""
+    _check(config)
+    for text in config.settings:
+        setting = Setting.of(text)
+        rollout_policies.problem_of(setting)  # what cannot be built fails before anything runs
+        needs = (
+            rollout_policies.policy_name(setting.preset),
+            rollout_policies.critic_name(setting.preset),
+        )
+        cost = COSTS[setting.contact] * PRESET_COSTS[setting.preset]
+        yield Cell(text, {"setting": text}, needs, cost)
+
+
+def _check(config: Config) -> None:
+    if not config.settings or len(set(config.settings)) < len(config.settings):
+        raise BadValue(f"expected different settings, got {config.settings}; try brax/compliant")
+    for name in config.estimators:
+        if name not in SAMPLED:
+            raise UnknownName("estimator", name, SAMPLED)
+    for name in ("sg", "qg"):
+        if name not in config.estimators:
+            raise BadValue(f"estimators must include {name}, got {config.estimators}")
+    least = {
+        "states": 6, "every": 1, "samples": 3, "resamples": 20, "picks": 1, "ascent_seeds": 2, "updates": 0,
+        "ascent_samples": 1, "judged": 1,
+    }  # fmt: skip
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise BadValue(f"{name} must be at least {bound}, got {getattr(config, name)}")
+    if config.every > HORIZON:
+        raise BadValue(f"every must be at most {HORIZON} steps, got {config.every}")
+    if not 0 < config.low < config.high < 1:
+        raise BadValue(f"expected 0 < low < high < 1, got {config.low} and {config.high}")
+    if not config.learning_rate > 0:
+        raise BadValue(f"learning_rate must be positive, got {config.learning_rate}; try 2e-3")
+
+
+# ---------------------------------------------------------------------------------------- cells
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A setting with its policy, critic and rollout."""
+
+    problem: Problem
+    params: dict[str, Tensor]
+    seen: Episodes
+    steps: tuple[int, ...]  # at which is measured
+    seed: int  # the same for every contact law of a preset: start states and noise are common
+
+    def moment(self, step: int, states: Tensor) -> Moment:
+        """Where the episodes `states` are at a step."""
+        path, running = self.seen.path, self.seen.running
+        carried = (
+            running[states, step - 1] if step else torch.full_like(running[states, 0], -torch.inf)
+        )
+        when = torch.full_like(path.state[states, step, 0], step)
+        return Moment(path.state[states, step], path.memory[states, step], carried, when)
+
+
+def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
+    """Rows of one setting: the policy, each state, each step, the verdicts and the ascents."""
+    setting = Setting.of(cell.payload["setting"])
+    shared = {"setting": str(setting), "preset": setting.preset, "contact": setting.contact}
+    bench = _bench(config, setting, needs)
+    yield {**shared, **_policy_row(bench, needs[rollout_policies.policy_name(setting.preset)])}
+    variances = {
+        name: np.full((len(bench.steps), config.states), np.nan) for name in config.estimators
+    }
+    flags = {
+        name: np.zeros((len(bench.steps), config.states), dtype=bool) for name in Contact._fields
+    }
+    for k, step in enumerate(bench.steps):
+        for row in _step_rows(config, bench, k, variances, flags):
+            yield {**shared, "step": step, **row}
+    fields = {name: rollout_statistics.logs(values) for name, values in variances.items()}
+    found = rollout_statistics.answers(
+        fields, flags, config.resamples, seed_for(config.seed, str(setting), "bootstrap")
+    )
+    for answer in found:
+        yield {
+            **shared, "kind": "answer", "name": answer.name, "estimator": answer.estimator,
+            **_flat("value", answer.interval),
+        }  # fmt: skip
+    if config.updates:
+        for row in _ascent_rows(config, bench, torch.from_numpy(variances["sg"])):
+            yield {**shared, **row}
+
+
+def _bench(config: Config, setting: Setting, needs: Mapping[str, Saved]) -> Bench:
+    problem = rollout_policies.problem_of(setting).replace(compile=config.compile)
+    critic = rollout_policies.read_critic(needs[rollout_policies.critic_name(setting.preset)])
+    problem = problem.replace(critic=critic.critic(problem))
+    params = dict(needs[rollout_policies.policy_name(setting.preset)].tensors)
+    seed = seed_for(config.seed, setting.preset)
+    noise = problem.draw(config.states, block_generator(seed_for(seed, "starts"), 0))
+    seen = rollout_policies.episodes_of(problem, params, noise)
+    return Bench(problem, params, seen, tuple(range(0, HORIZON, config.every)), seed)
+
+
+def _policy_row(bench: Bench, policy: Saved) -> dict[str, Any]:
+    """How good the policy and the critic are in this setting, and the policy in its own."""
+    explained = _explained(bench)
+    return {
+        "kind": "policy",
+        **rollout_policies.described(bench.problem, bench.seen),
+        **_flat("explained", explained),
+        **{f"own_{name}": policy.metadata["trained"][name] for name in ("return", "return_stderr", "speed")},
+        "untrained_return": policy.metadata["untrained"]["return"],
+    }  # fmt: skip
+
+
+def _explained(bench: Bench) -> Interval:
+    """Explained variance of the returns to go by Q along the rollout, episodes resampled by the jackknife.
+
+    As `gradlab.critics.quality`: deviations are from the mean at the same time, rows that are alive count.
+    """
+    path, problem = bench.seen.path, bench.problem
+    assert problem.critic is not None and problem.critic.q is not None
+    alive = bench.seen.alive[:, :-1].double()
+    steps = problem.steps[:HORIZON].expand(len(alive), HORIZON)
+    events = torch.zeros_like(bench.seen.running)
+    view = View(path.state[:, :-1], path.obs, events, steps)
+    with torch.no_grad():
+        predicted = problem.critic.q(view, path.action).double()
+    returns = bench.seen.to_go.double()
+    count = alive.sum(0).clamp(min=1)
+    centred = returns - (alive * returns).sum(0) / count
+    error = (alive * (returns - predicted).square()).sum(1)
+    total = (alive * centred.square()).sum(1)
+    value = 1 - error.sum() / total.sum()
+    without = 1 - (error.sum() - error) / (total.sum() - total)
+    size = len(without)
+    stderr = ((size - 1) / size * (without - without.mean()).square().sum()).sqrt()
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, size - 1)) * float(stderr)
+    return Interval(float(value), float(value) - reach, float(value) + reach)
+
+
+def _step_rows(
+    config: Config,
+    bench: Bench,
+    k: int,
+    variances: dict[str, np.ndarray],
+    flags: dict[str, np.ndarray],
+) -> Iterator[dict[str, Any]]:
+    """Variances at one step; fills in row k of `variances` and `flags`."""
+    step = bench.steps[k]
+    states = bench.seen.alive[:, step].nonzero()[:, 0]
+    if not len(states):
+        return
+    size = config.samples
+    start = bench.moment(step, states)
+    noise = torch.randn(
+        config.states, size, 2, bench.problem.simulator.action_dim,
+        generator=block_generator(seed_for(bench.seed, "noise", step), 0), dtype=torch.float64,
+    )  # fmt: skip
+    noise = noise[states].flatten(0, 1).to(bench.problem.dtype)
+    sampled = gradients_at(
+        bench.problem, bench.params, start.repeat(size), noise, config.estimators
+    )
+    contact = contact_of(
+        rollout_policies.articulated(bench.problem),
+        start.state,
+        sampled.after.unflatten(0, (-1, size)),
+    )
+    for name, flag in contact._asdict().items():
+        flags[name][k, states] = flag.numpy()
+    for name, gradients in sampled.gradients.items():
+        found = variance_of(gram_of(gradients, size))
+        variances[name][k, states] = found.value.numpy()
+        yield from _state_rows(name, states, found, contact)
+        first = gradients.per_sample()
+        yield _over_states(name, found, {key: value[::size] for key, value in first.items()})
+    yield _return_row(bench, step, states)
+
+
+def _state_rows(
+    name: str, states: Tensor, found: Variance, contact: Contact
+) -> Iterator[dict[str, Any]]:
+    columns = [part.tolist() for part in (states, *found, *contact)]
+    for state, value, low, high, signal, touching, changes, splits in zip(*columns, strict=True):
+        yield {
+            "kind": "state", "estimator": name, "state": state, "value": value, "value_low": low,
+            "value_high": high, "signal": signal, "touching": touching, "changes": changes, "splits": splits,
+        }  # fmt: skip
+
+
+def _over_states(name: str, found: Variance, first: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Median and quantiles over states, and the variance over states of one sample each."""
+    known = found.value[found.value.isfinite()].numpy()
+    quantiles = np.quantile(known, (0.05, 0.25, 0.75, 0.95)) if len(known) else [np.nan] * 4
+    return {
+        "kind": "step", "estimator": name, **_flat("value", rollout_statistics.median_interval(known)),
+        **dict(zip(("q05", "q25", "q75", "q95"), map(float, quantiles), strict=True)),
+        **_across(first), "alive": len(found.value), "nonfinite": len(found.value) - len(known),
+    }  # fmt: skip
+
+
+def _across(first: Mapping[str, Tensor]) -> dict[str, float]:
+    """The variance over states; NaN with fewer than three."""
+    rows = torch.cat([value.flatten(1) for value in first.values()], dim=1).double()
+    if len(rows) < 3:
+        return _flat("across", Interval(np.nan, np.nan, np.nan))
+    value, low, high, _ = variance_of((rows @ rows.mT)[None])
+    return _flat("across", Interval(float(value), float(low), float(high)))
+
+
+def _return_row(bench: Bench, step: int, states: Tensor) -> dict[str, Any]:
+    """PG with the return of the rollout itself: one sample per state, so a variance over states alone."""
+    problem, path = bench.problem, bench.seen.path
+    moment = bench.moment(step, states)
+    std = path.output[states, step].chunk(2, dim=-1)[1].exp()
+    mean = path.output[states, step].chunk(2, dim=-1)[0]
+    eps = (path.latent[states, step] - mean) / std
+    noise = torch.stack([eps, torch.zeros_like(eps)], dim=1)
+    sampled = gradients_at(
+        problem, bench.params, moment, noise, ("pg_return",), bench.seen.to_go[states, step]
+    )
+    gradients = sampled.gradients["pg_return"].per_sample()
+    return {"kind": "step", "estimator": "pg_return", **_across(gradients), "alive": len(states)}
+
+
+def _ascent_rows(config: Config, bench: Bench, variance: Tensor) -> Iterator[dict[str, Any]]:
+    """Paths of r + γQ from states of low and of high SG variance, and how they moved."""
+    picks = {
+        end: rollout_ascent.chosen(variance, getattr(config, end), config.picks) for end in ENDS
+    }
+    places = torch.cat(list(picks.values()))
+    moments = [bench.moment(bench.steps[k], torch.tensor([state])) for k, state in places.tolist()]
+    starts = Moment(*(torch.cat(parts) for parts in zip(*moments, strict=True)))
+    paths = rollout_ascent.ascend(
+        bench.problem, starts, seeds=config.ascent_seeds, updates=config.updates,
+        samples=config.ascent_samples, judged=config.judged, learning_rate=config.learning_rate,
+        seed=bench.seed,
+    )  # fmt: skip
+    moved = rollout_ascent.apart(paths.value.double())
+    labels = [end for end, found in picks.items() for _ in found]
+    for s, (end, (k, state)) in enumerate(zip(labels, places.tolist(), strict=True)):
+        where = {
+            "end": end, "pick": s - labels.index(end), "state": state, "step": bench.steps[k],
+            "variance": float(variance[k, state]),
+        }  # fmt: skip
+        for r in range(config.ascent_seeds):
+            yield {
+                "kind": "ascent", **where, "ascent_seed": r, "gain": float(moved.gain[s, r]),
+                "fallen": float(moved.fallen[s, r]), "largest": float(moved.largest[s, r]),
+                "nonfinite": int((~paths.value[s, r].isfinite()).sum()),
+            }  # fmt: skip
+        if where["pick"] == 0:  # drawn
+            for r, path in enumerate(paths.value[s].tolist()):
+                for update, value in enumerate(path):
+                    yield {
+                        "kind": "path", **where, "ascent_seed": r, "update": update, "value": value,
+                    }  # fmt: skip
+
+
+def _flat(name: str, interval: Interval) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+
+
+if __name__ == "__main__":
+    cli("studies.rollout_variance")

@@ -1,0 +1,342 @@
+"""Per-sample gradients of one step, their variance, and the study of them along rollouts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from gradlab.critics.base import Critic, View
+from gradlab.errors import GradlabError
+from gradlab.policies import GaussianPolicy
+from gradlab.problem import Problem
+from gradlab.study import Study, run_study
+from gradlab.study.cells import identities, in_order
+from gradlab.study.storage import read_header
+from studies import rollout_ascent as ascent
+from studies import rollout_gradients as gradients
+from studies import rollout_policies as policies
+from studies import rollout_statistics as statistics
+from studies import rollout_variance as study
+
+COMMITTED = Path(study.__file__).parent / "artefacts" / "rollout_variance"
+STATES, SAMPLES = 3, 4
+TINY = study.Config(
+    settings=("dflex/compliant",),
+    states=6,
+    every=48,
+    samples=3,
+    resamples=20,
+    picks=2,
+    ascent_seeds=2,
+    updates=2,
+    ascent_samples=1,
+    judged=1,
+)
+
+
+def q(view: View, action: Tensor) -> Tensor:
+    """A Q that is smooth in everything, and not symmetric in the action."""
+    bend = (view.obs[..., :8] * action).sum(-1)
+    return bend - 0.1 * view.obs.square().sum(-1) - (action - 0.2).square().sum(-1)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    """Brax's ant in float64, with contact that is smooth everywhere and a policy that is no constant."""
+    made = policies.problem_of(policies.Setting("brax", "smoothed"))
+    policy = GaussianPolicy(made.task.observation_dim, 8, hidden=(5,), head_gain=1.0)
+    return made.replace(policy=policy, critic=Critic(q=q), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def params(problem: Problem) -> dict[str, Tensor]:
+    return problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def moment(problem: Problem) -> gradients.Moment:
+    """On the floor, where the feet carry the ant, and falling."""
+    noise = problem.draw(STATES, torch.Generator().manual_seed(1))
+    state, memory = problem.start(noise)
+    state[:, 2] = torch.tensor([0.45, 0.5, 0.9])
+    carried = torch.full((STATES, 1), -math.inf, dtype=torch.float64)
+    return gradients.Moment(state, memory, carried, torch.full((STATES,), 3.0).double())
+
+
+@pytest.fixture(scope="module")
+def noise() -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(STATES * SAMPLES, 2, 8, generator=generator, dtype=torch.float64)
+
+
+def value(problem: Problem, params: dict[str, Tensor], start: gradients.Moment, noise: Tensor):
+    """r + γ alive' Q of one step, differentiable by the parameters."""
+    policy = problem.policy
+    return gradients.one_step(
+        problem, lambda obs: policy.apply(params, obs), gradients.step_noise(problem, noise), start
+    )
+
+
+def by_hand(
+    problem: Problem, params: dict[str, Tensor], start: gradients.Moment, noise: Tensor, name: str
+) -> Tensor:
+    """The gradient of one row by plain autograd, every formula written out: [P]."""
+    leaves = {key: leaf.clone().requires_grad_() for key, leaf in params.items()}
+    policy = problem.policy
+    now = value(problem, leaves, start, noise)
+    z = policy.apply(leaves, now.obs)
+    latent = policy.latent(z, noise[:, 0])
+    baseline = gradients.q_value(problem, start, now.obs, policy.mean_action(z)).detach()
+    fixed = policy.log_prob(z, latent.detach())
+    of_action = gradients.q_value(problem, start, now.obs, policy.action(latent))
+    objective = {
+        "sg": now.value,
+        "qg": of_action,
+        "pg": fixed * (now.value.detach() - baseline),
+        "pg_q": fixed * (of_action.detach() - baseline),
+        "pg_return": fixed * (7.0 - baseline),
+    }[name]
+    found = torch.autograd.grad(objective.sum(), list(leaves.values()))
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+@pytest.mark.parametrize("name", [*gradients.SAMPLED, "pg_return"])
+def test_variance_equals_a_brute_force_loop(problem, params, moment, noise, name: str) -> None:
+    rows = moment.repeat(SAMPLES)
+    sampled = gradients.gradients_at(
+        problem, params, rows, noise, (name,), torch.full((len(noise),), 7.0).double()
+    )
+    found = gradients.variance_of(gradients.gram_of(sampled.gradients[name], SAMPLES))
+    for s in range(STATES):
+        each = []
+        for i in range(s * SAMPLES, (s + 1) * SAMPLES):
+            row = gradients.Moment(*(part[i : i + 1] for part in rows))
+            each.append(by_hand(problem, params, row, noise[i : i + 1], name))
+        mean = torch.stack(each).mean(0)
+        slow = sum(float((g - mean).square().sum()) for g in each) / (SAMPLES - 1)
+        signal = float(mean.square().sum()) - slow / SAMPLES
+        # the Gram matrix loses the digits by which the variance is smaller than ‖ḡ‖²
+        scale = max(slow, float(mean.square().sum()))
+        assert float(found.value[s]) == pytest.approx(slow, abs=1e-10 * scale)
+        assert float(found.signal[s]) == pytest.approx(signal, abs=1e-10 * scale)
+        assert found.low[s] <= found.value[s] <= found.high[s]
+
+
+def test_one_step_sg_equals_finite_differences(problem, params, moment, noise) -> None:
+    """Along random directions of θ, within the differences' own error: that of a step twice as long."""
+    rows = moment.repeat(SAMPLES)
+    sampled = gradients.gradients_at(problem, params, rows, noise, ("sg",))
+    slopes = sampled.gradients["sg"].per_sample()
+    generator = torch.Generator().manual_seed(3)
+    direction = {
+        key: torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype)
+        for key, leaf in params.items()
+    }
+    along = sum((slopes[k].flatten(1) * direction[k].flatten()).sum(1) for k in params)
+
+    def difference(h: float) -> Tensor:
+        ends = []
+        for sign in (1, -1):
+            moved = {key: leaf + sign * h * direction[key] for key, leaf in params.items()}
+            ends.append(value(problem, moved, rows, noise).value)
+        return (ends[0] - ends[1]) / (2 * h)
+
+    h = 1e-6
+    fine, coarse = difference(h), difference(2 * h)
+    # the error is c h², a third of what the longer step adds, and the values' rounding over h; a step of a stiff
+    # system loses digits, 1e3 units of rounding are allowed for its value
+    rounding = 1e3 * torch.finfo(torch.float64).eps * sampled.value.abs().clamp(min=1) / h
+    assert torch.all((along - fine).abs() <= (coarse - fine).abs() + rounding)
+    # and the bound could find an error of a thousandth
+    assert float(((coarse - fine).abs() + rounding).max()) < 1e-3 * float(along.abs().max())
+
+
+def test_factored_and_dense_gram_matrices_agree(problem, params, moment, noise) -> None:
+    sampled = gradients.gradients_at(problem, params, moment.repeat(SAMPLES), noise, ("sg",))
+    factored = sampled.gradients["sg"]
+    rows = torch.cat([leaf.flatten(1) for leaf in factored.per_sample().values()], dim=1)
+    rows = rows.unflatten(0, (STATES, SAMPLES))
+    torch.testing.assert_close(gradients.gram_of(factored, SAMPLES), rows @ rows.mT)
+    with pytest.raises(GradlabError, match="whole sets"):
+        gradients.gram_of(factored, 5)
+
+
+def test_variance_of_what_does_not_vary_or_is_not_finite() -> None:
+    rows = torch.ones(2, 4, 3, dtype=torch.float64)
+    rows[1, 2, 0] = math.nan
+    found = gradients.variance_of(rows @ rows.mT)
+    assert found.value[0] == found.low[0] == found.high[0] == 0
+    assert found.value[1].isnan()
+
+
+def test_jackknife_interval_covers_the_variance() -> None:
+    """95 % of the intervals hold tr Σ, within what 2,000 repeats and a jackknife of 32 samples allow."""
+    generator = torch.Generator().manual_seed(4)
+    rows = torch.randn(2000, 32, 6, generator=generator, dtype=torch.float64)
+    found = gradients.variance_of(rows @ rows.mT)
+    covered = ((found.low <= 6) & (found.high >= 6)).double().mean()
+    assert 0.92 <= float(covered) <= 0.98
+
+
+def test_contact_is_seen_where_the_ant_stands_and_not_in_the_air(problem) -> None:
+    state = problem.start(problem.draw(1, torch.Generator().manual_seed(0)))[0]
+    high, low = state.clone(), state.clone()
+    high[:, 2], low[:, 2] = 2.0, 0.2
+    in_air = gradients.contact_of(problem.simulator, high, high[:, None])
+    landing = gradients.contact_of(problem.simulator, high, low[:, None])
+    split = gradients.contact_of(problem.simulator, low, torch.stack([high, low], dim=1))
+    assert not in_air.touching and not in_air.changes and not in_air.splits
+    assert landing.touching and landing.changes and not landing.splits
+    assert split.touching and split.changes and split.splits
+
+
+# --------------------------------------------------------------------------------------- ascent
+
+
+def test_paths_equal_ascents_one_by_one(problem, moment) -> None:
+    """The slow twin has one policy, one state and plain parameters."""
+    seeds, updates, samples, judged = 2, 2, 2, 3
+    paths = ascent.ascend(
+        problem, moment, seeds=seeds, updates=updates, samples=samples, judged=judged,
+        learning_rate=1e-2, seed=5,
+    )  # fmt: skip
+    assert paths.value.shape == (STATES, seeds, updates + 1)
+    s, r = 1, 1
+    leaves = {
+        k: v.requires_grad_()
+        for k, v in ascent._fresh(problem, ascent.seed_for(5, "policy", r)).items()
+    }
+    adam = torch.optim.Adam(leaves.values(), lr=1e-2, betas=(0.9, 0.95))
+    row = gradients.Moment(*(part[s : s + 1] for part in moment))
+    for update in range(updates + 1):
+        fixed = ascent._noise(problem, 5, seeds, -1, judged)[r]
+        mean = value(problem, leaves, row.repeat(judged), fixed).value.mean()
+        torch.testing.assert_close(paths.value[s, r, update], mean.detach())
+        if update == updates:
+            break
+        fresh = ascent._noise(problem, 5, seeds, update, samples)[r]
+        adam.zero_grad()
+        (-value(problem, leaves, row.repeat(samples), fresh).value.mean()).backward()
+        adam.step()
+
+
+def test_how_a_path_moved() -> None:
+    moved = ascent.apart(torch.tensor([[0.0, 2.0, 1.0, 3.0], [1.0, 1.0, 1.0, 1.0]]))
+    assert moved.gain.tolist() == [3.0, 0.0]
+    assert moved.fallen.tolist() == pytest.approx([1 / 5, 0.0])
+    assert moved.largest.tolist() == pytest.approx([1 / 3, 0.0])
+
+
+def test_chosen_states_are_near_the_quantile_and_different() -> None:
+    variance = torch.tensor([[1.0, 10.0, math.nan], [100.0, 1000.0, 0.0]])
+    assert ascent.chosen(variance, 0.01, 1).tolist() == [[0, 0]]
+    assert ascent.chosen(variance, 0.99, 5).tolist() == [[1, 1], [1, 0]]
+
+
+# ----------------------------------------------------------------------------------- statistics
+
+
+def test_the_median_lies_between_order_statistics() -> None:
+    found = statistics.median_interval(np.arange(1.0, 65.0))
+    # P(fewer than k of n below the median) <= 2.5 %
+    below = int(found.low)
+    assert found.estimate == 32.5 and found.high == 65 - below
+    assert stats.binom.cdf(below - 1, 64, 0.5) <= 0.025 < stats.binom.cdf(below, 64, 0.5)
+    assert math.isnan(statistics.median_interval(np.arange(3.0)).low)
+
+
+def test_outliers_are_counted_at_the_flag() -> None:
+    field = np.arange(100.0).reshape(10, 10)
+    flag = field >= 90
+    found = statistics.outliers_at(field, flag)
+    assert found.top == 1.0 and found.rest == pytest.approx(5 / 95)
+    assert found.log_odds == pytest.approx(math.log(5.5 * 90.5 / (0.5 * 5.5)))
+
+
+def test_spread_wander_and_orders_of_known_fields() -> None:
+    field = np.linspace(0, 1, 21)[:, None].repeat(4, axis=1)
+    assert statistics.spread(field) == pytest.approx(0.9)
+    assert statistics.wander(field) == pytest.approx(1.0)
+    assert statistics.apart(field + 2, field) == pytest.approx(2.0)
+    assert np.isnan(statistics.logs(np.array([[0.0, math.inf]]))).all()
+
+
+# ---------------------------------------------------------------------------------------- study
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path, str]:
+    out = tmp_path_factory.mktemp("rollout")
+    result = run_study(Study.of(study), TINY, out, jobs=1)
+    return result.rows, out, result.summary
+
+
+def test_rows_of_every_kind_and_a_figure(rows) -> None:
+    table, out, _ = rows
+    assert set(table["kind"]) == {"policy", "state", "step", "answer", "ascent", "path"}
+    states = table[table["kind"] == "state"]
+    assert set(states["step"]) <= {0, 48, 96} and set(states["estimator"]) == set(gradients.SAMPLED)
+    assert (states["value_low"] <= states["value_high"]).all()
+    ascents = table[table["kind"] == "ascent"]
+    assert len(ascents) == 2 * TINY.picks * TINY.ascent_seeds
+    for end in ("png", "svg"):
+        assert (out / f"figure.{end}").stat().st_size > 0
+
+
+def test_summary_has_the_three_verdicts_and_the_policy(rows) -> None:
+    for words in (
+        "QG steady?",
+        "PG orders larger?",
+        "SG's outliers at contact?",
+        "speed",
+        "Q explains",
+    ):
+        assert words in rows[2]
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(rows) -> None:
+    table, out, _ = rows
+    before = {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")}
+    again = run_study(Study.of(study), TINY, out, jobs=1).rows
+    assert {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")} == before
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_committed_artefacts_are_those_of_smoke_and_default_and_small() -> None:
+    for preset in ("smoke", "default"):
+        config, _ = Study.of(study).preset(preset)
+        wanted = identities(in_order(study.artefacts(config), study.cells(config)))
+        for name, identity in wanted.items():
+            path = COMMITTED / f"{name}.safetensors"
+            header = read_header(path)
+            assert header["identity"] == identity, f"{name} is not what the study asks for"
+            assert header["metadata"]["command"] == policies.COMMAND
+            assert path.stat().st_size < 300_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": ()},
+        {"settings": ("brax",)},
+        {"settings": ("brax/glue",)},
+        {"settings": ("moon/convex",)},
+        {"estimators": ("sg", "pg")},
+        {"estimators": ("sg", "qg", "best")},
+        {"samples": 2},
+        {"every": 129},
+        {"low": 0.9, "high": 0.1},
+        {"learning_rate": 0.0},
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_runs(changes) -> None:
+    with pytest.raises(GradlabError):
+        list(study.cells(dataclasses.replace(TINY, **changes)))
