@@ -251,16 +251,24 @@ def _over_width(axis: Any, rows: Table, column: str) -> None:
     counts = table.groupby("horizon")["estimator"].nunique()
     horizon = int(counts[counts == counts.max()].index.max())
     table = table[table["horizon"] == horizon]
-    for name, label in NAMES.items():
+    for k, (name, label) in enumerate(NAMES.items()):
         mine = table[table["estimator"] == name]
         if column == "variance":
             mine = mine[mine["variance"] > 0]
-        if len(mine):
-            figures.line(
-                axis, mine["width"] * 1e3, mine[column], mine[f"{column}_low"],
-                mine[f"{column}_high"], name=name, label=label,
-            )  # fmt: skip
+        if not len(mine):
+            continue
+        ends = mine[f"{column}_low"], mine[f"{column}_high"]
+        if column == "variance":
+            x = mine["width"] * 1e3
+            figures.line(axis, x, mine[column], *ends, name=name, label=label)
+        else:
+            # side by side: intervals of several estimators cover each other
+            x = mine["width"] * 1e3 * DODGE ** (2 - k)
+            _bars(axis, x, mine[column], *ends, figures.look(name))
+    ticks = sorted(set(table["width"] * 1e3))
     axis.set_xscale("log")
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
     axis.invert_xaxis()
     axis.set_xlabel("width of contact [mm] (harder to the right)")
     if column == "variance":
@@ -270,10 +278,19 @@ def _over_width(axis: Any, rows: Table, column: str) -> None:
     else:
         figures.signed_log(axis, table[column].dropna())
         axis.set_title(f"relative bias at T = {horizon}")
-        axis.set_ylabel("relative bias [1]")
+        axis.set_ylabel("relative bias [1] (bars: 95 %)")
 
 
 LOOKS = {"product": ("#555555", "x"), "summed": ("#AA4499", "1")}  # not those of an estimator
+
+
+def _bars(axis: Any, x: Any, y: Any, low: Any, high: Any, look: Any) -> None:
+    """Points with bars; a debiased square below 0 lies outside its interval, which starts at 0."""
+    axis.vlines(x, low, high, color=look.colour, linewidth=1.2)
+    axis.plot(x, y, color=look.colour, marker=look.marker, linestyle="")
+
+
+DODGE = 1.09  # between two estimators at one width [1]
 
 
 def _products(axis: Any, rows: Table) -> None:
