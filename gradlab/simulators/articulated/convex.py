@@ -25,7 +25,7 @@ from gradlab.constants import constants_of, plain
 from gradlab.errors import BadValue, UnknownName
 from gradlab.simulators.articulated.contact import Dynamics
 from gradlab.simulators.articulated.geometry import MINVAL, candidates, contacts
-from gradlab.simulators.articulated.linear import factor, solve
+from gradlab.simulators.articulated.linear import solve
 from gradlab.simulators.articulated.model import ContactLaw, Model
 
 MINIMP, MAXIMP, MINMU = 1e-4, 0.9999, 1e-5  # mjMINIMP, mjMAXIMP, mjMINMU
@@ -38,6 +38,7 @@ class RowTables(NamedTuple):
     side: Tensor  # [3, rc]: how much of the normal and of both tangents a contact's row has
     reach: Tensor  # [rc, nv]: velocities that part (1) or join (−1) the two shapes
     of_limit: Tensor  # [2 L, nv]: ±1 at the dof of a limit
+    limited: Tensor  # [2 L, nv]: 1 there
     offset: Tensor  # [2 L]: a limit's distance is of_limit·q − offset [rad or m]
     position: Tensor  # [nq, 2 L]: ±1 at the position of a limit
     margin: Tensor  # [R] [m or rad]
@@ -57,6 +58,7 @@ class Rows(NamedTuple):
 
     contact: Float[Tensor, "*batch rc nv"]
     limit: Float[Tensor, "l2 nv"]
+    limited: Float[Tensor, "l2 nv"]  # its absolute values
     reference: Float[Tensor, "*batch R"]  # acceleration asked for [m/s², rad/s²]
     weight: Float[Tensor, "*batch R"]  # D [kg, kg m²]; 0 where there is no constraint
 
@@ -74,7 +76,7 @@ class Rows(NamedTuple):
         """J' diag(weight) J."""
         count = self.contact.shape[-2]
         at_contacts = self.contact.mT @ (self.contact * weight[..., :count, None])
-        return at_contacts + torch.diag_embed(weight[..., count:] @ self.limit.abs())
+        return at_contacts + torch.diag_embed(weight[..., count:] @ self.limited)
 
     def detach(self) -> Rows:
         """The same as constants."""
@@ -85,9 +87,9 @@ class Rows(NamedTuple):
 class Convex:
     """MuJoCo's soft constraints: contacts, pyramidal friction and joint limits in one convex problem.
 
-    Newton's method with an exact line search, `iterations` times from the acceleration without
-    constraints; each is one Cholesky factorisation. It ends exactly once the set of acting rows is
-    right; docs/articulated.md says after how many iterations that is so, and `residual` measures it.
+    Newton's method with an exact line search; each of `iterations` is one Cholesky factorisation, and two
+    more come before and after. It ends exactly once the set of acting rows is right;
+    docs/articulated.md says after how many iterations that is so, and `residual` measures it.
 
     Derivatives: "implicit" differentiates the condition of optimality, a* − H(a*)⁻¹ g(a*, state) with a*
     and H held constant: the first derivative is exact at the optimum (a second is not defined by it).
@@ -126,7 +128,7 @@ class Convex:
         mass, fixed = now.mass.detach(), rows.detach()
         near = _newton(mass, now.smooth.detach(), fixed, self.iterations)
         acting = (fixed.along(near) < fixed.reference).to(near.dtype)
-        root = factor(mass + fixed.curvature(acting * fixed.weight))
+        root, _ = torch.linalg.cholesky_ex(mass + fixed.curvature(acting * fixed.weight))
         gradient = _gradient(now.mass, now.smooth, rows, near, acting)
         return near - torch.cholesky_solve(gradient.unsqueeze(-1), root).squeeze(-1)
 
@@ -146,19 +148,26 @@ def _gradient(mass: Tensor, smooth: Tensor, rows: Rows, a: Tensor, acting: Tenso
 
 
 def _newton(mass: Tensor, smooth: Tensor, rows: Rows, iterations: int) -> Tensor:
-    a = solve(mass, factor(mass), smooth)
+    # from the minimiser over the rows that act where nothing accelerates: one iteration less than
+    # from that without constraints
+    acting = torch.where(rows.reference > 0, rows.weight, 0.0)
+    a = _solved(mass + rows.curvature(acting), smooth + rows.onto(acting * rows.reference))
+    slack = rows.along(a) - rows.reference
+    pull = (mass @ a.unsqueeze(-1)).squeeze(-1) - smooth
     for _ in range(iterations):
-        slack = rows.along(a) - rows.reference
-        pull = (mass @ a.unsqueeze(-1)).squeeze(-1) - smooth
         acting = torch.where(slack < 0, rows.weight, 0.0)
-        gradient = pull + rows.onto(acting * slack)
-        hessian = mass + rows.curvature(acting)
-        step = -solve(hessian, factor(hessian), gradient)
-        along = rows.along(step)
-        inertia = (step.unsqueeze(-2) @ mass @ step.unsqueeze(-1)).squeeze(-1).squeeze(-1)
-        share = _line_search(inertia, (step * pull).sum(-1), slack, along, rows.weight)
-        a = a + share.unsqueeze(-1) * step
+        step = _solved(mass + rows.curvature(acting), -pull - rows.onto(acting * slack))
+        along, heavy = rows.along(step), (mass @ step.unsqueeze(-1)).squeeze(-1)
+        bend, slope = (torch.stack((heavy, pull), -2) * step.unsqueeze(-2)).sum(-1).unbind(-1)
+        share = _line_search(bend, slope, slack, along, rows.weight).unsqueeze(-1)
+        a, slack, pull = a + share * step, slack + share * along, pull + share * heavy
     return a
+
+
+def _solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solution with a matrix that is positive definite wherever its entries are finite."""
+    root, _ = torch.linalg.cholesky_ex(matrix.detach())
+    return solve(matrix, root, right)
 
 
 def _line_search(
@@ -170,23 +179,23 @@ def _line_search(
     sorted, they are passed one by one until it is positive.
     """
     acts = (slack < 0) | ((slack == 0) & (along < 0))
-    second, first = weight * along.square(), weight * along * slack
-    # what passing a place adds to the curvature and the slope: a row starts (1) or stops (-1) acting
-    turns = torch.where(acts, -1.0, 1.0)
-    later = (slack * along < 0) & (weight > 0)
+    later = (slack * along < 0) & (weight > 0)  # rows that start or stop acting on the way
     place = torch.where(later, -slack / torch.where(later, along, 1.0), torch.inf).detach()
     place, order = place.sort(-1)
-    gains = torch.stack((second, first), -2) * torch.where(later, turns, 0.0).unsqueeze(-2)
-    gains = gains.gather(-1, order.unsqueeze(-2).expand_as(gains)).cumsum(-1)
-    base = torch.stack((second, first), -2) * torch.where(acts, 1.0, 0.0).unsqueeze(-2)
-    start = base.sum(-1) + torch.stack((curvature, slope), -1)
-    before = torch.cat((start.unsqueeze(-1), start.unsqueeze(-1) + gains), -1)
+    # curvature and slope of each row, and the sign with which it comes in at its place
+    pulled = weight * along
+    terms = torch.stack((pulled * along, pulled * slack), -2)
+    signs = torch.where(later, torch.where(acts, -1.0, 1.0), 0.0).unsqueeze(-2)
+    gains = (terms * signs).gather(-1, order.unsqueeze(-2).expand_as(terms)).cumsum(-1)
+    start = (terms * acts.unsqueeze(-2)).sum(-1) + torch.stack((curvature, slope), -1)
+    before = start.unsqueeze(-1) + torch.nn.functional.pad(gains, (1, 0))
     # the derivative at the end of each piece; the last one has no end
-    rises = before[..., 0, :-1] * place + before[..., 1, :-1] >= 0
-    passed = (~rises).sum(-1, keepdim=True)
-    piece = before.gather(-1, passed.unsqueeze(-2).expand(*before.shape[:-1], 1)).squeeze(-1)
-    bend, tilt = piece.unbind(-1)
-    return torch.where(bend > 0, -tilt / torch.where(bend > 0, bend, 1.0), 1.0)
+    falls = before[..., 0, :-1] * place + before[..., 1, :-1] < 0
+    piece = falls.sum(-1, keepdim=True).unsqueeze(-2)
+    bend, tilt = before.gather(-1, piece.expand(*before.shape[:-1], 1)).squeeze(-1).unbind(-1)
+    # a step so small that its square underflows is Newton's own
+    large = bend > math.sqrt(torch.finfo(bend.dtype).tiny)
+    return torch.where(large, -tilt / torch.where(large, bend, 1.0), 1.0)
 
 
 # -------------------------------------------------------------------------------------------- rows
@@ -213,7 +222,7 @@ def rows_of(model: Model, now: Dynamics, margins: bool = True) -> Rows:
     impedance = _impedance(tables, inside)
     resistance = torch.maximum((1 - impedance) / impedance * tables.softness, tables.least)
     weight = torch.where(inside < 0, 1 / resistance, 0.0)
-    empty = Rows(rows, tables.of_limit, distance, weight)
+    empty = Rows(rows, tables.of_limit, tables.limited, distance, weight)
     speed = empty.along(now.qvel)
     reference = -tables.damping * speed - tables.stiffness * impedance * inside
     return empty._replace(reference=reference)
@@ -268,6 +277,7 @@ def _row_tables(model: Model, dt: float) -> tuple[Tensor, ...]:
         np.array(side, dtype=float).reshape(-1, 3).T,
         np.array(reach).reshape(-1, model.nv),
         np.array(of_limit).reshape(-1, model.nv),
+        np.abs(np.array(of_limit)).reshape(-1, model.nv),
         np.array(offset),
         np.array(position).reshape(-1, model.nq).T,
         np.array(margin),
