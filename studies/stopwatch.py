@@ -44,8 +44,8 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "lq": ("lq", {}),
     # dFlex's ant in five sub-steps; the mass matrix once per control period, as dFlex has it
     "ant": ("ant", {"preset": "dflex", "substeps": 5, "mass_every": 5}),
-    # the same control period as Brax's ant, in sub-steps of the same length as above
-    "ant_50ms": ("ant", {"preset": "dflex", "substeps": 15, "mass_every": 15, "dt": 0.05}),
+    # the control period of Brax's ant, in as many sub-steps as its spring pipeline takes
+    "ant_50ms": ("ant", {"preset": "dflex", "substeps": 10, "mass_every": 10, "dt": 0.05}),
     "ant_fresh": ("ant", {"preset": "dflex", "substeps": 5, "mass_every": 1}),
     "ant_convex": ("ant", {"preset": "brax", "contact": "convex"}),
 }

@@ -49,7 +49,7 @@ class Config:
     problems: tuple[str, ...] = ("hovering", "lq")
     """Simulators to differentiate: hovering (Euler), hovering_rk4 (four sub-steps), racing, lq, ant
     (compliant contact, dFlex's constants, five sub-steps), ant_fresh (mass matrix at every sub-step),
-    ant_50ms (Brax's control period, 15 sub-steps), ant_convex (Brax's ant, MuJoCo's contact problem)."""
+    ant_50ms (Brax's control period, 10 sub-steps), ant_convex (Brax's ant, MuJoCo's contact problem)."""
     contenders: tuple[str, ...] = ("batched", "pullback", "pullback_compiled", "vmap", "jax")
     """Who races: these, batched_compiled, jax_unrolled, whose compilation takes a minute,
     pullback_checkpoint and pullback_compiled_checkpoint (each step run again in the backward pass),
