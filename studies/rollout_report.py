@@ -47,7 +47,8 @@ LEGEND = (
     "Variance is Σ‖g_i − ḡ‖²/(M − 1) over the action noise at one state (AGPO, Definition 3.1), of gradients by "
     "the policy's parameters. Spread: decades between its 5 % and 95 % quantiles over all steps and states. "
     "Wander: decades between the least and the largest median over states along the rollout. Orders: median of "
-    "log10 of a ratio at the same step and state. Brackets: 95 % intervals, start states resampled as wholes."
+    "log10 of a ratio at the same step and state. Q is that of a finite horizon, so all gradients shrink "
+    "towards its end, which adds to what wanders. Brackets: 95 % intervals, start states resampled as wholes."
 )
 
 
@@ -377,8 +378,6 @@ def _path_panel(axis: Any, mine: Table, end: str) -> None:
     axis.fill_between(change.index, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.plot(change.index, middle, color=colour, linewidth=1.8)
     first = paths.iloc[0]
-    axis.set_title(
-        f"{end} variance {first['variance']:.1e}, step {first['step']:.0f}; {len(table.columns)} seeds"
-    )
+    axis.set_title(f"{end} variance {first['variance']:.1e}, step {first['step']:.0f}")
     axis.set_ylabel("change of r + γQ [reward]")
     axis.set_xlabel("updates by SG")

@@ -298,11 +298,12 @@ def _step_rows(
         start.state,
         sampled.after.unflatten(0, (-1, size)),
     )
+    index = states.numpy()  # a tensor with one entry would be taken for a number
     for name, flag in contact._asdict().items():
-        flags[name][k, states] = flag.numpy()
+        flags[name][k, index] = flag.numpy()
     for name, gradients in sampled.gradients.items():
         found = variance_of(gram_of(gradients, size))
-        variances[name][k, states] = found.value.numpy()
+        variances[name][k, index] = found.value.numpy()
         yield from _state_rows(name, states, found, contact)
         first = gradients.per_sample()
         yield _over_states(name, found, {key: value[::size] for key, value in first.items()})

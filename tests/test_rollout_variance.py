@@ -29,7 +29,7 @@ from studies import rollout_variance as study
 COMMITTED = Path(study.__file__).parent / "artefacts" / "rollout_variance"
 STATES, SAMPLES = 3, 4
 TINY = study.Config(
-    settings=("dflex/compliant",),
+    settings=("brax/compliant",),
     states=6,
     every=48,
     samples=3,
