@@ -140,7 +140,8 @@ def test_one_step_sg_equals_finite_differences(problem, params, moment, noise) -
         key: torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype)
         for key, leaf in params.items()
     }
-    along = sum((slopes[k].flatten(1) * direction[k].flatten()).sum(1) for k in params)
+    parts = [(slopes[k].flatten(1) * direction[k].flatten()).sum(1) for k in params]
+    along = torch.stack(parts).sum(0)
 
     def difference(h: float) -> Tensor:
         ends = []
