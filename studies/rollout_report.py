@@ -48,7 +48,8 @@ LEGEND = (
     "the policy's parameters. Spread: decades between its 5 % and 95 % quantiles over all steps and states. "
     "Wander: decades between the least and the largest median over states along the rollout. Orders: median of "
     "log10 of a ratio at the same step and state. Q is that of a finite horizon, so all gradients shrink "
-    "towards its end, which adds to what wanders. Brackets: 95 % intervals, start states resampled as wholes."
+    "towards its end, which adds to what wanders; SG's outliers are the top 5 % "
+    "of its variances over the median of their step. Brackets: 95 % intervals, start states resampled as wholes."
 )
 
 
@@ -61,6 +62,12 @@ def _lines(mine: Table) -> list[str]:
     lines.append(
         "  spread: "
         + "; ".join(f"{NAMES[n]} {_interval(found['spread', n])}" for n in _estimators(found))
+    )
+    lines.append(
+        "  spread about each step's median: "
+        + "; ".join(
+            f"{NAMES[n]} {_interval(found['spread_levelled', n])}" for n in _estimators(found)
+        )
     )
     lines.append(
         "  wander: "

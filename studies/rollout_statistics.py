@@ -69,6 +69,14 @@ def wander(field: Field) -> float:
     return float(middle.max() - middle.min())
 
 
+def levelled(field: Field) -> Field:
+    """Each step about its own median over states: what is left is not the time to go, nor the start's drop."""
+    out = np.full_like(field, np.nan)
+    kept = np.isfinite(field).any(1)
+    out[kept] = field[kept] - np.nanmedian(field[kept], axis=1, keepdims=True)
+    return out
+
+
 def apart(one: Field, other: Field) -> float:
     """Median over steps and states of how many orders of magnitude `one` is above `other`."""
     gap = one - other
@@ -138,6 +146,7 @@ def answers(
 
     for name, field in fields.items():
         yield Answer("spread", name, over(lambda i, f=field: spread(f[:, i])))
+        yield Answer("spread_levelled", name, over(lambda i, f=field: spread(levelled(f[:, i]))))
         yield Answer("wander", name, over(lambda i, f=field: wander(f[:, i])))
     reference = fields["qg"]
     for name, field in fields.items():
@@ -162,7 +171,7 @@ def answers(
         )
     for flag, where in flags.items():
         for name in ("sg", "qg"):
-            field = fields[name]
+            field = levelled(fields[name])
             for part in Table._fields:
                 yield Answer(
                     f"{flag}_{part}",

@@ -266,6 +266,7 @@ def test_spread_wander_and_orders_of_known_fields() -> None:
     field = np.linspace(0, 1, 21)[:, None].repeat(4, axis=1)
     assert statistics.spread(field) == pytest.approx(0.9)
     assert statistics.wander(field) == pytest.approx(1.0)
+    assert (statistics.levelled(field) == 0).all()
     assert statistics.apart(field + 2, field) == pytest.approx(2.0)
     assert np.isnan(statistics.logs(np.array([[0.0, math.inf]]))).all()
 
