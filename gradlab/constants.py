@@ -40,13 +40,15 @@ def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
     def tensors(key: tuple, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
         with torch.inference_mode(False):
             return tuple(
-                torch.func.debug_unwrap(_table(*found, dtype, device)) for found in numbers(key)
+                torch.func.debug_unwrap(_table(values, shape, dtype, device))
+                for values, shape in numbers(key)
             )
 
     def lookup(*key: Any, like: Tensor) -> tuple[Tensor, ...]:
         if torch.compiler.is_compiling():
-            found = traced(*key)
-            return tuple(_table(*table, like.dtype, like.device) for table in found)
+            return tuple(
+                _table(values, shape, like.dtype, like.device) for values, shape in traced(*key)
+            )
         return tensors(key, like.dtype, like.device)
 
     return lookup
