@@ -133,7 +133,7 @@ def states(model: Model, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]
         qpos[:, first + 2] = rng.uniform(0.0, 0.8, size=count)
         quaternion = qpos[:, first + 3 : first + 7]
         quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
-    if model.name in ("hopper", "walker2d", "half_cheetah"):
+    if model.name in ("hopper", "walker2d", "cheetah"):
         qpos[:, 1] = model.qpos0[1] + rng.uniform(-1.0, 0.2, size=count)
     speed = rng.choice([0.1, 1.0, 5.0], size=(count, 1))
     qvel = speed * rng.normal(size=(count, model.nv))
