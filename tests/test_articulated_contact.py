@@ -383,3 +383,11 @@ def test_converged_projected_gradients_solve_the_least_squares() -> None:
     wanted, _ = nnls(matrix, -offset)
     # it stops at a projected step of 1e-3, and the curvature A² is at least 1 here
     assert np.abs(ours.numpy() - wanted).max() < 1e-3
+
+
+def test_smoothed_without_friction_damping_has_no_drag() -> None:
+    law = Smoothed(limit=Compliant(friction_damping=0.0))
+    sliding = torch.tensor([0.0, 1.0], requires_grad=True)
+    depth = torch.tensor([0.0, 1e-3], requires_grad=True)
+    drag = law.friction_coefficient(depth, sliding, torch.tensor(0.5))
+    assert torch.equal(drag, torch.zeros(2))

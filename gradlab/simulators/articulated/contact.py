@@ -178,8 +178,10 @@ class Smoothed:
 
     def friction_coefficient(self, depth: Tensor, sliding: Tensor, limit: Tensor) -> Tensor:
         """Friction force over tangential speed [N s/m]; `limit` is μ."""
+        if self.limit.friction_damping == 0:
+            return torch.zeros_like(sliding)
         cap = limit * self.limit.stiffness * _softplus(depth, self.width)
-        sticking = cap / max(self.limit.friction_damping, 1e-300)
+        sticking = cap / self.limit.friction_damping
         gap = sliding - sticking
         larger = 0.5 * (sliding + sticking + (gap.square() + self.speed_width**2).sqrt())
         return cap / larger
