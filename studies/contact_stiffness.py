@@ -62,7 +62,7 @@ WITH_CRITIC = ("qg", "nstep")
 class Config:
     tasks: tuple[str, ...] = ("hopper", "pegs")
     """hopper, ant: runners without termination, under a seeded random policy. pegs: the toy."""
-    widths: tuple[float, ...] = (0.03, 0.01, 0.003, 0.001)
+    widths: tuple[float, ...] = (0.03, 0.006, 0.001)
     """Widths of the contact law, smooth to hard [m]."""
     horizons: tuple[int, ...] = (8, 16, 32, 64, 128)
     """Horizons T of FOG, PG and the Jacobians [steps]."""
