@@ -143,3 +143,10 @@ class CompilesItself(Protocol):
     """A simulator with sub-steps: it compiles one of them, not the whole control period."""
 
     def compiled(self) -> Simulator: ...
+
+
+def compiled_step(simulator: Simulator) -> Callable[..., Tensor]:
+    """The compiled `step` of a simulator, in the way it asks for."""
+    if isinstance(simulator, CompilesItself):
+        return simulator.compiled().step
+    return compile_step(simulator.step)

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.compilation import compile_step
 from gradlab.noise import Noise
 from gradlab.outcome import StepOutcome, evaluate_step, nothing_carried
 from gradlab.problem import Problem
+from gradlab.rollout import compiled_step
 
 
 class Play:
@@ -33,7 +33,7 @@ class Play:
         self.time = np.zeros(count, dtype=np.int64)  # steps taken
         self._process = zeros(problem.horizon, simulator.noise_dim)
         self._carried = nothing_carried(problem, count)
-        self._step = compile_step(simulator.step) if problem.compile else simulator.step
+        self._step = compiled_step(simulator) if problem.compile else simulator.step
 
     @torch.no_grad()
     def begin(self, rows: list[int], noise: Noise) -> None:
