@@ -167,6 +167,17 @@ def test_an_expectation_lost_in_noise_leaves_the_batch_open() -> None:
     assert (wanted.low, wanted.high) == (batch_for(1.0, 1e-3), math.inf)
 
 
+def test_batch_intervals_at_their_ends() -> None:
+    """A cosine that reaches 1 adds nothing to the SNR's reach; an SNR below 0 leaves no estimate."""
+    snr = Interval(0.01, 0.005, 0.02)
+    batch = batch_cosine(Interval(0.98, 0.9, 1.0), snr, 100)
+    assert batch.high == pytest.approx(1 / math.sqrt(1 + 1 / (100 * 0.02)))
+    mirrored = batch_cosine(Interval(-0.98, -1.0, -0.9), snr, 100)
+    assert mirrored == pytest.approx((-batch.estimate, -batch.high, -batch.low))
+    lost = batch_cosine(Interval(0.5, 0.1, 0.9), Interval(-0.01, 0.0, 0.02), 100)
+    assert math.isnan(lost.estimate) and lost.low == 0.0 and lost.high > 0.7
+
+
 def test_cosine_above_one_is_capped_and_kept() -> None:
     """Debiasing takes off more than there is: the rule of the docstring, on a constructed case."""
     generator = torch.Generator().manual_seed(0)
