@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 from torch import Tensor
 
 from gradlab.errors import BadValue
@@ -24,9 +24,10 @@ from gradlab.simulators.articulated import (
     Convex,
     Model,
     Smoothed,
+    convex,
     from_string,
 )
-from gradlab.simulators.articulated.contact import Dynamics
+from gradlab.simulators.articulated.contact import ContactModel, Dynamics
 from gradlab.simulators.articulated.convex import _projected
 from tests.trees import forward, gymnasium_model, reference, states
 
@@ -192,10 +193,10 @@ def test_too_stiff_laws_are_refused_with_the_numbers() -> None:
 
 
 @dataclass(frozen=True)
-class Unchecked:
-    """A law that any step will do for."""
+class OnlyForce:
+    """The force of a law, for any step, and nothing else of it."""
 
-    law: Compliant
+    law: ContactModel
 
     def check(self, model: Model, dt: float) -> None: ...
 
@@ -212,7 +213,7 @@ def test_the_bound_is_where_stability_ends() -> None:
     rest = 0.2 - mass * 10 / 4e4
     swing = []
     for share in (0.95, 1.05):
-        sim = simulator(model, Unchecked(law), h=share * bound)
+        sim = simulator(model, OnlyForce(law), h=share * bound)
         state = torch.zeros(13).double()
         state[2], state[3] = rest - 1e-9, 1.0
         for _ in range(60):
@@ -391,3 +392,61 @@ def test_smoothed_without_friction_damping_has_no_drag() -> None:
     depth = torch.tensor([0.0, 1e-3], requires_grad=True)
     drag = law.friction_coefficient(depth, sliding, torch.tensor(0.5))
     assert torch.equal(drag, torch.zeros(2))
+
+
+# ------------------------------------------------------------------------------------ Convex inside
+
+
+@pytest.mark.parametrize("pairs", [True, False], ids=["pairs", "sorted"])
+def test_line_searches_find_the_minimum(pairs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both against a scalar root search on the derivative written as it stands.
+
+    Rows that never act, rows that start at their place, and rows that all switch at one place are among them.
+    """
+    monkeypatch.setattr(convex, "PAIRED", 1000 if pairs else 0)
+    rng = np.random.default_rng(8)
+    slack, along = rng.normal(size=(2, 60, 9))
+    weight = np.exp(3 * rng.normal(size=(60, 9))) * (rng.random((60, 9)) < 0.8)
+    slack[:10, :3] = 0.0
+    slack[10:20, :4], along[10:20, :4] = 1.0, -2.0
+    curvature, slope = rng.random(60), -10 * rng.random(60)
+    ours = convex._line_search(*map(torch.tensor, (curvature, slope, slack, along, weight)))
+    for i in range(60):
+
+        def derivative(x: float, i: int = i) -> float:
+            pushed = np.minimum(slack[i] + x * along[i], 0.0)
+            return slope[i] + curvature[i] * x + float(np.sum(weight[i] * along[i] * pushed))
+
+        if derivative(0.0) >= 0:  # not a direction of descent: no Newton step asks for it
+            continue
+        wanted = float(optimize.brentq(derivative, 0.0, 1e6, xtol=1e-14, rtol=1e-14))
+        assert float(ours[i]) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("integrator", ["euler", "implicit_damping", "rk4"])
+def test_the_laws_own_acceleration_is_that_of_its_forces(integrator: Any) -> None:
+    """One step and its gradient, the acceleration handed over and solved for again."""
+    model = gymnasium_model("ant")
+    qpos, qvel, control = states(model, 50, 4)
+    results = []
+    for law in (Convex(), OnlyForce(Convex())):
+        sim = Articulated(model, law, integrator, dt=0.02, substeps=2)
+        start = torch.cat((qpos, qvel), -1).requires_grad_()
+        after = sim.step(start, control, control[..., :0])
+        results.append((after.detach(), torch.autograd.grad(after.square().sum(), start)[0]))
+    for ours, twin in zip(*results, strict=True):
+        assert float((ours - twin).abs().max()) < 1e-9 * float(twin.abs().max())
+
+
+def test_convex_without_constraints_is_free_fall() -> None:
+    model = from_string(
+        '<mujoco><worldbody><body pos="0 0 1"><freejoint/><geom type="sphere" size="0.1"/></body>'
+        "</worldbody></mujoco>"
+    )
+    start = torch.cat((torch.tensor(model.qpos0), torch.zeros(6, dtype=torch.float64)))
+    sim = Articulated(model, Convex(), "euler", dt=0.1, substeps=1)
+    after = sim.step(start, start[:0], start[:0])
+    assert after[7:].tolist() == pytest.approx([0.0, 0.0, -0.981, 0.0, 0.0, 0.0])
+    assert torch.equal(
+        Convex().force(model, sim._dynamics(after[:7], after[7:], after[7:] * 0)), after[7:] * 0
+    )

@@ -48,6 +48,15 @@ class ContactModel(Protocol):
         ...
 
 
+@runtime_checkable
+class Accelerates(ContactModel, Protocol):
+    """A law that solves for the acceleration itself: integrators that can use it need not solve again."""
+
+    def acceleration(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:
+        """M⁻¹ (smooth + force) [rad/s², m/s²]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Compliant:
     """dFlex's springs and dampers at every point that is inside (NVlabs/DiffRL@a4c0dd1, dflex/sim.py).

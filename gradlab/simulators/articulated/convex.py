@@ -25,11 +25,12 @@ from gradlab.constants import constants_of, plain
 from gradlab.errors import BadValue, UnknownName
 from gradlab.simulators.articulated.contact import Dynamics
 from gradlab.simulators.articulated.geometry import MINVAL, candidates, contacts
-from gradlab.simulators.articulated.linear import solve
+from gradlab.simulators.articulated.linear import factor, solve
 from gradlab.simulators.articulated.model import ContactLaw, Model
 
 MINIMP, MAXIMP, MINMU = 1e-4, 0.9999, 1e-5  # mjMINIMP, mjMAXIMP, mjMINMU
 DIFFERENTIATE = ("implicit", "unrolled")
+PAIRED = 64  # rows up to which a line search over pairs is the faster one (docs/performance.md)
 
 
 class RowTables(NamedTuple):
@@ -72,11 +73,16 @@ class Rows(NamedTuple):
         at_contacts = force[..., :count].unsqueeze(-2) @ self.contact
         return at_contacts.squeeze(-2) + force[..., count:] @ self.limit
 
-    def curvature(self, weight: Float[Tensor, "*batch R"]) -> Float[Tensor, "*batch nv nv"]:
-        """J' diag(weight) J."""
-        count = self.contact.shape[-2]
-        at_contacts = self.contact.mT @ (self.contact * weight[..., :count, None])
-        return at_contacts + torch.diag_embed(weight[..., count:] @ self.limited)
+    def curvature(
+        self, weight: Float[Tensor, "*batch R"], values: Float[Tensor, "*batch R"]
+    ) -> tuple[Float[Tensor, "*batch nv nv"], Float[Tensor, "*batch nv"]]:
+        """J' W J and J' W x of W = diag(weight) and x = values, in one product."""
+        count, nv = self.contact.shape[-2:]
+        right = torch.cat((self.contact, values[..., :count, None]), -1)
+        both = self.contact.mT @ (right * weight[..., :count, None])
+        heavy = weight[..., count:]
+        square = both[..., :nv] + torch.diag_embed(heavy @ self.limited)
+        return square, both[..., nv] + (heavy * values[..., count:]) @ self.limit
 
     def detach(self) -> Rows:
         """The same as constants."""
@@ -115,20 +121,23 @@ class Convex:
 
     def force(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:
         """Generalised force of all contacts and limits [N m, N]."""
-        if not (_contact_of_row(model) or _limited(model)):
+        if not _constrained(model):
             return torch.zeros_like(now.qvel)
         optimum = self.acceleration(model, now)
         return (now.mass @ optimum.unsqueeze(-1)).squeeze(-1) - now.smooth
 
     def acceleration(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:
         """The minimiser a [m/s², rad/s²]."""
+        if not _constrained(model):
+            return _solved(now.mass, now.smooth)
         rows = rows_of(model, now)
         if self.differentiate == "unrolled":
             return _newton(now.mass, now.smooth, rows, self.iterations)
         mass, fixed = now.mass.detach(), rows.detach()
         near = _newton(mass, now.smooth.detach(), fixed, self.iterations)
         acting = (fixed.along(near) < fixed.reference).to(near.dtype)
-        root, _ = torch.linalg.cholesky_ex(mass + fixed.curvature(acting * fixed.weight))
+        bend, _ = fixed.curvature(acting * fixed.weight, fixed.reference)
+        root = factor(mass + bend)
         gradient = _gradient(now.mass, now.smooth, rows, near, acting)
         return near - torch.cholesky_solve(gradient.unsqueeze(-1), root).squeeze(-1)
 
@@ -151,23 +160,23 @@ def _newton(mass: Tensor, smooth: Tensor, rows: Rows, iterations: int) -> Tensor
     # from the minimiser over the rows that act where nothing accelerates: one iteration less than
     # from that without constraints
     acting = torch.where(rows.reference > 0, rows.weight, 0.0)
-    a = _solved(mass + rows.curvature(acting), smooth + rows.onto(acting * rows.reference))
+    bend, push = rows.curvature(acting, rows.reference)
+    a = _solved(mass + bend, smooth + push)
     slack = rows.along(a) - rows.reference
     pull = (mass @ a.unsqueeze(-1)).squeeze(-1) - smooth
     for _ in range(iterations):
         acting = torch.where(slack < 0, rows.weight, 0.0)
-        step = _solved(mass + rows.curvature(acting), -pull - rows.onto(acting * slack))
+        bend, push = rows.curvature(acting, slack)
+        step = _solved(mass + bend, -pull - push)
         along, heavy = rows.along(step), (mass @ step.unsqueeze(-1)).squeeze(-1)
-        bend, slope = (torch.stack((heavy, pull), -2) * step.unsqueeze(-2)).sum(-1).unbind(-1)
-        share = _line_search(bend, slope, slack, along, rows.weight).unsqueeze(-1)
+        curve, slope = (torch.stack((heavy, pull), -2) * step.unsqueeze(-2)).sum(-1).unbind(-1)
+        share = _line_search(curve, slope, slack, along, rows.weight).unsqueeze(-1)
         a, slack, pull = a + share * step, slack + share * along, pull + share * heavy
     return a
 
 
 def _solved(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solution with a matrix that is positive definite wherever its entries are finite."""
-    root, _ = torch.linalg.cholesky_ex(matrix.detach())
-    return solve(matrix, root, right)
+    return solve(matrix, factor(matrix), right)
 
 
 def _line_search(
@@ -176,26 +185,52 @@ def _line_search(
     """The minimiser of slope x + ½ curvature x² + ½ Σ D min(slack + x along, 0)², exactly: [*].
 
     Its derivative is continuous, rises and is linear between the places where a row starts or stops acting;
-    sorted, they are passed one by one until it is positive.
+    the minimum is on the piece after the last place at which the derivative is still negative.
     """
     acts = (slack < 0) | ((slack == 0) & (along < 0))
     later = (slack * along < 0) & (weight > 0)  # rows that start or stop acting on the way
     place = torch.where(later, -slack / torch.where(later, along, 1.0), torch.inf).detach()
+    line = torch.stack((curvature, slope), -1)
+    # rounding differs, the result does not: pairs are fused into one kernel by a compiler, and grow
+    # with the square of their number
+    piece = _piece_of_pairs if slack.shape[-1] <= PAIRED else _piece_of_sorted
+    bend, tilt = piece(line, slack, along, weight, acts, later, place).unbind(-1)
+    # a step so small that its square underflows is Newton's own
+    large = bend > math.sqrt(torch.finfo(bend.dtype).tiny)
+    return torch.where(large, -tilt / torch.where(large, bend, 1.0), 1.0)
+
+
+def _piece_of_pairs(
+    line: Tensor, slack: Tensor, along: Tensor, weight: Tensor,
+    acts: Tensor, later: Tensor, place: Tensor,
+) -> Tensor:  # fmt: skip
+    """Curvature and slope of the piece with the minimum [*, 2]: the derivative at every place anew."""
+    pulled = weight * along
+    at = torch.where(later, place, 0.0).unsqueeze(-1)
+    pull = pulled.unsqueeze(-2) * (slack.unsqueeze(-2) + at * along.unsqueeze(-2)).clamp(max=0.0)
+    falls = (pull.sum(-1) + line[..., :1] * at.squeeze(-1) + line[..., 1:]).detach() < 0
+    last = torch.where(later & falls, place, 0.0).amax(-1, keepdim=True)
+    weighty = torch.where(acts ^ (later & (place <= last)), pulled, 0.0)
+    return line + torch.stack(((weighty * along).sum(-1), (weighty * slack).sum(-1)), -1)
+
+
+def _piece_of_sorted(
+    line: Tensor, slack: Tensor, along: Tensor, weight: Tensor,
+    acts: Tensor, later: Tensor, place: Tensor,
+) -> Tensor:  # fmt: skip
+    """Curvature and slope of the piece with the minimum [*, 2]: the places passed in their order."""
     place, order = place.sort(-1)
     # curvature and slope of each row, and the sign with which it comes in at its place
     pulled = weight * along
     terms = torch.stack((pulled * along, pulled * slack), -2)
     signs = torch.where(later, torch.where(acts, -1.0, 1.0), 0.0).unsqueeze(-2)
     gains = (terms * signs).gather(-1, order.unsqueeze(-2).expand_as(terms)).cumsum(-1)
-    start = (terms * acts.unsqueeze(-2)).sum(-1) + torch.stack((curvature, slope), -1)
+    start = (terms * acts.unsqueeze(-2)).sum(-1) + line
     before = start.unsqueeze(-1) + torch.nn.functional.pad(gains, (1, 0))
     # the derivative at the end of each piece; the last one has no end
     falls = before[..., 0, :-1] * place + before[..., 1, :-1] < 0
     piece = falls.sum(-1, keepdim=True).unsqueeze(-2)
-    bend, tilt = before.gather(-1, piece.expand(*before.shape[:-1], 1)).squeeze(-1).unbind(-1)
-    # a step so small that its square underflows is Newton's own
-    large = bend > math.sqrt(torch.finfo(bend.dtype).tiny)
-    return torch.where(large, -tilt / torch.where(large, bend, 1.0), 1.0)
+    return before.gather(-1, piece.expand(*before.shape[:-1], 1)).squeeze(-1)
 
 
 # -------------------------------------------------------------------------------------------- rows
@@ -318,8 +353,8 @@ def _contact_of_row(model: Model) -> tuple[int, ...]:
 
 
 @plain
-def _limited(model: Model) -> bool:
-    return bool(model.limits)
+def _constrained(model: Model) -> bool:
+    return bool(candidates(model) or model.limits)
 
 
 # ------------------------------------------------------------------------------------------- Brax
@@ -357,7 +392,7 @@ class BraxLike:
 
     def force(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:
         """Generalised force of all contacts and limits [N m, N]."""
-        if not (_contact_of_row(model) or _limited(model)):
+        if not _constrained(model):
             return torch.zeros_like(now.qvel)
         # no margins, and time constants as they are
         rows = rows_of(model, now._replace(dt=0.0), margins=False)

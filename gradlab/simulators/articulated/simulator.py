@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from gradlab.compilation import compile_step
 from gradlab.constants import constants_of, plain
 from gradlab.errors import BadShape, BadValue, UnknownName
-from gradlab.simulators.articulated.contact import Compliant, ContactModel, Dynamics
+from gradlab.simulators.articulated.contact import Accelerates, Compliant, ContactModel, Dynamics
 from gradlab.simulators.articulated.dynamics import bias_force, bodies, mass_matrix
 from gradlab.simulators.articulated.kinematics import (
     frames,
@@ -28,6 +28,13 @@ from gradlab.simulators.articulated.linear import factor, solve
 from gradlab.simulators.articulated.model import FREE, Model
 
 INTEGRATORS = ("euler", "implicit_damping", "rk4")
+
+
+class Held(NamedTuple):
+    """What a sub-step keeps for those after it, see `mass_every`."""
+
+    mass: Float[Tensor, "*batch nv nv"]
+    root: Float[Tensor, "*batch nv nv"] | None  # factor of what is solved with; None if nothing is
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ class Articulated:
                 qpos, qvel = self._runge_kutta(qpos, qvel, control)
         else:
             euler = _compiled(self) if self.compile else self._euler
-            held: tuple[Tensor, Tensor] | None = None
+            held: Held | None = None
             for k in range(self.substeps):
                 if k % self.mass_every == 0:
                     held = None
@@ -149,6 +156,8 @@ class Articulated:
     ) -> Float[Tensor, "*batch nv"]:
         """q̈ under the motors' generalised force `control`, damping explicit [rad/s², m/s²]."""
         now = self._dynamics(qpos, qvel, control)
+        if isinstance(self.contact, Accelerates):
+            return self.contact.acceleration(self.model, now)
         force = now.smooth + self.contact.force(self.model, now)
         return solve(now.mass, factor(now.mass), force)
 
@@ -189,18 +198,21 @@ class Articulated:
         qpos: Tensor,
         qvel: Tensor,
         control: Tensor,
-        held: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """One sub-step; `held` is the mass matrix and the factor of an earlier one."""
+        held: Held | None,
+    ) -> tuple[Tensor, Tensor, Held]:
+        """One sub-step; `held` is what an earlier one kept."""
         h = self.dt / self.substeps
-        tables = tables_of(self.model, qpos)
-        now = self._dynamics(qpos, qvel, control, None if held is None else held[0])
-        implicit = torch.diag(h * tables.damping) if self.integrator != "euler" else None
-        matrix = now.mass if implicit is None else now.mass + implicit
-        root = factor(matrix) if held is None else held[1]
-        force = now.smooth + self.contact.force(self.model, now)
-        qvel = qvel + h * solve(matrix, root, force)
-        return advance(self.model, qpos, qvel, h), qvel, (now.mass, root)
+        now = self._dynamics(qpos, qvel, control, None if held is None else held.mass)
+        if self.integrator == "euler" and isinstance(self.contact, Accelerates):
+            root, rate = None, self.contact.acceleration(self.model, now)
+        else:
+            matrix = now.mass
+            if self.integrator == "implicit_damping":
+                matrix = matrix + torch.diag(h * tables_of(self.model, qpos).damping)
+            root = factor(matrix) if held is None or held.root is None else held.root
+            rate = solve(matrix, root, now.smooth + self.contact.force(self.model, now))
+        qvel = qvel + h * rate
+        return advance(self.model, qpos, qvel, h), qvel, Held(now.mass, root)
 
     def _runge_kutta(self, qpos: Tensor, qvel: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
         """One sub-step of order 4."""

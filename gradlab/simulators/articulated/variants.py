@@ -7,7 +7,6 @@ google/brax@0b96d05 (brax/envs, its `generalized` pipeline), NVlabs/DiffRL@a4c0d
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.errors import Missing, UnknownName
+from gradlab.errors import UnknownName
 from gradlab.simulators.articulated import dflex_humanoid
 from gradlab.simulators.articulated.contact import Compliant, ContactModel, Smoothed
+from gradlab.simulators.articulated.convex import BraxLike, Convex
 from gradlab.simulators.articulated.dynamics import bodies
 from gradlab.simulators.articulated.kinematics import frames, tables_of
 from gradlab.simulators.articulated.mjcf import from_mujoco, gymnasium_asset, mujoco_package
@@ -70,8 +70,7 @@ def simulator(
 ) -> Articulated:
     """The simulator of a runner; `contact` is a law or the name of one, `changes` are fields.
 
-    Raises `UnknownName` for a name, `Missing` for a law that is not installed, `BadValue` for what
-    cannot work together.
+    Raises `UnknownName` for a name, `BadValue` for what cannot work together.
     """
     found = variant(name, preset)
     settings: dict[str, Any] = {
@@ -94,14 +93,7 @@ def contact_law(of: Variant, contact: str | ContactModel) -> ContactModel:
         return of.compliant
     if contact == "smoothed":
         return Smoothed(limit=of.compliant)
-    try:
-        module = importlib.import_module("gradlab.simulators.articulated.convex")
-    except ImportError as error:
-        raise Missing(
-            f"contact={contact!r} needs gradlab.simulators.articulated.convex, which this version "
-            "does not have; try contact='compliant' or contact='smoothed'"
-        ) from error
-    return module.Convex() if contact == "convex" else module.BraxLike()
+    return Convex() if contact == "convex" else BraxLike()
 
 
 def compliant_for(model: Model, h: float, feet: int) -> Compliant:
