@@ -40,10 +40,14 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Hard:
-    """The indicator 1[m > 0]. Its gradient is exactly zero: the event is invisible to autograd."""
+    """The indicator 1[m > 0]. Its gradient is exactly zero: the event is invisible to autograd.
+
+    A margin of NaN stays NaN, as with the other steps: nobody knows whether the event has happened.
+    """
 
     def __call__(self, margin: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return (margin.detach() > 0).to(margin.dtype)
+        fixed = margin.detach()
+        return torch.where(fixed.isnan(), fixed, (fixed > 0).to(margin.dtype))
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,9 @@ class StepOutcome(NamedTuple):
     terms: dict[str, Float[Tensor, " N"]]  # the smooth ones
     bonuses: dict[str, Float[Tensor, " N"]]  # of the events that pay, survival included
     happened: Bool[Tensor, "N E"]  # in this step; a one-time event does so once
-    terminated: Bool[Tensor, " N"]  # an event that ends the episode has happened
+    terminated: Bool[
+        Tensor, " N"
+    ]  # an event that ends the episode has happened, or a margin is NaN
     carried: Float[Tensor, "N E"]  # for the next step
 
 
@@ -142,7 +144,7 @@ def evaluate_step(
         terms=terms,
         bonuses=bonuses,
         happened=occurs & (carried <= 0),
-        terminated=(running[:, ending] > 0).any(-1),
+        terminated=~(running[:, ending] <= 0).all(-1),
         carried=torch.where(occurs & repeats.bool(), -torch.inf, running),
     )
 

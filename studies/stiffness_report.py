@@ -146,10 +146,7 @@ def _bias(rows: Table) -> str:
             continue
         seen = mine[mine["relative_bias_low"] > 0]
         longest = mine[mine["horizon"] == mine["horizon"].max()]
-        said = ", ".join(
-            f"{r['width'] * 1e3:g} mm {_interval(r, 'relative_bias')}"
-            for _, r in longest.iterrows()
-        )
+        said = ", ".join(f"{r['width'] * 1e3:g} mm {_size(r)}" for _, r in longest.iterrows())
         lines.append(
             f"{label}: seen in {len(seen)} of {len(mine)}; at T = {int(longest.iloc[0]['horizon'])} "
             f"{said}"
@@ -157,10 +154,17 @@ def _bias(rows: Table) -> str:
     worst = table["truth_relative_stderr"].max()
     truths = ", ".join(dict.fromkeys(table["truth"]))
     return (
-        "Relative bias (intervals that exclude 0; 2.5 % would by chance):\n"
+        "Relative bias (seen: its 95 % interval excludes 0, which 2.5 % do by chance):\n"
         + "\n".join(lines)
         + f"\nTruths: {truths}, relative standard error up to {_short(worst)}."
     )
+
+
+def _size(row: Row) -> str:
+    """The relative bias with its interval, or what it is below where the interval starts at 0."""
+    if row["relative_bias_low"] > 0:
+        return _interval(row, "relative_bias")
+    return f"below {_short(row['relative_bias_high'])}"
 
 
 def _critics(rows: Table) -> str:
@@ -264,7 +268,8 @@ def _over_width(axis: Any, rows: Table, column: str) -> None:
         else:
             # side by side: intervals of several estimators cover each other
             x = mine["width"] * 1e3 * DODGE ** (2 - k)
-            _bars(axis, x, mine[column], *ends, figures.look(name))
+            # a debiased square below 0 is a length that cannot be told from 0
+            _bars(axis, x, mine[column].clip(lower=0.0), *ends, figures.look(name))
     ticks = sorted(set(table["width"] * 1e3))
     axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -277,6 +282,7 @@ def _over_width(axis: Any, rows: Table, column: str) -> None:
         axis.set_ylabel("variance tr Σ")
     else:
         figures.signed_log(axis, table[column].dropna())
+        axis.set_ylim(bottom=0.0)
         axis.set_title(f"relative bias at T = {horizon}")
         axis.set_ylabel("relative bias [1] (bars: 95 %)")
 
@@ -285,11 +291,12 @@ LOOKS = {"product": ("#555555", "x"), "summed": ("#AA4499", "1")}  # not those o
 
 
 def _bars(axis: Any, x: Any, y: Any, low: Any, high: Any, look: Any) -> None:
-    """Points with bars; a debiased square below 0 lies outside its interval, which starts at 0."""
+    """Points with bars."""
     axis.vlines(x, low, high, color=look.colour, linewidth=1.2)
     axis.plot(x, y, color=look.colour, marker=look.marker, linestyle="")
 
 
+LEGEND_ROOM = 1.3  # height of a panel over that of its lines [1]
 DODGE = 1.09  # between two estimators at one width [1]
 
 
@@ -322,7 +329,9 @@ def _products(axis: Any, rows: Table) -> None:
     axis.set_yscale("log")
     axis.set_title("growth and the Jacobian product")
     axis.set_ylabel("over the first horizon [1]")
-    axis.legend(fontsize=8)
+    low, high = (math.log(end) for end in axis.get_ylim())
+    axis.set_ylim(top=math.exp(low + LEGEND_ROOM * (high - low)))
+    axis.legend(fontsize=8, loc="upper left")
 
 
 def _horizons(axis: Any, horizons: Any) -> None:

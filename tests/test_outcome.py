@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradlab import closed_forms
 from gradlab.events import Arctan, Event, Hard, Sigmoid, Step
+from gradlab.outcome import evaluate_step, nothing_carried
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
 from tests.known import build
@@ -188,3 +189,28 @@ def test_running_minimum_keeps_a_safe_episode_alive() -> None:
     )
     assert round(safe, 2) == 0.98
     assert round(safe**48, 2) == 0.42
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_margin_of_nan_is_not_a_safe_one(kind: str) -> None:
+    """An episode whose margins are lost has no value from there on, whatever its rewards read."""
+
+    class Lost(type(toy_problem().task)):
+        def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
+            margins = super().margins(after, memory, step)
+            late = (step >= 5).reshape(step.shape + (1,)).expand(margins.shape)
+            first = torch.arange(len(margins)).reshape(-1, *(1,) * (margins.ndim - 1)) == 0
+            return torch.where(late & first, torch.nan, margins)
+
+    problem = toy_problem(horizon=8).replace(task=Lost(), event_step=STEPS[kind])
+    noise = problem.draw(4, torch.Generator().manual_seed(0))
+    path = rollout(problem, problem.policy.bind(toy_params(problem)), noise)
+    value = problem.evaluate(path).value
+    assert not value[:, :5].isnan().any() and not value[1:].isnan().any()
+    assert value[0, 5:].isnan().all()
+
+    carried = nothing_carried(problem, 4)
+    now = path.state[:, 5], path.action[:, 5], path.state[:, 6], path.memory[:, 5]
+    step = evaluate_step(problem, *now, torch.full((4,), 5.0, dtype=problem.dtype), carried)
+    assert bool(step.terminated[0]) and bool(step.reward[0].isnan())
+    assert not step.reward[1:].isnan().any()

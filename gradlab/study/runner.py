@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,7 +140,11 @@ def _carry_out(
     # One unit at a time for each worker, chosen when it is free. (joblib's stubs know only
     # strings.)
     single: Any = 1
-    with progress.shown(), _workers():
+    with progress.shown(), _workers(), warnings.catch_warnings():
+        # joblib replaces a worker that has grown by 300 MB since it began, and says so
+        warnings.filterwarnings(
+            "ignore", "A worker stopped while some jobs were given", UserWarning
+        )
         parallel = Parallel(
             used, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=single
         )
