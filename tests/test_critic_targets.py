@@ -18,19 +18,19 @@ from gradlab.events import Event
 from gradlab.policies import LinearPolicy
 from gradlab.problem import Problem
 from gradlab.simulators.point_mass import PointMass
+from gradlab.tasks import Memoryless
 
 F64 = torch.float64
 
 
 @dataclasses.dataclass(frozen=True)
-class Walk:
+class Walk(Memoryless):
     """r = s' along a line; a bonus of 3 beyond 0.5, the end beyond 2, a repeating event beyond 9."""
 
     blow_up: float = 0.0  # added to the reward once s > 2
     name: str = "walk"
     observation_dim: int = 1
     initial_dim: int = 1
-    memory_dim: int = 0
     default_horizon: int = 4
     events: tuple[Event, ...] = (
         Event("end", bonus=5.0, terminates=True),
@@ -46,9 +46,6 @@ class Walk:
 
     def observe(self, state: Tensor, memory: Tensor, step: Tensor) -> Tensor:
         return state
-
-    def advance(self, memory: Tensor, after: Tensor, step: Tensor) -> Tensor:
-        return memory
 
     def terms(
         self, before: Tensor, action: Tensor, after: Tensor, memory: Tensor, step: Tensor

@@ -27,6 +27,7 @@ from gradlab.problem import Problem
 from gradlab.rollout import rollout
 from gradlab.simulators.point_mass import PointMass
 from gradlab.statistics import OracleGradient
+from gradlab.tasks import Memoryless
 from gradlab.testing import Biased, assert_unbiased
 
 CONTROL, PROCESS, DISCOUNT, GOAL, EDGE = 0.5, 0.3, 0.9, 1.0, 0.4
@@ -39,13 +40,12 @@ PARAMS = {
 
 
 @dataclass(frozen=True)
-class Cliff:
+class Cliff(Memoryless):
     """r = 2 − (x' − goal)²; the episode ends after a step that leads beyond the edge."""
 
     name: str = "cliff"
     observation_dim: int = 1
     initial_dim: int = 1
-    memory_dim: int = 0
     default_horizon: int = 2
     events: tuple[Event, ...] = (Event("fall", terminates=True),)
 
@@ -57,9 +57,6 @@ class Cliff:
 
     def observe(self, state: Tensor, memory: Tensor, step: Tensor) -> Tensor:
         return state
-
-    def advance(self, memory: Tensor, after: Tensor, step: Tensor) -> Tensor:
-        return memory
 
     def terms(
         self, before: Tensor, action: Tensor, after: Tensor, memory: Tensor, step: Tensor

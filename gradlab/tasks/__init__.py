@@ -1,6 +1,6 @@
 """Observations, rewards and events. Read `base.py` first: what a task is; then the one you need."""
 
-from gradlab.tasks.base import Task
+from gradlab.tasks.base import Memoryless, Task
 from gradlab.tasks.gate import Gate, TerminalGate
 from gradlab.tasks.hovering import Hovering
 from gradlab.tasks.landing import Landing
@@ -18,6 +18,7 @@ __all__ = [
     "Heaviside",
     "Hovering",
     "Landing",
+    "Memoryless",
     "MomentumTransfer",
     "Quadratic",
     "Racing",

@@ -86,3 +86,21 @@ class Task(Protocol):
     ) -> Float[Tensor, "*batch T E"]:
         """Scaled margins [1] of `events`, in order; an event happens when its margin is > 0."""
         ...
+
+
+class Memoryless:
+    """A base class for tasks with nothing to remember: an empty memory is passed on."""
+
+    @property
+    def memory_dim(self) -> int:
+        """0."""
+        return 0
+
+    def advance(
+        self,
+        memory: Float[Tensor, "*batch 0"],
+        after: Float[Tensor, "*batch ns"],
+        step: Float[Tensor, "..."],
+    ) -> Float[Tensor, "*batch 0"]:
+        """The memory as it is."""
+        return memory

@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import Event
+from gradlab.tasks.base import Memoryless
 from gradlab.tasks.lq import Regulation
 
 NEVER = -1e6  # a margin so low that no relaxation of useful width sees it [scale]
 
 
 @dataclass(frozen=True)
-class Gate:
+class Gate(Memoryless):
     """Regulation plus a bonus, paid once, at the first step after which s'[0] > gate.
 
     Non-smooth: the event. A start beyond the gate has not passed it before the first step is over.
@@ -41,10 +42,6 @@ class Gate:
     @property
     def initial_dim(self) -> int:
         return self.dense.initial_dim
-
-    @property
-    def memory_dim(self) -> int:
-        return 0
 
     @property
     def default_horizon(self) -> int:
@@ -73,15 +70,6 @@ class Gate:
         """The state; whether the gate has been passed is not observed."""
         return self.dense.observe(state, memory, step)
 
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember: the running maximum of the margin is kept by the outcome."""
-        return memory
-
     def terms(
         self,
         before: Float[Tensor, "*batch T ns"],
@@ -104,7 +92,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class TerminalGate:
+class TerminalGate(Memoryless):
     """A bonus when s'[0] > gate after the last step, and nothing else. Observation: the number 1.
 
     Every call contributes the same to the gradient, and an exact Q of the last call is a step in
@@ -132,10 +120,6 @@ class TerminalGate:
         return 1
 
     @property
-    def memory_dim(self) -> int:
-        return 0
-
-    @property
     def events(self) -> tuple[Event, ...]:
         return (Event("arrived", bonus=self.bonus),)
 
@@ -157,15 +141,6 @@ class TerminalGate:
     ) -> Float[Tensor, "*batch 1"]:
         """The number 1."""
         return torch.ones_like(state[..., :1])
-
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch 1"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember."""
-        return memory
 
     def terms(
         self,

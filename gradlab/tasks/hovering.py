@@ -11,6 +11,7 @@ from torch import Tensor
 from gradlab.constants import constant
 from gradlab.events import Event
 from gradlab.tasks import flight
+from gradlab.tasks.base import Memoryless
 from gradlab.tasks.flight import Point
 
 SUCCESS_DISTANCE = 0.25  # also the scale of its margin [m]
@@ -18,7 +19,7 @@ SUCCESS_SPEED = 0.3  # also the scale of its margin; as for landing [m/s]
 
 
 @dataclass(frozen=True)
-class Hovering:
+class Hovering(Memoryless):
     """Reward: `flight.flight_terms` towards `target`, at most 0.1 per step. Observation: 13 numbers.
 
     Source: VisFly@8b49f94 envs/HoverEnv.py; its episodes have 256 steps. A collision with the flight
@@ -57,10 +58,6 @@ class Hovering:
         return 3
 
     @property
-    def memory_dim(self) -> int:
-        return 0
-
-    @property
     def events(self) -> tuple[Event, ...]:
         """Success first, if there is one, then collision."""
         collision = Event("collision", terminates=True)
@@ -90,15 +87,6 @@ class Hovering:
     ) -> Float[Tensor, "*batch 13"]:
         """[(target − p)/10, q, v/10, ω/10]."""
         return flight.observation(state, constant(self.target, state))
-
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember."""
-        return memory
 
     def terms(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 from gradlab.constants import constant
 from gradlab.events import Event
 from gradlab.tasks import flight
+from gradlab.tasks.base import Memoryless
 from gradlab.tasks.flight import Point
 
 HEIGHT = 0.2  # at which a landing counts; also the scale of its margin [m]
@@ -19,7 +20,7 @@ SPEED = 0.3  # also the scale of its margin [m/s]
 
 
 @dataclass(frozen=True)
-class Landing:
+class Landing(Memoryless):
     """Reward: descent and centring, at most 0.1 each per step; bonuses for landing and crashing.
 
     With height z, h = clip(z, 0.05, 1), x = −v_z/h (1 at the wanted rate of descent) and horizontal
@@ -65,10 +66,6 @@ class Landing:
         return 3
 
     @property
-    def memory_dim(self) -> int:
-        return 0
-
-    @property
     def events(self) -> tuple[Event, ...]:
         return (
             Event("success", bonus=20.0, terminates=True),
@@ -97,15 +94,6 @@ class Landing:
     ) -> Float[Tensor, "*batch 13"]:
         """[((mark, 2.5 m) − p)/10, q, v/10, ω/10]."""
         return flight.observation(state, constant((*self.mark, 2.5), state))
-
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember."""
-        return memory
 
     def terms(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradlab.constants import constant
 from gradlab.events import Event
+from gradlab.tasks.base import Memoryless
 
 Range = tuple[float, float]
 
@@ -24,7 +25,7 @@ HEIGHT_SCALE = (
 
 
 @dataclass(frozen=True)
-class Locomotion:
+class Locomotion(Memoryless):
     """Run forward, cheaply, without falling; one class for all runners of gymnasium v5 and Brax.
 
     Reward of a step, x the position that `track` gives (or the root's):
@@ -88,10 +89,6 @@ class Locomotion:
         return len(self.start) + self.nv
 
     @property
-    def memory_dim(self) -> int:
-        return 0
-
-    @property
     def events(self) -> tuple[Event, ...]:
         """The end of health, if there are bounds to it."""
         if self.height is None and self.pitch is None and self.bound is None:
@@ -125,15 +122,6 @@ class Locomotion:
         if self.clip is not None:
             qvel = qvel.clamp(-self.clip, self.clip)
         return torch.cat((qpos[..., self.hidden :], qvel), dim=-1)
-
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember."""
-        return memory
 
     def terms(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradlab.constants import constant
 from gradlab.events import Event
+from gradlab.tasks.base import Memoryless
 from gradlab.tasks.locomotion import HEIGHT_SCALE, draw, perturbed
 
 TILT = 3.141592653589793 / 24  # largest angle of a start's rotation [rad]
@@ -35,7 +36,7 @@ class Uprightness:
 
 
 @dataclass(frozen=True)
-class FreeRunner:
+class FreeRunner(Memoryless):
     """dFlex's ant and humanoid: a free root, a target far ahead, the last action observed.
 
     Reward: forward velocity of the root [m/s] + 0.1·up + heading + height + control, where up is the z
@@ -80,10 +81,6 @@ class FreeRunner:
     def initial_dim(self) -> int:
         """Position, angle, axis, joints, velocities."""
         return 3 + 4 + self.joints + 6 + self.joints
-
-    @property
-    def memory_dim(self) -> int:
-        return 0
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -133,15 +130,6 @@ class FreeRunner:
         )
         return torch.cat(parts, dim=-1)
 
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember."""
-        return memory
-
     def terms(
         self,
         before: Float[Tensor, "*batch T ns"],
@@ -183,7 +171,7 @@ class FreeRunner:
 
 
 @dataclass(frozen=True)
-class PlanarRunner:
+class PlanarRunner(Memoryless):
     """dFlex's hopper and half-cheetah: a root that moves in x, z and pitch.
 
     Reward: forward velocity of the root [m/s] − control_cost·Σa², and for the hopper an `Uprightness` of its height
@@ -215,10 +203,6 @@ class PlanarRunner:
         return 2 * len(self.start)
 
     @property
-    def memory_dim(self) -> int:
-        return 0
-
-    @property
     def events(self) -> tuple[Event, ...]:
         """A fall, if there is one."""
         return () if self.fall is None else (Event("fall", terminates=True),)
@@ -241,15 +225,6 @@ class PlanarRunner:
     ) -> Float[Tensor, "*batch no"]:
         """[q without x, q̇]."""
         return state[..., 1 : 2 * len(self.start)]
-
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember."""
-        return memory
 
     def terms(
         self,

@@ -11,10 +11,11 @@ from torch import Tensor
 from gradlab.errors import BadShape
 from gradlab.events import Event
 from gradlab.literals import Matrix, Vector, like
+from gradlab.tasks.base import Memoryless
 
 
 @dataclass(frozen=True)
-class Regulation:
+class Regulation(Memoryless):
     """r = −(s' − goal)ᵀ Q (s' − goal) − aᵀ R a, with s' the state after the step.
 
     Observation: the state. Initial state: start_mean + L ξ with ξ standard normal. Smooth
@@ -50,10 +51,6 @@ class Regulation:
         return len(self.start_factor[0])
 
     @property
-    def memory_dim(self) -> int:
-        return 0
-
-    @property
     def events(self) -> tuple[Event, ...]:
         return ()
 
@@ -76,15 +73,6 @@ class Regulation:
     ) -> Float[Tensor, "*batch ns"]:
         """The state itself."""
         return state
-
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember."""
-        return memory
 
     def terms(
         self,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import Event
+from gradlab.tasks.base import Memoryless
 
 
 @runtime_checkable
@@ -43,7 +44,7 @@ class Landscape(Protocol):
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(Memoryless):
     """Reward of one decision: r = f(s'), observation 1, nothing random but the policy."""
 
     landscape: Landscape
@@ -59,10 +60,6 @@ class Decision:
 
     @property
     def initial_dim(self) -> int:
-        return 0
-
-    @property
-    def memory_dim(self) -> int:
         return 0
 
     @property
@@ -87,15 +84,6 @@ class Decision:
     ) -> Float[Tensor, "*batch 1"]:
         """The number 1: the policy's weight is the decision."""
         return torch.ones_like(state[..., :1])
-
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch d"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember."""
-        return memory
 
     def terms(
         self,

@@ -13,6 +13,7 @@ from gradlab.constants import constant
 from gradlab.errors import BadValue
 from gradlab.events import Event
 from gradlab.tasks import flight
+from gradlab.tasks.base import Memoryless
 from gradlab.tasks.flight import Point
 
 PREVIEW = 10  # target points in the observation
@@ -20,7 +21,7 @@ PREVIEW_INTERVAL = 0.1  # between them [s]
 
 
 @dataclass(frozen=True)
-class Tracking:
+class Tracking(Memoryless):
     """Reward: `flight.flight_terms` towards the moving target, at most 0.1 per step.
 
     At time t the target is c + r(cos, sin, 0)(π t); the observation (40 numbers) holds it and its
@@ -63,10 +64,6 @@ class Tracking:
         return 3
 
     @property
-    def memory_dim(self) -> int:
-        return 0
-
-    @property
     def events(self) -> tuple[Event, ...]:
         return (Event("collision", terminates=True),)
 
@@ -100,15 +97,6 @@ class Tracking:
         """[(target_i − p)/10 for i = 0..9, q, v/10, ω/10]."""
         time = step.to(state.dtype) * self.dt
         return flight.observation(state, self.target(time, PREVIEW))
-
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
-        """Nothing to remember: the target is a function of time."""
-        return memory
 
     def terms(
         self,
