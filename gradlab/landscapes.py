@@ -1,16 +1,17 @@
 """Planes in parameter space, and functions of the parameters drawn over them.
 
 A plane is θ(a, b) = centre + a·first + b·second. Grid points are one more batch dimension: the
-parameters of a chunk of points are stacked [points, *shape] and the function is mapped over them by
-`torch.func.vmap`, every point on the same episodes (common random numbers), so that differences
-between points are those of the function.
+parameters of a chunk of points are stacked [points, *shape] and mapped over by `torch.func.vmap`, every
+point on the same episodes (common random numbers), so that differences between points are those of
+the function.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from gradlab.errors import BadShape, BadValue
 from gradlab.noise import Noise
+from gradlab.policies import BoundPolicy, GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
 
@@ -189,18 +191,39 @@ def returns_over_plane(
     """The return Σ_t γ^t alive_t r_t of every episode of `noise` at every point, in the problem's
     dtype.
 
-    `chunk` points at once; by default as many as make about `MEMORY_EPISODES` episodes of 64 steps.
+    `chunk` points at once; by default as many as make about `MEMORY_EPISODES` episodes of 64 steps. Only
+    the policy is mapped over points; to the simulator they are more episodes, so that it may be compiled.
     Raises `BadShape` if noise or parameters are another problem's.
     """
-    problem = problem.replace(compile=False)  # compiled code does not go through torch.func
     problem.check_noise(noise)
     problem.policy.check(plane.centre, problem.dtype)
+    chunk = min(chunk or points_at_once(problem, noise.count), len(points))
+    if chunk < 1:
+        raise BadValue(f"expected at least 1 point and a chunk of at least 1, got {chunk}")
+    fanned = problem.replace(policy=_fanned(problem.policy))
+    pieces = []
+    with torch.no_grad():
+        for part in points.split(chunk):
+            # compiled code is made for one number of points
+            full = torch.cat((part, part[-1:].expand(chunk - len(part), 2)))
+            episodes = Noise(*(x.expand(chunk, *x.shape) for x in noise))
+            path = rollout(fanned, BoundPolicy(fanned.policy, plane.at(full)), episodes)
+            pieces.append(problem.evaluate(path).value.sum(-1)[: len(part)])
+    return torch.cat(pieces)
 
-    def function(params: Params) -> Tensor:
-        path = rollout(problem, problem.policy.bind(params), noise)
-        return problem.evaluate(path).value.sum(-1)
 
-    return over_plane(function, plane, points, chunk or points_at_once(problem, noise.count))
+@lru_cache(maxsize=32)
+def _fanned(policy: GaussianPolicy) -> GaussianPolicy:
+    """The same policy with parameters [points, *shape] at observations [points, N, no]."""
+    kind = type(policy)
+
+    class Fanned(kind):
+        def apply(
+            self, params: Params, obs: Float[Tensor, "points N no"]
+        ) -> Float[Tensor, "points N nz"]:
+            return torch.func.vmap(partial(kind.apply, self))(params, obs)
+
+    return Fanned(**{field.name: getattr(policy, field.name) for field in fields(policy)})
 
 
 def points_at_once(problem: Problem, episodes: int) -> int:

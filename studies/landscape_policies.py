@@ -16,9 +16,12 @@ from torch import Tensor
 import gradlab
 from gradlab.critics.fitted import Fit, FittedCritic
 from gradlab.critics.fitting import fit_critic
+from gradlab.errors import Unavailable, UnknownName
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
+from gradlab.rollout import CompilesItself
 from gradlab.sampling import block_generator, noise_stream
+from gradlab.simulators.articulated.variants import RUNNERS
 from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.study import Artefact, Saved, seed_for
 from gradlab.study.progress import note
@@ -41,15 +44,33 @@ FIT = Fit(exploration=0.3, episodes=16_000, steps=2000)
 
 
 def problem_of(task: str) -> Problem:
-    """The problem of a task as this study sets it. Raises `UnknownName`."""
+    """The problem of a task as this study sets it; a runner may name its preset, as in "ant-dflex".
+
+    Raises `UnknownName`.
+    """
     if task in STAGED:
         return stages.problem_of(task)
-    problem = gradlab.make(task)
+    name, _, preset = task.partition("-")
+    if preset and name not in RUNNERS:
+        raise UnknownName("task", task, [*gradlab.names(), "ant-dflex"])
+    problem = gradlab.make(name, **({"preset": preset} if preset else {}))
     if isinstance(problem.simulator, Quadrotor):
         # observations are divided by 10, so the default first layer would hardly see them
         policy = GaussianPolicy(problem.task.observation_dim, 4, input_gain=10.0)
         problem = problem.replace(policy=policy)
     return problem
+
+
+def hastened(problem: Problem) -> Problem:
+    """The problem with a compiled simulator, where that pays (runners) and can be done."""
+    if not isinstance(problem.simulator, CompilesItself):
+        return problem
+    try:
+        problem.simulator.compiled()
+    except Unavailable as reason:
+        note(f"{problem.name} is not compiled and takes several times as long: {reason}")
+        return problem
+    return problem.replace(compile=True)
 
 
 def labels_of(task: str) -> tuple[int, ...]:
@@ -118,7 +139,7 @@ def borrow(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
 def train_path(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     """Seeded Adam ascent of the relaxed objective by its first-order gradient, kept as it goes."""
     task = artefact.payload["task"]
-    problem = problem_of(task)
+    problem = hastened(problem_of(task))
     setting = stages.Setting({}, problem.horizon, "", WIDTH, LEARNING_RATE)
     ascent = stages.Ascent(problem, setting, seed_for(0, artefact.name, "ascent"))
     tensors: Params = {}
@@ -157,6 +178,7 @@ def read_critic(saved: Saved) -> FittedCritic:
 
 def mean_return(problem: Problem, params: Params, seed: int) -> float:
     """Mean return of the hard task over `EVALUATED` episodes."""
+    problem = problem.replace(compile=False)  # too few episodes to compile for
     total = 0.0
     with torch.no_grad():
         for noise in noise_stream(problem, EVALUATED, seed):
