@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,8 @@ CHUNK = 512  # episodes at once
 SWEPT = ("fog", "pg")  # at every horizon; they are each other's truth
 NAMES = ("fog", "pg", "qg", "nstep", "inverse_variance")
 WITH_CRITIC = ("qg", "nstep")
+
+RESAMPLES = 300  # of the episodes behind mean squares of Jacobian products
 
 
 @dataclass(frozen=True)
@@ -413,9 +416,15 @@ def _variance(saved: Saved) -> Interval:
     return Interval(value, value / factor, value * factor)
 
 
-def _fit_row(x: Sequence[float], points: Sequence[Interval]) -> dict[str, Any]:
+def _fit_row(
+    x: Sequence[float], points: Sequence[Interval], resampled: np.ndarray | None = None
+) -> dict[str, Any]:
+    """A fit; `resampled` [resamples, points] are resamples of an x that has errors of its own."""
     middle, low, high = (list(column) for column in zip(*points, strict=True))
     fit = growth.fit_growth(x, middle, low, high)
+    if resampled is not None:
+        fits = [growth.fit_growth(line, middle, low, high) for line in resampled.tolist()]
+        fit = growth.widened(fit, [found.rate.estimate for found in fits])
     return {
         "kind": "growth", **_flat("rate", fit.rate), "intercept": fit.intercept,
         "misfit": fit.misfit, "points": fit.points,
@@ -455,27 +464,25 @@ def _jacobian_rows(
     norms: dict[str, Tensor] = saved.tensors
     found = growth.product_growth(norms["product"], norms["step"], horizons)
     columns = [horizon - 1 for horizon in horizons]
-    squares = {
-        law: growth.log_mean_square(norms[law][:, columns].numpy()).tolist()
-        for law in ("product", "summed")
-    }
-    for law, values in squares.items():
-        spread = {"spread": max(values) - min(values)}
+    ends: list[dict[str, float]] = [{} for _ in horizons]
+    for law in ("product", "summed"):
+        chosen = norms[law][:, columns].double().numpy()
+        values = growth.log_mean_square(chosen)
+        resampled = growth.resampled_mean_squares(chosen, RESAMPLES)
+        low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+        for k, row in enumerate(ends):
+            row |= _flat(f"log_{law}", Interval(*map(float, (values[k], low[k], high[k]))))
         yield {
-            **described,
-            "estimator": "fog",
-            "law": law,
-            **_fit_row(values, points),
-            **spread,
-        }
+            **described, "estimator": "fog", "law": law,
+            **_fit_row(values.tolist(), points, resampled), "spread": float(np.ptp(values)),
+        }  # fmt: skip
     yield {
         **described, "kind": "jacobian", **_flat("typical", found.typical),
         **_flat("square", found.square), **_flat("step_norm", found.step_norm),
         "episodes": found.episodes, "nonfinite": saved.metadata["lost"],
     }  # fmt: skip
-    for k, horizon in enumerate(horizons):
-        logs = {f"log_{law}": values[k] for law, values in squares.items()}
-        yield {**described, "kind": "product", "horizon": horizon, **logs}
+    for row, horizon in zip(ends, horizons, strict=True):
+        yield {**described, "kind": "product", "horizon": horizon, **row}
 
 
 def _flat(name: str, interval: Interval) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from scipy import stats
 
 from gradlab.statistics import holm
 
@@ -18,7 +19,7 @@ Row: TypeAlias = Any
 RETURN = "return"
 DIFFERENCE = "difference"
 LEVEL = 0.05  # of the verdicts, after Holm's correction over the table
-APART = 2.81  # standard errors in either coordinate: 1 % of arrows by chance (Bonferroni over two)
+APART = 0.01  # share of arrows that noise alone may set apart (Bonferroni over two coordinates)
 
 NAMES = {RETURN: "return J", "sg": "SG", "q": "Q alone", "sg_pg": "SG+PG", "sg_qg": "SG+QG"}
 ESTIMATORS = {"fog": "SG (FOG)", "pg": "PG", "qg": "QG", "sg_pg": "SG+PG", "sg_qg": "SG+QG"}
@@ -169,7 +170,8 @@ def _arrows(policy: Table) -> str:
             / np.hypot(both[f"stderr_{x}"], both[f"stderr_{x}_true"])
             for x in "ab"
         ]
-        apart = int(((z[0] > APART) | (z[1] > APART)).sum())
+        bound = stats.t.isf(APART / 4, both["freedom"])
+        apart = int(((z[0] > bound) | (z[1] > bound)).sum())
         parts.append(f"{ESTIMATORS[name]} {apart}")
     if not parts:
         return ""
@@ -283,9 +285,10 @@ def _arrow_set(
     axis: Any, arrows: Table, scale: float, spacing: float, colour: str, width: float
 ) -> None:
     """Arrows no longer than one spacing; pale where neither coordinate is told from zero."""
-    columns = arrows[["a", "b", "slope_a", "slope_b", "stderr_a", "stderr_b"]]
-    for a, b, *numbers in columns.itertuples(index=False):
-        slope, error = scale * np.array(numbers[:2]), 1.96 * scale * np.array(numbers[2:])
+    columns = arrows[["a", "b", "freedom", "slope_a", "slope_b", "stderr_a", "stderr_b"]]
+    for a, b, freedom, *numbers in columns.itertuples(index=False):
+        reach = stats.t.ppf(0.975, freedom)
+        slope, error = scale * np.array(numbers[:2]), reach * scale * np.array(numbers[2:])
         if not np.isfinite(slope).all():
             continue
         length = float(np.hypot(*slope))

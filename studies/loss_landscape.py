@@ -17,7 +17,7 @@ policy in the centre and are left alone as the policy moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,23 +44,29 @@ __all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summa
 
 CONFIDENCE = 0.95
 CHUNK = 256  # episodes of gradients at once
-MIX = (
-    64  # pilot episodes behind the weights of a mixture's arrows, as many as AGPO has environments
-)
+MIX = 64  # pilot episodes behind a weight α of a mixture's arrows, as many as AGPO has environments
+PILOTS = 8  # weights α behind one arrow: a single one would leave its error out of the arrow's
 
 
-def _mixture(other: Estimator) -> Estimator:
-    return estimators.InverseVariance(estimators.FOG(), other, weights_from="pilot", group_size=MIX)
+def _mixture(other: Estimator) -> Callable[[int], Estimator]:
+    def build(seed: int) -> Estimator:
+        first = estimators.FOG()
+        return estimators.InverseVariance(
+            first, other, weights_from="pilot", group_size=MIX, pilot_seed=seed
+        )
+
+    return build
 
 
-# PG has the baseline of AGPO, appendix B; it stays unbiased with any
-ARROWS = {
-    "fog": lambda: estimators.FOG(),
-    "pg": lambda: estimators.PG(baseline="q"),
-    "qg": lambda: estimators.QG(),
-    "sg_pg": lambda: _mixture(estimators.PG(baseline="q")),
-    "sg_qg": lambda: _mixture(estimators.QG()),
+# name: estimator of a seed of pilots. PG has the baseline of AGPO, appendix B; it stays unbiased with any
+ARROWS: Mapping[str, Callable[[int], Estimator]] = {
+    "fog": lambda seed: estimators.FOG(),
+    "pg": lambda seed: estimators.PG(baseline="q"),
+    "qg": lambda seed: estimators.QG(),
+    "sg_pg": _mixture(estimators.PG(baseline="q")),
+    "sg_qg": _mixture(estimators.QG()),
 }
+MIXED = ("sg_pg", "sg_qg")
 
 
 @dataclass(frozen=True)
@@ -274,19 +280,22 @@ def _step_rows(
 def _arrow_rows(
     config: Config, bench: Bench, payload: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """An estimator's expected gradient on the plane, at a few points, with standard errors."""
+    """An estimator's expected gradient on the plane, at a few points, with standard errors.
+
+    A mixture's is that over its pilots too: the standard error is that of `PILOTS` means, each with an α of
+    its own.
+    """
     name = payload["estimator"]
     for k, (a, b) in enumerate(_arrow_points(config).tolist()):
         params = bench.plane.point(a, b)
-        estimator = ARROWS[name]()
         noise = bench.noise(f"arrows {name} {k}", config.arrow_episodes)
-        slopes = torch.cat(
-            [
-                bench.plane.slopes(estimator(bench.problem, params, part).per_sample())
-                for part in _chunks(noise)
-            ]
-        )
-        yield _arrow(name, a, b, slopes)
+        size = max(1, noise.count // PILOTS) if name in MIXED else CHUNK
+        parts = []
+        for j, begin in enumerate(range(0, noise.count, size)):
+            estimator = ARROWS[name](seed_for(bench.seed, "pilots", name, k, j))
+            part = noise.rows(begin, min(begin + size, noise.count))
+            parts.append(bench.plane.slopes(estimator(bench.problem, params, part).per_sample()))
+        yield _arrow(name, a, b, parts)
 
 
 def _difference_rows(config: Config, bench: Bench) -> Iterator[dict[str, Any]]:
@@ -297,7 +306,7 @@ def _difference_rows(config: Config, bench: Bench) -> Iterator[dict[str, Any]]:
         noise = bench.noise(f"arrows {DIFFERENCE} {k}", config.arrow_episodes)
         ends = landscapes.returns_over_plane(bench.problem, bench.plane, point + shifts, noise)
         slopes = (ends[0::2] - ends[1::2]).double().mT / (2 * spacing)
-        yield _arrow(DIFFERENCE, float(point[0]), float(point[1]), slopes)
+        yield _arrow(DIFFERENCE, float(point[0]), float(point[1]), [slopes])
 
 
 def _arrow_points(config: Config) -> Float[Tensor, "points 2"]:
@@ -306,17 +315,19 @@ def _arrow_points(config: Config) -> Float[Tensor, "points 2"]:
     return landscapes.mesh(config.radius * (2 * side - 1))
 
 
-def _chunks(noise: Noise) -> Iterator[Noise]:
-    for begin in range(0, noise.count, CHUNK):
-        yield noise.rows(begin, min(begin + CHUNK, noise.count))
-
-
-def _arrow(name: str, a: float, b: float, slopes: Float[Tensor, "N 2"]) -> dict[str, Any]:
-    (slope_a, slope_b), (stderr_a, stderr_b), lost = _mean(slopes)
+def _arrow(name: str, a: float, b: float, parts: list[Float[Tensor, "_ 2"]]) -> dict[str, Any]:
+    """One row; the standard error is over episodes, for a mixture over the means of its parts."""
+    slopes = torch.cat(parts)
+    (slope_a, slope_b), stderr, lost = _mean(slopes)
+    freedom = len(slopes) - 1
+    if name in MIXED:
+        means = torch.stack([_mean(part)[0] for part in parts])
+        freedom = len(means) - 1
+        stderr = means.std(0) / len(means) ** 0.5
     return {
         "kind": "arrow", "estimator": name, "a": a, "b": b,
         "slope_a": float(slope_a), "slope_b": float(slope_b),
-        "stderr_a": float(stderr_a), "stderr_b": float(stderr_b),
+        "stderr_a": float(stderr[0]), "stderr_b": float(stderr[1]), "freedom": freedom,
         "episodes": len(slopes), "nonfinite": int(lost.max()),
     }  # fmt: skip
 

@@ -1,9 +1,10 @@
 """Policies of the ant and the critics that belong to them, for `rollout_variance`.
 
-One policy and one critic for each preset family, made with compliant contact, which every preset has and
-whose gradients are the kindest; the other contact laws are measured with the same two. The policy is the
-result of seeded Adam ascent: tiled windows of short episodes (`RECIPES`), states cut between windows, no
-value at their ends, and the end of health relaxed so that falling has a gradient.
+One policy for each preset family, made with compliant contact, which every preset has and whose gradients
+are the kindest; the other contact laws are measured with the same policy, and with a critic fitted to its
+returns under that law. The policy is the result of seeded Adam ascent: tiled windows of short episodes
+(`RECIPES`), states cut between windows, no value at their ends, and the end of health relaxed so that falling
+has a gradient.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ RECIPES = {
     "gymnasium": Recipe(16, 8, 80, 3e-3),
 }
 EVALUATED = 64  # episodes behind the numbers that say how good a policy is
-FIT = Fit(episodes=512, steps=1500, hidden=HIDDEN, held_out=128)
+FIT = Fit(episodes=1024, steps=2000, hidden=HIDDEN, held_out=256)
 
 
 class Setting(NamedTuple):
@@ -150,11 +151,13 @@ def articulated(problem: Problem) -> Articulated:
 # ------------------------------------------------------------------------------------ artefacts
 
 
-def artefacts_of(names: Iterable[str]) -> Iterator[Artefact]:
-    """A policy and a critic for each of the presets `names`, each once."""
-    for preset in dict.fromkeys(names):
+def artefacts_of(settings: Iterable[Setting]) -> Iterator[Artefact]:
+    """A policy for each preset among the settings, and a critic for each setting."""
+    settings = list(settings)
+    for preset in dict.fromkeys(setting.preset for setting in settings):
         yield policy_artefact(preset)
-        yield critic_artefact(preset)
+    for setting in settings:
+        yield critic_artefact(setting)
 
 
 def policy_artefact(preset: str) -> Artefact:
@@ -168,18 +171,19 @@ def policy_artefact(preset: str) -> Artefact:
     return Artefact(policy_name(preset), train_policy, payload, cost=600.0)
 
 
-def critic_artefact(preset: str) -> Artefact:
-    """The artefact with the Q critic of that policy."""
-    payload = {"preset": preset, "fit": repr(FIT), "horizon": HORIZON}
-    return Artefact(critic_name(preset), build_critic, payload, (policy_name(preset),), cost=200.0)
+def critic_artefact(setting: Setting) -> Artefact:
+    """The artefact with the Q critic of a preset's policy in one setting."""
+    payload = {**setting._asdict(), "fit": repr(FIT), "horizon": HORIZON}
+    needs = (policy_name(setting.preset),)
+    return Artefact(critic_name(setting), build_critic, payload, needs, cost=200.0)
 
 
 def policy_name(preset: str) -> str:
     return f"policies/{preset}"
 
 
-def critic_name(preset: str) -> str:
-    return f"critics/{preset}"
+def critic_name(setting: Setting) -> str:
+    return f"critics/{setting.preset}-{setting.contact}"
 
 
 def train_policy(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
@@ -230,10 +234,10 @@ def limited_mean(samples: GradientSamples) -> Params:
 
 
 def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
-    """A Q critic fitted to the returns of the policy in its own preset with compliant contact."""
-    preset = artefact.payload["preset"]
-    problem = problem_of(Setting(preset, "compliant"))
-    fitted = fit_critic(halting(problem), dict(needs[policy_name(preset)].tensors), FIT)
+    """A Q critic fitted to the returns of the preset's policy in one setting."""
+    setting = Setting(artefact.payload["preset"], artefact.payload["contact"])
+    problem = halting(problem_of(setting)).replace(compile=True)
+    fitted = fit_critic(problem, dict(needs[policy_name(setting.preset)].tensors), FIT)
     return Saved(fitted.params, {**fitted.metadata, "command": COMMAND})
 
 

@@ -48,13 +48,18 @@ LEGEND = (
     "the policy's parameters. Spread: decades between its 5 % and 95 % quantiles over all steps and states. "
     "Wander: decades between the least and the largest median over states along the rollout. Orders: median of "
     "log10 of a ratio at the same step and state. Q is that of a finite horizon, so all gradients shrink "
-    "towards its end, which adds to what wanders; SG's outliers are the top 5 % "
-    "of its variances over the median of their step. Brackets: 95 % intervals, start states resampled as wholes."
+    "towards its end, which adds to what wanders; SG's outliers, and the states of low and high variance that "
+    "ascent starts from, are those of its variances over the median of their step. Brackets: 95 % intervals, start states resampled as wholes."
 )
 
 
 def _lines(mine: Table) -> list[str]:
-    lines = [_policy(mine[mine["kind"] == "policy"].iloc[0])]
+    policy = mine[mine["kind"] == "policy"].iloc[0]
+    lines = [_policy(policy)]
+    if not policy["explained_low"] > 0:
+        lines.append(
+            "  Q IS NOT SEEN TO EXPLAIN ANYTHING HERE: what is said of QG, and of the γQ in SG, is said of this Q."
+        )
     found = _answers(mine)
     if any(math.isnan(found[key]["value"]) for key in (("orders", "sg/qg"), ("spread", "qg"))):
         lines.append("No state was alive and finite where it was measured: nothing can be said.")
@@ -108,7 +113,8 @@ def _policy(row: Row) -> str:
         f"{row['own_return']:.4g}, untrained {row['untrained_return']:.4g}), speed {row['speed']:.2g} m/s, "
         f"{row['survival']:.0%} of episodes survive, mean std {row['std']:.2g}"
     )
-    return f"{text}; Q explains {_interval(row, 'explained')} of the returns"
+    ends = f"[{_short(row['explained_low'])}, {_short(min(1.0, row['explained_high']))}]"
+    return f"{text}; Q explains {_short(row['explained'])} {ends} of the returns' variance"
 
 
 def _answers(mine: Table) -> dict[tuple[str, str], Row]:
@@ -175,12 +181,20 @@ def _contact(found: dict[tuple[str, str], Row]) -> str:
         if math.isnan(odds["value"]):
             said.append(f"{words}: cannot be told, it does so in {top:.0%} of all cases")
             continue
-        ratio = [f"{math.exp(odds[name]):.2g}" for name in ("value", "value_low", "value_high")]
         said.append(
             f"{words}: {verdict}, in {top:.0%} of the top 5 % against {rest:.0%} elsewhere, odds ratio "
-            f"{ratio[0]} [{ratio[1]}, {ratio[2]}]"
+            f"{_odds(odds)}"
         )
     return "; ".join(said)
+
+
+def _odds(row: Row) -> str:
+    value, low, high = (math.exp(row[name]) for name in ("value", "value_low", "value_high"))
+    if math.isinf(value):
+        return f"above {low:.2g}"
+    if value == 0:
+        return f"below {high:.2g}"
+    return f"{value:.2g} [{low:.2g}, {high:.2g}]"
 
 
 def _across(mine: Table) -> str:
@@ -215,8 +229,9 @@ def _ascent(ascent: Table) -> str:
         if len(one) > 1 and len(two) > 1:
             # Welch: the two groups of states need not vary alike
             found = stats.ttest_ind(one, two, equal_var=False).confidence_interval(0.95)
+            low, high = max(-1.0, found.low), min(1.0, found.high)  # of a difference of shares
             said.append(
-                f"{words}, high minus low: {apart[name].mean():.2g} [{found.low:.2g}, {found.high:.2g}]"
+                f"{words}, high minus low: {apart[name].mean():.2g} [{low:.2g}, {high:.2g}]"
             )
     return "; ".join(said)
 

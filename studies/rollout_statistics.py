@@ -173,12 +173,34 @@ def answers(
         for name in ("sg", "qg"):
             field = levelled(fields[name])
             for part in Table._fields:
-                yield Answer(
-                    f"{flag}_{part}",
-                    name,
-                    over(
-                        lambda i, f=field, w=where, p=part: getattr(
-                            outliers_at(f[:, i], w[:, i]), p
-                        )
-                    ),
+                found = over(
+                    lambda i, f=field, w=where, p=part: getattr(outliers_at(f[:, i], w[:, i]), p)
                 )
+                if part == "log_odds":
+                    found = bounded_log_odds(field, where) or found
+                yield Answer(f"{flag}_{part}", name, found)
+
+
+def bounded_log_odds(field: Field, flag: Bool[np.ndarray, "T N"]) -> Interval | None:
+    """The log odds ratio where all outliers, or none, have the flag; None where some do.
+
+    Resampled states never fill an empty cell, so a bootstrap knows nothing of what might be in it. One end is
+    infinite. For the other, the share of outliers in the empty cell is at most 1 − 0.025^(1/m), each of the m
+    states with outliers counted once since its steps are alike (Clopper and Pearson 1934). The estimate is
+    the infinite end.
+    """
+    known = np.isfinite(field)
+    if not known.any():
+        return None
+    top = known & (field > np.quantile(field[known], 1 - TOP))
+    rest = known & ~top
+    yes, no = (int((rest & f).sum()) for f in (flag, ~flag))
+    empty = [not (top & f).any() for f in (flag, ~flag)]
+    if not top.any() or not any(empty) or not (yes and no):
+        return None
+    states = int(top.any(0).sum())
+    most = 1 - ((1 - CONFIDENCE) / 2) ** (1 / states)
+    least = float(np.log((1 - most) / most))
+    if empty[1]:  # all have the flag
+        return Interval(np.inf, least - float(np.log(yes / no)), np.inf)
+    return Interval(-np.inf, -np.inf, -least - float(np.log(yes / no)))

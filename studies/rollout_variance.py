@@ -74,7 +74,7 @@ class Config:
     picks: int = 5
     """States of low and of high SG variance from which SG ascends."""
     low: float = 0.05
-    """Quantile of SG's variance that is called low."""
+    """Quantile of SG's variance, over the median of its step, that is called low."""
     high: float = 0.98
     """Quantile that is called high."""
     ascent_seeds: int = 6
@@ -128,8 +128,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def artefacts(config: Config) -> Iterator[Artefact]:
-    """A policy and a critic of each preset family."""
-    return rollout_policies.artefacts_of(Setting.of(text).preset for text in config.settings)
+    """A policy of each preset family, and a critic of each setting."""
+    return rollout_policies.artefacts_of(Setting.of(text) for text in config.settings)
 
 
 def cells(config: Config) -> Iterator[Cell]:
@@ -140,7 +140,7 @@ def cells(config: Config) -> Iterator[Cell]:
         rollout_policies.problem_of(setting)  # what cannot be built fails before anything runs
         needs = (
             rollout_policies.policy_name(setting.preset),
-            rollout_policies.critic_name(setting.preset),
+            rollout_policies.critic_name(setting),
         )
         cost = COSTS[setting.contact] * PRESET_COSTS[setting.preset]
         yield Cell(text, {"setting": text}, needs, cost)
@@ -224,7 +224,7 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
 
 def _bench(config: Config, setting: Setting, needs: Mapping[str, Saved]) -> Bench:
     problem = rollout_policies.problem_of(setting).replace(compile=config.compile)
-    critic = rollout_policies.read_critic(needs[rollout_policies.critic_name(setting.preset)])
+    critic = rollout_policies.read_critic(needs[rollout_policies.critic_name(setting)])
     problem = problem.replace(critic=critic.critic(problem))
     params = dict(needs[rollout_policies.policy_name(setting.preset)].tensors)
     seed = seed_for(config.seed, setting.preset)
@@ -358,9 +358,11 @@ def _return_row(bench: Bench, step: int, states: Tensor) -> dict[str, Any]:
 
 def _ascent_rows(config: Config, bench: Bench, variance: Tensor) -> Iterator[dict[str, Any]]:
     """Paths of r + γQ from states of low and of high SG variance, and how they moved."""
-    picks = {
-        end: rollout_ascent.chosen(variance, getattr(config, end), config.picks) for end in ENDS
-    }
+    # about the median of their step: else the low ones are late ones, with little left to gain
+    level = torch.from_numpy(
+        10 ** rollout_statistics.levelled(rollout_statistics.logs(variance.numpy()))
+    )
+    picks = {end: rollout_ascent.chosen(level, getattr(config, end), config.picks) for end in ENDS}
     places = torch.cat(list(picks.values()))
     moments = [bench.moment(bench.steps[k], torch.tensor([state])) for k, state in places.tolist()]
     starts = Moment(*(torch.cat(parts) for parts in zip(*moments, strict=True)))
@@ -374,7 +376,7 @@ def _ascent_rows(config: Config, bench: Bench, variance: Tensor) -> Iterator[dic
     for s, (end, (k, state)) in enumerate(zip(labels, places.tolist(), strict=True)):
         where = {
             "end": end, "pick": s - labels.index(end), "state": state, "step": bench.steps[k],
-            "variance": float(variance[k, state]),
+            "variance": float(variance[k, state]), "level": float(level[k, state]),
         }  # fmt: skip
         for r in range(config.ascent_seeds):
             yield {

@@ -22,6 +22,7 @@ NAMES = {
     "nstep": "N-step (tiled)",
     "inverse_variance": "inverse variance (FOG, PG)",
 }
+BOUNCES = 4  # in the longest horizon, before growth per step can be compared with growth per bounce
 MISFIT = 3.0  # χ² per degree of freedom above which a law is said not to hold
 DASHES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (6, 4)))
 POLICIES = {PEGS: "throws with std 1 cm around 1 cm off the line of centres"}
@@ -90,10 +91,15 @@ def _crossing(rows: Table) -> str:
     last = f"FOG/PG is {_interval(row, 'last_ratio')} at the longest horizon"
     if math.isnan(row["crossing"]):
         return f"Where FOG crosses PG cannot be told; {last}."
+    early = _short(row["crossing_low"])
     if math.isinf(row["crossing"]):
-        return f"FOG stays below PG; {last}."
+        if math.isinf(row["crossing_low"]):
+            return f"FOG stays below PG; {last}."
+        return f"FOG is not seen to pass PG, but may have from T = {early}; {last}."
     late = "beyond" if math.isinf(row["crossing_high"]) else _short(row["crossing_high"])
-    where = f"T = {_short(row['crossing'])} [{_short(row['crossing_low'])}, {late}]"
+    if row["crossing"] <= rows.loc[rows["kind"] == "product", "horizon"].min():
+        return f"FOG is above PG from the first horizon; {last}."
+    where = f"T = {_short(row['crossing'])} [{early}, {late}]"
     return f"FOG's variance passes PG's at {where}; {last}."
 
 
@@ -118,9 +124,12 @@ def _explained(fit: Row) -> str:
         return "cannot be placed"
     if fit["spread"] < 1:
         return f"has nothing to go with (that changes by a factor e^{fit['spread']:.2f} in all)"
+    power = f"{_interval(fit, 'rate')} (χ² {fit['misfit']:.1f})"
+    if not fit["misfit"] <= MISFIT:
+        return f"goes as no power of it; nearest is {power}"
     low, high = fit["rate_low"], fit["rate_high"]
     verdict = "in step" if low <= 1 <= high else "faster" if low > 1 else "more slowly"
-    return f"goes as its power {_interval(fit, 'rate')}, {verdict}"
+    return f"goes as its power {power}, {verdict}"
 
 
 def _stiffness(rows: Table) -> str:
@@ -171,10 +180,10 @@ def _critics(rows: Table) -> str:
     quality = rows["critic_quality"].dropna()
     if not len(quality):
         return ""
+    low, high = (f"{end:.0%}" for end in (quality.min(), quality.max()))
     return (
-        f"QG and N-step read fitted critics, which explain between {quality.min():.0%} and "
-        f"{quality.max():.0%} of the returns' variance on episodes they have not seen: their bias is that of "
-        "their critics."
+        f"QG and N-step read fitted critics, which explain {low if low == high else f'between {low} and {high}'} of "
+        "the returns' variance on episodes they have not seen; with exact ones they would have no bias."
     )
 
 
@@ -188,13 +197,17 @@ def _check_of_toy(rows: Table) -> str:
     rates = ", ".join(
         f"{row['width'] * 1e3:g} mm {_interval(row, 'typical')}" for _, row in sharp.iterrows()
     )
-    rigid = bounce_rate() * PERIOD / bounce_time()
-    return (
+    text = (
         f"Against the known answer: {int(inside.sum())} of {len(table)} intervals of the variance hold the "
         f"variance by quadrature (95 % should), which changes by at most "
-        f"{_short(table['quadrature_change'].max())} of the gradient when its panels are halved. A rigid ball at "
-        f"{SPEED:g} m/s on the line of centres has ln growth {rigid:.3g} per step while it stays between the "
-        f"pegs; measured over the longest horizon, escape included: {rates}."
+        f"{_short(table['quadrature_change'].max())} of the gradient when its panels are halved."
+    )
+    if table["horizon"].max() * PERIOD < BOUNCES * bounce_time():
+        return text
+    rigid = bounce_rate() * PERIOD / bounce_time()
+    return (
+        f"{text} A rigid ball at {SPEED:g} m/s on the line of centres has ln growth {rigid:.3g} per step while it stays "
+        f"between the pegs; measured over the longest horizon, escape included: {rates}."
     )
 
 
@@ -223,7 +236,7 @@ def plot(rows: Table, path: Path) -> None:
             _over_width(line[1], mine, "variance")
             _over_width(line[2], mine, "relative_bias")
             _products(line[3], mine)
-            line[0].set_ylabel(f"{task}\nvariance tr Σ [(return per parameter)²]")
+            line[0].set_ylabel(f"{task}\nvariance tr Σ [return²]")
         figures.legend(figure, [*axes[:, 1], *axes[:, 2]], columns=5)
         figures.save(figure, path)
 
@@ -279,7 +292,7 @@ def _over_width(axis: Any, rows: Table, column: str) -> None:
     if column == "variance":
         axis.set_yscale("log")
         axis.set_title(f"variance at T = {horizon}")
-        axis.set_ylabel("variance tr Σ")
+        axis.set_ylabel("variance tr Σ [return²]")
     else:
         figures.signed_log(axis, table[column].dropna())
         axis.set_ylim(bottom=0.0)
@@ -287,7 +300,7 @@ def _over_width(axis: Any, rows: Table, column: str) -> None:
         axis.set_ylabel("relative bias [1] (bars: 95 %)")
 
 
-LOOKS = {"product": ("#555555", "x"), "summed": ("#AA4499", "1")}  # not those of an estimator
+LOOKS = {"product": ("#555555", "x"), "summed": ("#DDAA33", "1")}  # not those of an estimator
 
 
 def _bars(axis: Any, x: Any, y: Any, low: Any, high: Any, look: Any) -> None:
@@ -311,9 +324,12 @@ def _products(axis: Any, rows: Table) -> None:
         one = one.sort_values("horizon")
         mine = fog[fog["width"] == width].sort_values("horizon")
         for law, (colour, marker) in LOOKS.items():
-            logs = one[f"log_{law}"] - one[f"log_{law}"].iloc[0]
-            squares = np.exp(np.clip(logs, -700, 700))
+            squares, low, high = (
+                np.exp(np.clip(one[f"log_{law}{end}"] - one[f"log_{law}"].iloc[0], -700, 700))
+                for end in ("", "_low", "_high")
+            )
             axis.plot(one["horizon"], squares, color=colour, linestyle=_dashes(k), marker=marker)
+            axis.fill_between(one["horizon"], low, high, color=colour, alpha=0.15, linewidth=0)
         if len(mine):
             figures.line(
                 axis, mine["horizon"], mine["variance"] / mine["variance"].iloc[0],

@@ -63,8 +63,8 @@ class Rougher(NamedTuple):
 
     variance: Interval  # negative: the first is smoother [unit, squared]
     variance_p_value: float  # two-sided
-    share: Interval  # [1]
-    share_p_value: float  # two-sided
+    share: Interval  # [1]; NaN in [-1, 1] where the surfaces are too noisy for one
+    share_p_value: float  # two-sided; 1 there
 
 
 def third_differences(
@@ -167,15 +167,21 @@ def _debiased(gram: Float[np.ndarray, "B B"]) -> Float[np.ndarray, " blocks_plus
 def _jackknife(
     estimates: Float[np.ndarray, " blocks_plus_1"], confidence: float
 ) -> tuple[Interval, float]:
-    """Interval and two-sided p-value against 0 of the first entry, by those without one block."""
+    """Interval and two-sided p-value against 0 of a difference of shares, by those without one block.
+
+    Where one of them is unknown or beyond ±1, as no difference of shares is, nothing can be told: the
+    estimate is NaN, the interval all of [−1, 1] and the p-value 1.
+    """
     estimate, without = float(estimates[0]), estimates[1:]
+    if not np.isfinite(estimates).all() or abs(estimate) > 1:
+        return Interval(math.nan, -1.0, 1.0), 1.0
     count = len(without)
     spread = math.sqrt((count - 1) / count * float(np.square(without - without.mean()).sum()))
-    if not spread > 0:  # also where a share is unknown
+    if spread == 0:
         return Interval(estimate, estimate, estimate), float(estimate == 0)
     reach = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * spread
     p_value = float(2 * stats.t.sf(abs(estimate) / spread, count - 1))
-    return Interval(estimate, estimate - reach, estimate + reach), p_value
+    return Interval(estimate, max(-1.0, estimate - reach), min(1.0, estimate + reach)), p_value
 
 
 def _parts(values: Tensor) -> Iterable[Tensor]:
