@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mujoco
@@ -29,6 +29,7 @@ from gradlab.simulators.articulated import (
 )
 from gradlab.simulators.articulated.contact import ContactModel, Dynamics
 from gradlab.simulators.articulated.convex import _projected
+from gradlab.simulators.articulated.stability import contact_response
 from tests.trees import forward, gymnasium_model, reference, states
 
 SOFT = Compliant(stiffness=2e3, damping=50.0, friction_damping=20.0, friction=0.75)
@@ -220,6 +221,51 @@ def test_the_bound_is_where_stability_ends() -> None:
             state = sim.step(state, state[:0], state[:0])
         swing.append(abs(float(state[2]) - rest))
     assert swing[0] < 1e-8 and swing[1] > 1e-6
+
+
+BOX = (
+    '<mujoco><worldbody><geom type="plane" size="5 5 1"/><body pos="0 0 .1"><freejoint/>'
+    '<geom type="box" size=".1 .1 .1" mass="1"/></body></worldbody></mujoco>'
+)
+
+
+def test_a_box_stands_within_its_bound() -> None:
+    """Four corners at once are stiffer than one: the bound of one corner alone would let the box be thrown up."""
+    model = from_string(BOX)
+    law = Compliant(stiffness=1e4, damping=0.0, friction_damping=0.0)
+    together = 2 / math.sqrt(1e4 * contact_response(model))
+    alone = 2 / math.sqrt(1e4 * sum(float(w) for w in model.invweight))
+    assert together < 0.5 * alone
+    with pytest.raises(BadValue, match=rf"stiffness=10000 .*below {together * 1e3:.3g} ms"):
+        simulator(model, law, h=1.01 * together)
+    rest = torch.cat((torch.tensor(model.qpos0), torch.zeros(6).double()))
+    rest[2] -= 9.81 / 4e4  # its weight on four springs
+    swing = []
+    for h in (0.9 * together, 0.9 * alone):
+        sim = simulator(model, OnlyForce(law), h=h)
+        state = rest.clone()
+        state[7:] = 1e-9 * torch.arange(1.0, 7.0)
+        for _ in range(100):
+            state = sim.step(state, state[:0], state[:0])
+        swing.append(float((state - rest)[2:7].abs().max()))
+    assert swing[0] < 1e-7 and swing[1] > 1e-3
+
+
+def test_joint_limits_too_stiff_for_the_step_are_refused() -> None:
+    model = from_string(
+        '<mujoco><compiler autolimits="true"/><worldbody><body><joint axis="0 1 0" range="-10 10"/>'
+        '<geom type="capsule" fromto="0 0 0 .1 0 0" size=".01" mass=".01"/></body></worldbody></mujoco>'
+    )
+    inverse = float(model.dof_invweight[0])
+    for name, bound in (
+        ("limit_stiffness", lambda k: 2 / math.sqrt(k * inverse)),
+        ("limit_damping", lambda k: 2 / (k * inverse)),
+    ):
+        law = replace(Compliant(limit_stiffness=0.0, limit_damping=0.0), **{name: 5.0})
+        step = bound(5.0)
+        simulator(model, law, h=0.99 * step)
+        with pytest.raises(BadValue, match=f"{name}=5 is too stiff .*below {step * 1e3:.3g} ms"):
+            simulator(model, law, h=1.01 * step)
 
 
 def test_bad_constants_are_refused() -> None:

@@ -535,6 +535,9 @@ REFUSED = {
              rest='<contact><pair geom1="g" geom2="h"/></contact>'), "pair"),
     "position servo": (
         mjcf(rest='<actuator><position name="p" joint="j"/></actuator>'), "'p'.*motor"),
+    "disabled actuators": (
+        mjcf(rest='<option actuatorgroupdisable="1"/><actuator><motor group="1" joint="j"/></actuator>'),
+        "disabled group of actuators"),
     "velocity servo": (
         mjcf(rest='<actuator><velocity name="p" joint="j"/></actuator>'), "'p'.*motor"),
     "muscle": (

@@ -169,7 +169,7 @@ def test_dflex_humanoid_has_ankles() -> None:
 
 @pytest.mark.parametrize(("name", "preset"), EVERY)
 def test_every_runner_can_be_compliant(name: str, preset: str) -> None:
-    """The constants pass `check`, and a standing runner does not sink in."""
+    """The constants pass `check`, with the sizes of the published experiments."""
     for contact in ("compliant", "smoothed"):
         problem = gradlab.make(name, preset=preset, contact=contact)
         assert problem.policy.hidden == (256, 128, 64)
@@ -292,10 +292,7 @@ def test_task_agrees_with_gymnasium_step_by_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", locomotion.RUNNERS)
 def test_rollouts_agree_with_gymnasium(name: str) -> None:
-    """Whole environments over a few steps with convex contact; MuJoCo's solver converged.
-
-    Its RK4 turns free joints by some 1e-8 rad per step otherwise than ours; ants amplify that quickly.
-    """
+    """Whole environments over a few control steps with convex contact; MuJoCo's solver converged."""
     env = reference(name)
     env.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     env.model.opt.tolerance, env.model.opt.iterations = 0.0, 100
@@ -308,7 +305,7 @@ def test_rollouts_agree_with_gymnasium(name: str) -> None:
         action = rng.uniform(-1, 1, problem.simulator.action_dim)
         env.step(scale * action)
         state = problem.simulator.step(state, torch.from_numpy(action), state[:0])
-        torch.testing.assert_close(state, state_in(env), rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(state, state_in(env), rtol=1e-10, atol=1e-10)
     env.close()
 
 
@@ -535,6 +532,71 @@ def test_fog_and_pg_agree_on_a_relaxed_ant() -> None:
     problem = small("ant", "dflex", horizon=2, hidden=4, contact="smoothed", fall=0.7)
     problem = problem.relaxed(0.5)
     agreement(problem, drawn(problem, 1)[0], 32768)
+
+
+# --- finite gradients -----------------------------------------------------------------------------
+
+
+def reached(problem: Problem) -> tuple[Tensor, Tensor]:
+    """States of episodes of a fresh policy, and whether they are alive there; finite ones only."""
+    params, noise = drawn(problem, 48, 3)
+    with torch.no_grad():
+        path = gradlab.rollout(problem, problem.policy.bind(params), noise)
+        alive = problem.evaluate(path).alive > 0
+    state, alive = path.state.flatten(0, 1), alive.flatten()
+    kept = state.isfinite().all(-1)
+    return state[kept], alive[kept]
+
+
+def thrown(simulator: Articulated, count: int, speed: float) -> Tensor:
+    """Any attitude close to the ground, joints within their ranges, velocities of this size; float32."""
+    model, rng = simulator.model, np.random.default_rng(4)
+    qpos = np.tile(model.qpos0, (count, 1))
+    for limit in model.limits:
+        qpos[:, limit.qpos] = rng.uniform(limit.low, limit.high, count)
+    if model.nq > model.nv:  # a free root
+        qpos[:, 2] = rng.uniform(0.4, 0.9, count)
+        turn = rng.normal(size=(count, 4))
+        qpos[:, 3:7] = turn / np.linalg.norm(turn, axis=1, keepdims=True)
+    else:
+        qpos[:, 1] = model.qpos0[1] - rng.uniform(0, 0.5, count)
+        qpos[:, 2] = rng.uniform(-np.pi, np.pi, count)
+    state = np.concatenate((qpos, rng.normal(scale=speed, size=(count, model.nv))), 1)
+    return simulator.start(torch.tensor(state, dtype=torch.float32))
+
+
+def lost(simulator: Articulated, state: Tensor) -> Tensor:
+    """Whether the state a control period later, or its gradient, is not finite."""
+    generator = torch.Generator().manual_seed(5)
+    leaf = state.clone().requires_grad_()
+    action = torch.rand(len(state), simulator.action_dim, generator=generator) * 2 - 1
+    action = action.to(state).requires_grad_()
+    after = simulator.step(leaf, action, state[:, :0])
+    weights = torch.randn(after.shape, generator=generator).to(state)
+    gradients = torch.autograd.grad((after * weights).sum(), (leaf, action))
+    return ~torch.cat((after, *gradients), -1).isfinite().all(-1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contact", ["compliant", "smoothed", "convex", "brax"])
+@pytest.mark.parametrize(("name", "preset"), EVERY)
+def test_gradients_of_a_control_period_are_finite(name: str, preset: str, contact: str) -> None:
+    """Whole control periods of what ships, float32: none is lost where a policy gets alive.
+
+    States after the end of an episode, and bodies thrown into the ground, are counted and told.
+    """
+    problem = small(name, preset, 32, contact=contact, dtype=torch.float32)
+    simulator = problem.simulator
+    assert isinstance(simulator, Articulated)
+    state, alive = reached(problem)
+    bad = lost(simulator, state)
+    counts = [f"{int((bad & alive).sum())} of {int(alive.sum())} alive"]
+    counts.append(f"{int((bad & ~alive).sum())} of {int((~alive).sum())} after the end")
+    for speed in (1.0, 10.0):
+        flown = lost(simulator, thrown(simulator, 300, speed))
+        counts.append(f"{int(flown.sum())} of 300 thrown at {speed:g}")
+    print(f"\n{name} {preset} {contact}: {', '.join(counts)} not finite")
+    assert not (bad & alive).any()
 
 
 # --- survival rewards -----------------------------------------------------------------------------

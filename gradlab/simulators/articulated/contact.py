@@ -21,6 +21,9 @@ from gradlab.errors import BadValue
 from gradlab.simulators.articulated.geometry import Contacts, candidates, contacts
 from gradlab.simulators.articulated.kinematics import Frames, Velocities
 from gradlab.simulators.articulated.model import Model
+from gradlab.simulators.articulated.stability import contact_response, limit_response
+
+TINY = 1e-300
 
 
 class Dynamics(NamedTuple):
@@ -72,8 +75,10 @@ class Compliant:
     Non-smooth places: c = 0 (forces are continuous, their derivatives jump), v_n = 0, the change from sticking
     to sliding friction, the ends of joint ranges. At v_t = 0 friction is linear and its gradient finite.
 
-    A law too stiff for an explicit time step is refused by `check`: with a body's inverse weight w
-    the step must satisfy dt < 2/√(k_e w) and dt < 2/(k_f w).
+    A law too stiff for an explicit time step is refused by `check`: with λ the response of a body's points
+    (`stability.contact_response`), w its inverse weight and w_l that of the lightest limited joint the step must
+    satisfy dt < 2/√(k_e λ), dt < 2/(k_f w), dt < 2/√(limit_stiffness w_l) and dt < 2/(limit_damping w_l). The damper
+    grows with depth, and no step bears all depths: a body that is thrown far into the ground may still fly apart.
     """
 
     stiffness: float = 4e4  # k_e [N/m]
@@ -93,17 +98,26 @@ class Compliant:
         inverse = max(
             (sum(model.invweight[b] for b in c.bodies) for c in candidates(model)), default=0.0
         )
-        bounds = {
-            "stiffness": 2 / math.sqrt(max(self.stiffness * inverse, 1e-300)),
-            "friction_damping": 2 / max(self.friction_damping * inverse, 1e-300),
-        }
-        for name, bound in bounds.items():
+        response, joint = contact_response(model), limit_response(model)
+        contact, limit = "points in contact", "lightest joint with limits"
+        bounds = (
+            ("stiffness", 2 / math.sqrt(max(self.stiffness * response, TINY)), contact, response),
+            ("friction_damping", 2 / max(self.friction_damping * inverse, TINY), contact, inverse),
+            (
+                "limit_stiffness",
+                2 / math.sqrt(max(self.limit_stiffness * joint, TINY)),
+                limit,
+                joint,
+            ),
+            ("limit_damping", 2 / max(self.limit_damping * joint, TINY), limit, joint),
+        )
+        for name, bound, whose, weight in bounds:
             if dt >= bound:
                 raise BadValue(
                     f"Compliant: {name}={getattr(self, name):g} is too stiff for {model.name}, whose "
-                    f"lightest body at a contact has inverse weight {inverse:.3g} 1/kg: the time step "
+                    f"{whose} have inverse weight {weight:.3g} (1/kg or 1/(kg m²)): the time step "
                     f"must be below {bound * 1e3:.3g} ms, got {dt * 1e3:.3g} ms; "
-                    "try more substeps or softer contact"
+                    "try more substeps or a softer law"
                 )
 
     def force(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:

@@ -138,6 +138,7 @@ def _refuse(m: Any) -> None:
     need(
         int(m.opt.enableflags) & ~int(mj.mjtEnableBit.mjENBL_ENERGY) == 0, "an enabled option flag"
     )
+    need(int(m.opt.disableactuator) == 0, "a disabled group of actuators (actuatorgroupdisable)")
     for j in range(m.njnt):
         who = f"joint {name(names.mjOBJ_JOINT, j)!r}"
         need(int(m.jnt_type[j]) in (FREE, SLIDE, HINGE), f"{who}: a ball joint")

@@ -42,7 +42,8 @@ class Articulated:
     """Rigid bodies in a tree, for any leading batch shape. State: [q (nq), q̇ (nv)], plus the last action if kept.
 
     Conventions are MuJoCo's: quaternions (w, x, y, z); a free joint's linear velocity in the world, its
-    angular velocity in the body. Quaternions are normalised where poses are computed, not in the state.
+    angular velocity in the body. Quaternions are normalised where poses are computed, not in the state; one of
+    length zero gives NaN (MuJoCo takes it for no rotation).
 
     Integrators, of `substeps` equal steps each control period `dt`, the control held:
 

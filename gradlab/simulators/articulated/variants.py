@@ -26,6 +26,7 @@ from gradlab.simulators.articulated.kinematics import frames, tables_of
 from gradlab.simulators.articulated.mjcf import from_mujoco, gymnasium_asset, mujoco_package
 from gradlab.simulators.articulated.model import Model
 from gradlab.simulators.articulated.simulator import Articulated
+from gradlab.simulators.articulated.stability import contact_response, limit_response
 
 RUNNERS = ("ant", "hopper", "walker2d", "half_cheetah", "humanoid")
 CONTACTS = ("compliant", "smoothed", "convex", "brax")
@@ -110,10 +111,10 @@ def compliant_for(model: Model, h: float, feet: int) -> Compliant:
     """
     weight = float(model.inertia[:, 3, 3].sum() * np.linalg.norm(model.gravity))
     strongest = float(np.abs(model.gear).sum(0).max())
-    response = _response(model)
+    response = contact_response(model)
     stiffness = min(weight / (feet * REST_DEPTH), 0.5 / (response * h * h))
     deepest = strongest / (LEVER * stiffness)
-    lightest = max(float(model.dof_invweight[limit.dof]) for limit in model.limits)
+    lightest = limit_response(model)
     return Compliant(
         stiffness=stiffness,
         damping=min(stiffness / DAMPING_SPEED, 1 / (h * response * deepest)),
@@ -122,40 +123,6 @@ def compliant_for(model: Model, h: float, feet: int) -> Compliant:
         limit_stiffness=min(strongest / LIMIT_OVERSHOOT, 1 / (lightest * h * h)),
         limit_damping=0.0,
     )
-
-
-def _response(model: Model) -> float:
-    """Largest eigenvalue of J M⁻¹ J' of a body's points that may touch a plane, in two poses [1/kg]."""
-    mujoco = mujoco_package()
-
-    m = model.compiled
-    data = mujoco.MjData(m)
-    bent = model.qpos0.copy()
-    for limit in model.limits:
-        bent[limit.qpos] = 0.5 * (limit.low + limit.high)
-    largest = 0.0
-    for pose in (model.qpos0, bent):
-        data.qpos[:] = pose
-        mujoco.mj_forward(m, data)
-        mass = np.zeros((m.nv, m.nv))
-        mujoco.mj_fullM(m, data, mass)
-        rows: dict[int, list[np.ndarray]] = {}
-        for pair in model.pairs:
-            if model.shapes[pair.first].kind != "plane":
-                continue
-            shape = model.shapes[pair.second]
-            along = data.geom_xmat[pair.second].reshape(3, 3)[:, 2]
-            ends = (-shape.size[1], shape.size[1]) if shape.kind == "capsule" else (0.0,)
-            for end in ends:
-                jacobian = np.zeros((3, m.nv))
-                place = data.geom_xpos[pair.second] + end * along
-                mujoco.mj_jac(m, data, jacobian, None, place, shape.body)
-                rows.setdefault(shape.link, []).append(jacobian)
-        for parts in rows.values():
-            stacked = np.concatenate(parts)
-            spectrum = np.linalg.eigvalsh(stacked @ np.linalg.solve(mass, stacked.T))
-            largest = max(largest, float(spectrum[-1]))
-    return largest
 
 
 @dataclass(frozen=True)
