@@ -89,6 +89,50 @@ def test_crossings() -> None:
     assert before.estimate == pytest.approx(HORIZONS[0])
 
 
+def test_a_rate_over_a_noisy_x_is_widened_by_it() -> None:
+    fit = growth.fit_growth(HORIZONS, *points(0.1 * np.array(HORIZONS)))
+    own = fit.rate.high - fit.rate.estimate
+    rates = fit.rate.estimate + 0.3 * np.random.default_rng(0).normal(size=4000)
+    reach = growth.widened(fit, rates.tolist()).rate.high - fit.rate.estimate
+    # the standard deviation of 4,000 numbers is known to 1.1 %
+    assert reach == pytest.approx(math.hypot(own, 1.96 * 0.3), rel=0.05)
+    assert growth.widened(fit, [math.nan, 1.0]) == fit
+
+
+def test_mean_squares_of_resamples_scatter_about_the_mean_square() -> None:
+    logs = np.random.default_rng(1).normal(scale=0.3, size=(400, 2))
+    resampled = growth.resampled_mean_squares(logs, 2000)
+    squares = np.exp(2 * logs)
+    error = squares.std(0) / squares.mean(0) / 20  # relative, of the mean of 400
+    assert np.abs(resampled.mean(0) - growth.log_mean_square(logs)).max() < 0.01
+    assert resampled.std(0) == pytest.approx(error, rel=0.15)
+
+
+def words(crossing: tuple[float, float, float]) -> str:
+    row = dict(zip(("crossing", "crossing_low", "crossing_high"), crossing, strict=True))
+    ratio = {"last_ratio": 0.7, "last_ratio_low": 0.4, "last_ratio_high": 1.1}
+    return report._crossing(
+        pd.DataFrame([{"kind": "crossing", **row, **ratio}, {"kind": "product", "horizon": 8}])
+    )
+
+
+def test_crossings_in_words() -> None:
+    assert words((math.inf, math.inf, math.inf)).startswith("FOG stays below PG;")
+    assert words((math.inf, 18.0, math.inf)).startswith(
+        "FOG is not seen to pass PG, but may have from T = 18;"
+    )
+    assert words((8.0, 8.0, 8.0)).startswith("FOG is above PG from the first horizon;")
+    assert words((20.0, 15.0, math.inf)).startswith(
+        "FOG's variance passes PG's at T = 20 [15, beyond];"
+    )
+
+
+def test_a_power_that_misfits_is_no_power() -> None:
+    fit = {"rate": 0.7, "rate_low": -0.5, "rate_high": 2.0, "spread": 7.0, "misfit": 6233.0}
+    assert report._explained(fit).startswith("goes as no power of it")
+    assert report._explained(fit | {"misfit": 1.0}).endswith("in step")
+
+
 # ------------------------------------------------------------------------------------- Jacobians
 
 

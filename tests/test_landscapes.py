@@ -302,6 +302,21 @@ def test_paired_comparison_of_equals_seldom_decides() -> None:
     assert false <= misses_allowed(trials, rate=0.1)  # two tests at 5 %
 
 
+def test_shares_of_pure_noise_are_not_told_apart() -> None:
+    """Where a surface is not seen through its noise, its share is unknown: no verdict, never a sure one."""
+    rng, unknown = generator(12), 0
+    for _ in range(40):
+        found = compare_roughness(*torch.randn(2, 64, 9, 9, generator=rng).unbind())
+        assert -1 <= found.share.low <= found.share.high <= 1
+        if math.isnan(found.share.estimate):
+            unknown += 1
+            assert found.share == (pytest.approx(math.nan, nan_ok=True), -1.0, 1.0)
+            assert found.share_p_value == 1.0
+        else:
+            assert abs(found.share.estimate) <= 1 and found.share_p_value > 0
+    assert unknown > 20
+
+
 def test_a_smaller_surface_is_smoother_in_variance_and_equal_in_share() -> None:
     values = episodes(QUADRATIC + SINUSOID, 32, 0.5, 0.5, generator())
     found = compare_roughness(0.5 * values, values)

@@ -262,6 +262,27 @@ def test_outliers_are_counted_at_the_flag() -> None:
     assert found.log_odds == pytest.approx(math.log(5.5 * 90.5 / (0.5 * 5.5)))
 
 
+def test_an_empty_cell_bounds_the_odds_on_one_side() -> None:
+    """All outliers flagged: the bound is Clopper and Pearson's for as many cases as states have outliers."""
+    field = np.random.default_rng(0).normal(size=(10, 40))
+    top = field > np.quantile(field, 0.95)
+    states = int(top.any(0).sum())
+    flag = top | (np.arange(40) % 2 == 0)
+    yes, no = (int((~top & f).sum()) for f in (flag, ~flag))
+    found = statistics.bounded_log_odds(field, flag)
+    assert found is not None and found.estimate == found.high == np.inf
+    least = stats.binomtest(states, states).proportion_ci(0.95, "exact").low
+    assert found.low == pytest.approx(np.log(least / (1 - least) * no / yes))
+    opposite = statistics.bounded_log_odds(field, ~flag)
+    assert opposite is not None
+    assert opposite.estimate == opposite.low == -np.inf
+    assert opposite.high == pytest.approx(-found.low)
+    some = flag.copy()
+    some[np.unravel_index(field.argmax(), field.shape)] = False
+    assert statistics.bounded_log_odds(field, some) is None
+    assert statistics.bounded_log_odds(field, np.ones_like(flag)) is None
+
+
 def test_spread_wander_and_orders_of_known_fields() -> None:
     field = np.linspace(0, 1, 21)[:, None].repeat(4, axis=1)
     assert statistics.spread(field) == pytest.approx(0.9)
