@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,8 @@ def problem_of(task: str) -> Problem:
     name, _, preset = task.partition("-")
     if preset and name not in RUNNERS:
         raise UnknownName("task", task, [*gradlab.names(), "ant-dflex"])
-    problem = gradlab.make(name, **({"preset": preset} if preset else {}))
+    options: dict[str, Any] = {"preset": preset} if preset else {}
+    problem = gradlab.make(name, **options)
     if isinstance(problem.simulator, Quadrotor):
         # observations are divided by 10, so the default first layer would hardly see them
         policy = GaussianPolicy(problem.task.observation_dim, 4, input_gain=10.0)

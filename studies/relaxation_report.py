@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -216,9 +215,8 @@ def plot_reviewers(rows: Table, path: Path) -> None:
     single = overall(rows, "single", "A")
     policies = list(single.groupby(["task", "stage"], sort=False))
     with figures.style():
-        title = _title(
-            "Gradients that see the hard task against ever sharper truths (middle window, from s₀)",
-            len(policies),
+        title = (
+            "Gradients that see the hard task against ever sharper truths (middle window, from s₀)"
         )
         figure, axes = figures.panels(2, len(policies), title)
         for column, ((task, _), group) in enumerate(policies):
@@ -280,7 +278,7 @@ def plot_practical(rows: Table, path: Path) -> None:
     practical = overall(rows, "single", "B")
     policies = list(practical.groupby(["task", "stage"], sort=False))
     with figures.style():
-        title = _title("Estimates of the hard gradient, by the estimator's width", len(policies))
+        title = "Estimates of the hard gradient, by the estimator's width"
         figure, axes = figures.panels(4, len(policies), title)
         for column, ((task, _), group) in enumerate(policies):
             axes[0, column].set_title(f"{task}, {_policy(group.iloc[0])}")
@@ -351,11 +349,6 @@ def _levels(table: Table) -> Table:
         mine = (fixed["window"] == middle) & (fixed["form"] == _form(fixed))
         fixed = fixed[fixed["window"].isna() | mine]
     return fixed.sort_values("rank", kind="stable").drop_duplicates("estimator")
-
-
-def _title(text: str, columns: int) -> str:
-    """The title on as many lines as a figure of so many panels needs."""
-    return "\n".join(textwrap.wrap(text, 34 * columns))
 
 
 def _positions(widths: Iterable[float]) -> list[float]:

@@ -194,6 +194,9 @@ def _panel(axes: Axes, rows: list[Record], x: str, y: str) -> None:
         across, up = [row[x] for row in mine], [row[y] for row in mine]
         figures.line(axes, across, up, name=LOOKS[name], label=LABELS[name])
     axes.set(xscale="log", yscale="log", xlabel=AXES[x], ylabel=AXES[y])
+    ticks = sorted({row[x] for row in rows})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
 
 
 def _stream_panel(axes: Axes, streams: list[Record]) -> None:

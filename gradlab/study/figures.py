@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from gradlab.study.storage import write_whole
 
 COLUMN_WIDTH = 3.4  # [in] of one panel
 PANEL_HEIGHT = 2.7  # [in]
+TITLE_WIDTH = 34  # characters of a title over one panel
 
 
 class Look(NamedTuple):
@@ -104,13 +106,15 @@ def style() -> Iterator[None]:
 
 def panels(rows: int, columns: int, title: str = "") -> tuple[Figure, NDArray]:
     """A figure of `rows` x `columns` panels and its axes, shape [rows, columns]. Call it inside
-    `style()`."""
+    `style()`. The lines of the title are broken where the figure is too narrow for them."""
     figure = Figure(
         figsize=(COLUMN_WIDTH * columns, PANEL_HEIGHT * rows + 0.6), layout="constrained"
     )
     axes = figure.subplots(rows, columns, squeeze=False)
     if title:
-        figure.suptitle(title)
+        wide = TITLE_WIDTH * columns
+        lines = [part for line in title.split("\n") for part in textwrap.wrap(line, wide)]
+        figure.suptitle("\n".join(lines))
     return figure, axes
 
 
