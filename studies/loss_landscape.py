@@ -44,25 +44,25 @@ __all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summa
 
 CONFIDENCE = 0.95
 CHUNK = 256  # episodes of gradients at once
-MIX = 64  # pilot episodes behind a weight α of a mixture's arrows, as many as AGPO has environments
-PILOTS = 8  # weights α behind one arrow: a single one would leave its error out of the arrow's
+MIX = 64  # episodes behind a weight α of a mixture's arrows, as many as AGPO has environments
+UNITS = (
+    8  # weights α behind one arrow, at least: a single one would leave its error out of the arrow's
+)
 
 
 def _mixture(other: Estimator) -> Callable[[int], Estimator]:
-    def build(seed: int) -> Estimator:
+    def build(group: int) -> Estimator:
         first = estimators.FOG()
-        return estimators.InverseVariance(
-            first, other, weights_from="pilot", group_size=MIX, pilot_seed=seed
-        )
+        return estimators.InverseVariance(first, other, weights_from="cross", group_size=group)
 
     return build
 
 
-# name: estimator of a seed of pilots. PG has the baseline of AGPO, appendix B; it stays unbiased with any
+# name: estimator, of the episodes in a group. PG has the baseline of AGPO, appendix B; it stays unbiased with any
 ARROWS: Mapping[str, Callable[[int], Estimator]] = {
-    "fog": lambda seed: estimators.FOG(),
-    "pg": lambda seed: estimators.PG(baseline="q"),
-    "qg": lambda seed: estimators.QG(),
+    "fog": lambda group: estimators.FOG(),
+    "pg": lambda group: estimators.PG(baseline="q"),
+    "qg": lambda group: estimators.QG(),
     "sg_pg": _mixture(estimators.PG(baseline="q")),
     "sg_qg": _mixture(estimators.QG()),
 }
@@ -282,20 +282,28 @@ def _arrow_rows(
 ) -> Iterator[dict[str, Any]]:
     """An estimator's expected gradient on the plane, at a few points, with standard errors.
 
-    A mixture's is that over its pilots too: the standard error is that of `PILOTS` means, each with an α of
-    its own.
+    Half of a group of a mixture's episodes has its α from the other half; groups are independent, and the
+    standard error is that of their means, so that it has α's. There are twice as many episodes for it.
     """
     name = payload["estimator"]
+    count, group = config.arrow_episodes, 1
+    if name in MIXED:
+        group = max(2, min(MIX, count // UNITS)) * 2
+        count = max(1, 2 * count // group) * group
+    chunk = max(group, CHUNK // group * group)
     for k, (a, b) in enumerate(_arrow_points(config).tolist()):
         params = bench.plane.point(a, b)
-        noise = bench.noise(f"arrows {name} {k}", config.arrow_episodes)
-        size = max(1, noise.count // PILOTS) if name in MIXED else CHUNK
-        parts = []
-        for j, begin in enumerate(range(0, noise.count, size)):
-            estimator = ARROWS[name](seed_for(bench.seed, "pilots", name, k, j))
-            part = noise.rows(begin, min(begin + size, noise.count))
-            parts.append(bench.plane.slopes(estimator(bench.problem, params, part).per_sample()))
-        yield _arrow(name, a, b, parts)
+        estimator = ARROWS[name](group)
+        noise = bench.noise(f"arrows {name} {k}", count)
+        slopes = torch.cat(
+            [
+                bench.plane.slopes(
+                    estimator(bench.problem, params, noise.rows(begin, begin + chunk)).per_sample()
+                )
+                for begin in range(0, count, chunk)
+            ]
+        )
+        yield _arrow(name, a, b, slopes, group)
 
 
 def _difference_rows(config: Config, bench: Bench) -> Iterator[dict[str, Any]]:
@@ -306,7 +314,7 @@ def _difference_rows(config: Config, bench: Bench) -> Iterator[dict[str, Any]]:
         noise = bench.noise(f"arrows {DIFFERENCE} {k}", config.arrow_episodes)
         ends = landscapes.returns_over_plane(bench.problem, bench.plane, point + shifts, noise)
         slopes = (ends[0::2] - ends[1::2]).double().mT / (2 * spacing)
-        yield _arrow(DIFFERENCE, float(point[0]), float(point[1]), [slopes])
+        yield _arrow(DIFFERENCE, float(point[0]), float(point[1]), slopes, 1)
 
 
 def _arrow_points(config: Config) -> Float[Tensor, "points 2"]:
@@ -315,15 +323,14 @@ def _arrow_points(config: Config) -> Float[Tensor, "points 2"]:
     return landscapes.mesh(config.radius * (2 * side - 1))
 
 
-def _arrow(name: str, a: float, b: float, parts: list[Float[Tensor, "_ 2"]]) -> dict[str, Any]:
-    """One row; the standard error is over episodes, for a mixture over the means of its parts."""
-    slopes = torch.cat(parts)
-    (slope_a, slope_b), stderr, lost = _mean(slopes)
-    freedom = len(slopes) - 1
-    if name in MIXED:
-        means = torch.stack([_mean(part)[0] for part in parts])
-        freedom = len(means) - 1
-        stderr = means.std(0) / len(means) ** 0.5
+def _arrow(
+    name: str, a: float, b: float, slopes: Float[Tensor, "N 2"], group: int
+) -> dict[str, Any]:
+    """One row; the standard error is that of the means of groups of episodes."""
+    (slope_a, slope_b), _, lost = _mean(slopes)
+    means = torch.stack([_mean(part)[0] for part in slopes.split(group)]) if group > 1 else slopes
+    _, stderr, unknown = _mean(means)
+    freedom = len(means) - int(unknown.max()) - 1
     return {
         "kind": "arrow", "estimator": name, "a": a, "b": b,
         "slope_a": float(slope_a), "slope_b": float(slope_b),
