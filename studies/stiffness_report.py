@@ -300,7 +300,7 @@ def _over_width(axis: Any, rows: Table, column: str) -> None:
         axis.set_ylabel("relative bias [1] (bars: 95 %)")
 
 
-LOOKS = {"product": ("#555555", "x"), "summed": ("#DDAA33", "1")}  # not those of an estimator
+LOOKS = {"product": ("#555555", "x"), "summed": ("#AAAAAA", "1")}  # not those of an estimator
 
 
 def _bars(axis: Any, x: Any, y: Any, low: Any, high: Any, look: Any) -> None:
