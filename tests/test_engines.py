@@ -162,6 +162,54 @@ def test_compiled_step_gives_the_same_gradient() -> None:
     assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
+RUNNER = """
+import sys
+import torch
+import estimators as E
+import gradlab
+from gradlab import landscapes
+
+name, preset, contact = sys.argv[1:4]
+problem = gradlab.make(name, preset=preset, contact=contact, horizon=3, dtype=torch.float64)
+params = problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+noise = problem.draw(4, torch.Generator().manual_seed(3))
+eager = E.FOG()(problem, params, noise).per_sample()
+fast = problem.replace(compile=True)
+compiled = E.FOG()(fast, params, noise).per_sample()
+for key, value in eager.items():
+    assert (value - compiled[key]).abs().max() <= 1e-8 * value.abs().max(), key
+if "landscape" in sys.argv:
+    plane = landscapes.random_plane(params, torch.Generator().manual_seed(4))
+    points = landscapes.mesh(landscapes.grid(0.1, 3))
+    # the last chunk is not full
+    returns = [landscapes.returns_over_plane(p, plane, points, noise, chunk=4) for p in (problem, fast)]
+    torch.testing.assert_close(*returns, rtol=1e-9, atol=1e-9)
+print("same")
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.parametrize(
+    "runner",
+    [
+        "hopper dflex compliant",
+        *(
+            pytest.param(runner, marks=pytest.mark.slow)
+            for runner in (
+                "ant dflex compliant landscape", "ant brax convex landscape", "hopper gymnasium convex",
+                "ant brax brax", "hopper dflex smoothed", "half_cheetah gymnasium convex",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_compiled_runners_give_the_same_gradient(runner: str) -> None:
+    """One sub-step is compiled, for RK4 one acceleration; and many policies at once go through it."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, *runner.split()], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("engine", ["pullback", "vmap"])
 def test_checkpointed_steps_give_the_same_gradient(engine: str) -> None:
     """Steps run again in the backward pass do the same arithmetic: equal to the last bit."""
