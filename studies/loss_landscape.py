@@ -72,7 +72,7 @@ MIXED = ("sg_pg", "sg_qg")
 @dataclass(frozen=True)
 class Config:
     tasks: tuple[str, ...] = ("hovering",)
-    """Any problem of gradlab.make; runners may name their preset, as in ant-dflex (minutes; ant, with
+    """Any problem of gradlab.make; runners may name their preset, as in ant-dflex (tens of minutes; ant, with
     gymnasium's RK4 and convex contact: hours). Landing and racing (one gate) use the committed policies."""
     policies: int = 2
     """Policies per task, drawn at random from the training path."""
