@@ -96,9 +96,7 @@ class StepOutcome(NamedTuple):
     terms: dict[str, Float[Tensor, " N"]]  # the smooth ones
     bonuses: dict[str, Float[Tensor, " N"]]  # of the events that pay, survival included
     happened: Bool[Tensor, "N E"]  # in this step; a one-time event does so once
-    terminated: Bool[
-        Tensor, " N"
-    ]  # an event that ends the episode has happened, or a margin is NaN
+    terminated: Bool[Tensor, " N"]  # an event that ends episodes has happened, or its margin is NaN
     carried: Float[Tensor, "N E"]  # for the next step
 
 

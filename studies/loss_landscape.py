@@ -45,9 +45,8 @@ __all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summa
 CONFIDENCE = 0.95
 CHUNK = 256  # episodes of gradients at once
 MIX = 64  # episodes behind a weight α of a mixture's arrows, as many as AGPO has environments
-UNITS = (
-    8  # weights α behind one arrow, at least: a single one would leave its error out of the arrow's
-)
+# weights α behind one arrow, at least: a single one would leave its error out of the arrow's
+UNITS = 8
 
 
 def _mixture(other: Estimator) -> Callable[[int], Estimator]:

@@ -21,7 +21,11 @@ from gradlab.errors import BadValue
 from gradlab.simulators.articulated.geometry import Contacts, candidates, contacts
 from gradlab.simulators.articulated.kinematics import Frames, Velocities
 from gradlab.simulators.articulated.model import Model
-from gradlab.simulators.articulated.stability import contact_response, limit_response
+from gradlab.simulators.articulated.stability import (
+    contact_response,
+    limit_response,
+    pair_response,
+)
 
 TINY = 1e-300
 
@@ -95,9 +99,7 @@ class Compliant:
 
     def check(self, model: Model, dt: float) -> None:
         """Raise `BadValue`, with the numbers, if an explicit step of `dt` [s] would be unstable."""
-        inverse = max(
-            (sum(model.invweight[b] for b in c.bodies) for c in candidates(model)), default=0.0
-        )
+        inverse = pair_response(model)
         response, joint = contact_response(model), limit_response(model)
         contact, limit = "points in contact", "lightest joint with limits"
         bounds = (

@@ -21,8 +21,7 @@ def contact_response(model: Model) -> float:
     the model's own pose and with its joints in the middle of their ranges; at least MuJoCo's inverse weight
     of the bodies of any pair. 0 without contacts.
     """
-    pairs = (sum(float(model.invweight[b]) for b in c.bodies) for c in candidates(model))
-    largest = max(pairs, default=0.0)
+    largest = pair_response(model)
     mujoco = mujoco_package()
     m = model.compiled
     data = mujoco.MjData(m)
@@ -48,6 +47,12 @@ def contact_response(model: Model) -> float:
             spectrum = np.linalg.eigvalsh(stacked @ np.linalg.solve(mass, stacked.T))
             largest = max(largest, float(spectrum[-1]))
     return largest
+
+
+def pair_response(model: Model) -> float:
+    """MuJoCo's largest inverse weight of the two bodies of a candidate contact [1/kg]; 0 without contacts."""
+    pairs = (sum(float(model.invweight[b]) for b in c.bodies) for c in candidates(model))
+    return max(pairs, default=0.0)
 
 
 def limit_response(model: Model) -> float:
