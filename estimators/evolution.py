@@ -10,6 +10,7 @@ from torch import Tensor
 
 from estimators.base import Cost, Estimator, Params
 from gradlab.errors import BadValue
+from gradlab.generators import generator
 from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
@@ -63,8 +64,8 @@ def perturbations(params: Params, noise: Noise) -> Params:
     """ε_i for each row's seed: standard normal, {name: [N, *param]}."""
     rows: dict[str, list[Tensor]] = {name: [] for name in params}
     for seed in noise.seed.tolist():
-        generator = torch.Generator().manual_seed(seed)
+        draws = generator("perturbation", seed)
         for name, value in params.items():
-            eps = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            eps = torch.randn(value.shape, generator=draws, dtype=torch.float64)
             rows[name].append(eps.to(value))
     return {name: torch.stack(column) for name, column in rows.items()}

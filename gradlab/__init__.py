@@ -14,6 +14,7 @@ from gradlab.events import Arctan as Arctan
 from gradlab.events import Event as Event
 from gradlab.events import Hard as Hard
 from gradlab.events import Sigmoid as Sigmoid
+from gradlab.generators import generator as generator
 from gradlab.noise import Noise as Noise
 from gradlab.policies import GaussianPolicy as GaussianPolicy
 from gradlab.policies import LinearPolicy as LinearPolicy

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gradlab import registry
 from gradlab.errors import BadShape, BadValue, NotFinite, UnknownName
+from gradlab.generators import generator
 from gradlab.noise import Noise, concatenate
 from gradlab.outcome import StepOutcome
 from gradlab.problem import Problem
@@ -107,8 +108,8 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
         """Start every episode, or those of `options["reset_mask"]` (bool [N]).
 
         Environment i draws its episodes by `problem.draw(1, generator)` from a generator of its own,
-        seeded with `seed + i` (or `seed[i]`), so it does not depend on the others; without a seed
-        the generators go on. `options["noise"]`, N episodes drawn by `env.problem.draw`, starts
+        `gradlab.generator("environment", seed + i)` (or of `seed[i]`), so it does not depend on the
+        others; without a seed the generators go on. `options["noise"]`, N episodes drawn by `env.problem.draw`, starts
         those instead. Raises `BadValue`, `BadShape` or `UnknownName` for anything else.
         """
         noise, mask = self._options(options or {})
@@ -173,10 +174,10 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
             super().reset(seed=next(s for s in seeds if s is not None))
         if not self._generators:
             fresh = self.np_random.integers(2**62, size=self.num_envs)
-            self._generators = [torch.Generator().manual_seed(int(s)) for s in fresh]
-        for generator, own in zip(self._generators, seeds, strict=True):
+            self._generators = [generator("environment", int(s)) for s in fresh]
+        for i, own in enumerate(seeds):
             if own is not None:
-                generator.manual_seed(own)
+                self._generators[i] = generator("environment", own)
 
     def _begin(self, rows: list[int], noise: Noise | None = None) -> None:
         """First states of these episodes."""

@@ -6,7 +6,6 @@ neither the chunk size nor how far an earlier stream went.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import BadValue
+from gradlab.generators import generator
 from gradlab.noise import Noise, concatenate
 from gradlab.problem import Problem
 from gradlab.samples import GradientSamples
@@ -44,8 +44,7 @@ class Sampler(Protocol):
 
 def block_generator(seed: int, block: int) -> torch.Generator:
     """The generator of noise block number `block` of the stream `seed`."""
-    digest = hashlib.sha256(f"noise/{seed}/{block}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") % 2**63)
+    return generator("noise", seed, block)
 
 
 def noise_stream(

@@ -18,6 +18,7 @@ from scipy import stats
 from torch import Tensor
 
 from gradlab.errors import BadValue, GradlabError, NotFinite
+from gradlab.generators import generator
 from gradlab.problem import Problem
 from gradlab.samples import GradientSamples
 from gradlab.sampling import Sampler, noise_stream
@@ -69,7 +70,7 @@ def fixed_directions(truth: OracleGradient, seed: int) -> tuple[tuple[str, ...],
     """
     mean = {name: x.cpu() for name, x in truth.mean.items()}
     size = _norm(mean)
-    generator = torch.Generator().manual_seed(seed)
+    draws = generator("directions", seed)
     rows: dict[str, Leaves] = {"truth": mean}
     pieces = list(parts(mean).items())[1:]
     for part, names in pieces if len(mean) > 1 else []:
@@ -78,7 +79,7 @@ def fixed_directions(truth: OracleGradient, seed: int) -> tuple[tuple[str, ...],
             rows[part] = piece
     for k in range(min(4, DIRECTIONS - len(rows))):
         rows[f"random {k}"] = {
-            name: torch.randn(x.shape, generator=generator, dtype=torch.float64)
+            name: torch.randn(x.shape, generator=draws, dtype=torch.float64)
             for name, x in mean.items()
         }
     scale = [_norm(row) for row in rows.values()]

@@ -28,6 +28,7 @@ from torch import Tensor
 import gradlab
 from estimators.pathwise import FOG
 from gradlab.errors import BadValue, Unavailable, UnknownName
+from gradlab.generators import generator
 from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy, GaussianPolicy
 from gradlab.problem import Problem
@@ -121,8 +122,8 @@ def build(task: Race | Stream) -> tuple[Problem, Params]:
         problem.task.observation_dim, problem.simulator.action_dim, tuple(task.hidden)
     )
     problem = problem.replace(policy=policy)
-    generator = torch.Generator().manual_seed(task.seed)
-    return problem, policy.init(generator, dtype=problem.dtype, device=task.device)
+    draws = generator("race", task.seed, "policy")
+    return problem, policy.init(draws, dtype=problem.dtype, device=task.device)
 
 
 def batched(problem: Problem, params: Params, noise: Noise) -> dict[str, Tensor]:
@@ -231,7 +232,7 @@ def race(task: Race) -> dict[str, Any]:
     if task.clock not in CLOCKS:
         raise UnknownName("clock", task.clock, CLOCKS)
     clock = CLOCKS[task.clock]
-    noise = problem.draw(task.samples, torch.Generator().manual_seed(task.seed + 1))
+    noise = problem.draw(task.samples, generator("race", task.seed, "noise"))
     calls: dict[str, Call] = {}
     first: dict[str, float] = {}
     skipped: dict[str, str] = {}

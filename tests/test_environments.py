@@ -221,7 +221,7 @@ def test_masked_resets() -> None:
 
 
 def test_episodes_follow_from_the_seed() -> None:
-    """Environment i runs `problem.draw(1, generator(seed + i))`, whatever the others do."""
+    """Environment i runs `problem.draw(1, generator("environment", seed + i))`, whatever the others do."""
     first, second = (ProblemVectorEnv("lq", n) for n in (3, 2))
     runs = []
     for env, seed in ((first, 4), (second, 5), (first, 4)):
@@ -232,7 +232,7 @@ def test_episodes_follow_from_the_seed() -> None:
     assert (runs[0] == runs[2]).all()
     np.testing.assert_allclose(runs[0][:, 1:], runs[1], rtol=1e-6)
     assert (runs[0][:, 0] != runs[0][:, 1]).any()
-    drawn = first.problem.draw(1, torch.Generator().manual_seed(4))
+    drawn = first.problem.draw(1, gradlab.generator("environment", 4))
     start = arrays(first.problem.start(drawn)[0])
     assert (first.reset(seed=4)[0][0] == start[0]).all()
     # seeds apart, and none at all

@@ -22,6 +22,7 @@ from gradlab.critics.networks import Params, ValueNetwork, features
 from gradlab.critics.quality import measure
 from gradlab.errors import BadValue, NotFinite
 from gradlab.events import Hard
+from gradlab.generators import generator
 from gradlab.problem import Problem
 
 Progress = Callable[[float], None]  # fraction done, from 0 to 1
@@ -65,9 +66,9 @@ def fit_critic(
     trained: Params = {}
     for i, head in enumerate(fit.heads):
         network = sizes.network(fit, head)
-        generator = torch.Generator().manual_seed(seed_of(fit.seed, f"{head}/init"))
-        start = network.init(generator, dtype=problem.dtype, device=problem.device)
-        batches = torch.Generator().manual_seed(seed_of(fit.seed, f"{head}/batches"))
+        draws = generator("critic", fit.seed, head, "init")
+        start = network.init(draws, dtype=problem.dtype, device=problem.device)
+        batches = generator("critic", fit.seed, head, "batches")
         share = _share(progress, i, len(fit.heads))
         found = train(network, start, data[head], problem.discount, fit, batches, share)
         trained.update({f"{head}.{name}": value for name, value in found.items()})
