@@ -36,6 +36,7 @@ from gradlab.statistics.moments import ALL, parts
 from gradlab.statistics.saving import from_tensors
 from gradlab.study import Artefact, Cell, Saved, cli, seed_for
 from studies import stages
+from studies.relaxation_answer import answer
 from studies.relaxation_report import plot, summarise
 from studies.relaxation_truths import (
     FITS,
@@ -50,7 +51,7 @@ from studies.relaxation_truths import (
     window_of,
 )
 
-__all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summarise"]
+__all__ = ["PRESETS", "Config", "answer", "artefacts", "cells", "plot", "run_cell", "summarise"]
 
 BATCH = 100  # actor batch of ABPT, the B of MSE(B)
 EXACT = "exact"  # the critic of a known-answer problem

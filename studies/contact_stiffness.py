@@ -36,6 +36,7 @@ from gradlab.statistics.saving import from_tensors, to_tensors
 from gradlab.study import Artefact, Cell, Saved, cli, seed_for
 from gradlab.tasks.static import Decision
 from studies import stiffness_growth as growth
+from studies.stiffness_answer import answer
 from studies.stiffness_problems import (
     PANELS,
     PEGS,
@@ -49,7 +50,7 @@ from studies.stiffness_problems import (
 )
 from studies.stiffness_report import plot, summarise
 
-__all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summarise"]
+__all__ = ["PRESETS", "Config", "answer", "artefacts", "cells", "plot", "run_cell", "summarise"]
 
 BATCH = 16  # episodes of PG's leave-one-out baseline, and the B of MSE(B)
 PILOT = 64  # episodes behind the weights of InverseVariance

@@ -38,9 +38,10 @@ from gradlab.statistics import Interval
 from gradlab.statistics.roughness import compare_roughness, roughness
 from gradlab.study import Artefact, Cell, Saved, cli, seed_for
 from studies import landscape_objectives, landscape_policies
+from studies.landscape_answer import answer
 from studies.landscape_report import DIFFERENCE, RETURN, plot, summarise
 
-__all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summarise"]
+__all__ = ["PRESETS", "Config", "answer", "artefacts", "cells", "plot", "run_cell", "summarise"]
 
 CONFIDENCE = 0.95
 CHUNK = 256  # episodes of gradients at once

@@ -32,6 +32,7 @@ from gradlab.sampling import block_generator
 from gradlab.statistics import Interval
 from gradlab.study import Artefact, Cell, Saved, cli, seed_for
 from studies import rollout_ascent, rollout_policies, rollout_statistics
+from studies.rollout_answer import answer
 from studies.rollout_gradients import (
     SAMPLED,
     Contact,
@@ -45,7 +46,7 @@ from studies.rollout_gradients import (
 from studies.rollout_policies import HORIZON, Episodes, Setting
 from studies.rollout_report import plot, summarise
 
-__all__ = ["PRESETS", "Config", "artefacts", "cells", "plot", "run_cell", "summarise"]
+__all__ = ["PRESETS", "Config", "answer", "artefacts", "cells", "plot", "run_cell", "summarise"]
 
 CONFIDENCE = 0.95
 COSTS = {"compliant": 1.0, "smoothed": 1.0, "brax": 4.0, "convex": 5.0}  # roughly, per step
@@ -212,10 +213,10 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
     found = rollout_statistics.answers(
         fields, flags, config.resamples, seed_for(config.seed, str(setting), "bootstrap")
     )
-    for answer in found:
+    for one in found:
         yield {
-            **shared, "kind": "answer", "name": answer.name, "estimator": answer.estimator,
-            **_flat("value", answer.interval),
+            **shared, "kind": "answer", "name": one.name, "estimator": one.estimator,
+            **_flat("value", one.interval),
         }  # fmt: skip
     if config.updates:
         for row in _ascent_rows(config, bench, torch.from_numpy(variances["sg"])):

@@ -24,9 +24,10 @@ from typing import Any
 from gradlab.errors import BadValue, UnknownName
 from gradlab.study import Cell, Saved, cli
 from studies.stopwatch import CONTENDERS, PROBLEMS, Race, Stream, separately
+from studies.throughput_answer import answer
 from studies.throughput_report import plot, summarise
 
-__all__ = ["PRESETS", "Config", "cells", "plot", "run_cell", "summarise"]
+__all__ = ["PRESETS", "Config", "answer", "cells", "plot", "run_cell", "summarise"]
 
 YARDSTICKS = (
     "batched",
@@ -157,7 +158,7 @@ def _race_rows(config: Config, setting: dict[str, Any]) -> Iterator[dict[str, An
         )
     )
     for name in config.contenders:
-        row = {"kind": "race", **setting, "contender": name}
+        row = {"kind": "race", **setting, "contender": name, **_conditions(config)}
         if name in result["skipped"]:
             yield {**row, "status": result["skipped"][name]}
             continue
@@ -176,6 +177,8 @@ def _race_rows(config: Config, setting: dict[str, Any]) -> Iterator[dict[str, An
         yield {
             **row,
             "status": "ok",
+            "rounds": config.repeats,
+            "clock": config.clock,
             "ms_median": 1e3 * statistics.median(seconds),
             "ms_min": 1e3 * min(seconds),
             "samples_per_second": setting["samples"] / statistics.median(seconds),
@@ -184,6 +187,11 @@ def _race_rows(config: Config, setting: dict[str, Any]) -> Iterator[dict[str, An
             "load": result["load"],
             **ratios,
         }
+
+
+def _conditions(config: Config) -> dict[str, Any]:
+    """What a time depends on beside the setting."""
+    return {"device": config.device, "threads": config.threads}
 
 
 def _stream_row(config: Config, count: int) -> dict[str, Any]:
@@ -205,6 +213,7 @@ def _stream_row(config: Config, count: int) -> dict[str, Any]:
         "samples": count,
         "horizon": config.stream_horizon,
         "contender": "pullback",
+        **_conditions(config),
         "status": "ok",
         "samples_per_second": count / result["seconds"],
         "peak_mib": result["peak_mib"],

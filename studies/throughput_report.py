@@ -105,16 +105,24 @@ def _skipped(races: list[Record]) -> list[str]:
 
 def _verdicts(races: list[Record]) -> Iterator[str]:
     """One sentence per problem, on its largest race."""
-    done = [row for row in races if row["status"] == "ok"]
-    for problem in dict.fromkeys(row["problem"] for row in done):
-        here = [row for row in done if row["problem"] == problem]
-        size = max((row["samples"] * row["horizon"], row["samples"]) for row in here)
-        at = [r for r in here if (r["samples"] * r["horizon"], r["samples"]) == size]
+    largest = largest_races([row for row in races if row["status"] == "ok"])
+    for problem in dict.fromkeys(row["problem"] for row in largest):
+        at = [row for row in largest if row["problem"] == problem]
         ours = ("pullback", "forward")
         said = [_said(row, at) for row in at if row["contender"].startswith(ours)]
         if said := [text for text in said if text]:
             where = f"{problem}, N={at[0]['samples']}, T={at[0]['horizon']}"
             yield f"{where} (machine load {at[0]['load']:.1f}). {'; '.join(said)}."
+
+
+def largest_races(done: list[Record]) -> list[Record]:
+    """The rows of each problem's largest race: most steps in all, then most episodes."""
+    largest: list[Record] = []
+    for problem in dict.fromkeys(row["problem"] for row in done):
+        here = [row for row in done if row["problem"] == problem]
+        size = max((row["samples"] * row["horizon"], row["samples"]) for row in here)
+        largest += [r for r in here if (r["samples"] * r["horizon"], r["samples"]) == size]
+    return largest
 
 
 def _said(row: Record, beside: list[Record]) -> str:
@@ -144,13 +152,20 @@ def _streams(streams: list[Record]) -> Iterator[str]:
             f"{row['peak_mib']:.0f} MiB, {row['samples_per_second']:,.0f} samples/s"
         )
     if len(streams) > 1:
-        short, long = streams[0], streams[-1]
-        growth = long["peak_mib"] / short["peak_mib"]
-        flat = growth <= STREAM_GROWTH and long["peak_mib"] < STREAM_LIMIT
+        factor, growth, flat = growth_of_memory(streams)
         yield (
             f"memory does {'not grow' if flat else 'GROW'}: {growth:.3f} times as much for "
-            f"{long['samples'] / short['samples']:.0f} times the samples (limit {STREAM_LIMIT:.0f} MiB)"
+            f"{factor:.0f} times the samples (limit {STREAM_LIMIT:.0f} MiB)"
         )
+
+
+def growth_of_memory(streams: list[Record]) -> tuple[float, float, bool]:
+    """How many times as long the longest stream is as the shortest, how many times its peak, and
+    whether that is flat and below the limit."""
+    short, *_, long = sorted(streams, key=lambda row: row["samples"])
+    growth = long["peak_mib"] / short["peak_mib"]
+    flat = growth <= STREAM_GROWTH and long["peak_mib"] < STREAM_LIMIT
+    return long["samples"] / short["samples"], growth, flat
 
 
 def plot(rows: pd.DataFrame, path: Path) -> None:

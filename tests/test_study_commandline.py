@@ -64,7 +64,13 @@ def test_a_run_prints_the_summary_and_where_things_are(
     monkeypatch.chdir(tmp_path)
     code, out, err = attempt(["--preset", "smoke"], capsys)
     assert code == 0
-    assert "2 rows over 1 shapes" in out and "runs/toy_study/smoke/rows.parquet" in out
+    assert out.startswith("Question:        How large is the mean")
+    assert "over 1 shapes" in out and "All in runs/toy_study/smoke: figure.png" in out
+    long_form = "2 rows over 1 shapes"
+    assert long_form not in out
+    answer = "\n".join(out.splitlines()[:-2])
+    whole = (tmp_path / "runs" / "toy_study" / "smoke" / "summary.txt").read_text()
+    assert whole == f"{answer}\n\n\n{long_form}\n"
     assert "3/3" in err  # the progress of a run without a terminal
     assert (tmp_path / "runs" / "toy_study" / "smoke" / "rows.parquet").exists()
 

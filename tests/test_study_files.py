@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from gradlab.errors import BadValue, Corrupt, UnknownName
-from gradlab.study import Artefact, Cell, Saved, seed_for
+from gradlab.study import Answer, Artefact, Cell, Saved, seed_for
 from gradlab.study.cells import identities, in_order
 from gradlab.study.storage import (
     read_artefact,
@@ -179,3 +181,29 @@ def test_names_that_are_no_file_names_are_refused(name: str) -> None:
         Cell(name)
     with pytest.raises(BadValue, match="name"):
         Artefact(name, build)
+
+
+def answer_of(rows: int, sentence: str = "It does.") -> Answer:
+    table = pd.DataFrame([{"name": f"row {i}", "value": f"{i}.0"} for i in range(rows)])
+    return Answer("Does it?", sentence, "Ten episodes.", "Another seed.", table)
+
+
+def test_an_answer_fits_a_screen() -> None:
+    lines = str(answer_of(2)).splitlines()
+    assert lines[:2] == ["Question:        Does it?", "Answer:          It does."]
+    assert lines[4:] == ["", "name   value", "row 0  0.0", "row 1  1.0"]
+    for rows, sentence in ((3, "word " * 200), (200, "Yes."), (31, "Yes."), (0, "Yes.")):
+        text = str(answer_of(rows, sentence)).splitlines()
+        assert len(text) <= 40 and max(map(len, text)) <= 100
+    cut = str(answer_of(200)).splitlines()
+    assert len(cut) == 40 and cut[-1] == "... and 167 more rows" and cut[-2] == "row 32  32.0"
+
+
+def test_an_answer_needs_its_sentences_and_a_table() -> None:
+    with pytest.raises(BadValue, match=r"Answer\.answer, got ''"):
+        answer_of(1, "")
+    fields = {"question": "?", "answer": "Yes.", "rests_on": "One.", "would_change": "Two."}
+    with pytest.raises(BadValue, match=r"Answer\.table, got list"):
+        Answer.__post_init__(SimpleNamespace(**fields, table=[]))  # past the tests' type checks
+    gaps = pd.DataFrame({"a": ["x", None], "b": [math.nan, "y"]})
+    assert str(Answer("Does it?", "Yes.", "1.", "2.", gaps)).splitlines()[-2:] == ["x", "   y"]

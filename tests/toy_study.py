@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from gradlab.errors import BadValue, UnknownName
-from gradlab.study import Artefact, Cell, Saved, cli, seed_for
+from gradlab.study import Answer, Artefact, Cell, Saved, cli, seed_for
 
 SHAPES = {"square": 30, "tall": 50, "wide": 20, "flat": 10}
 
@@ -101,6 +101,17 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
 
 def summarise(rows: pd.DataFrame) -> str:
     return f"{len(rows)} rows over {rows['shape'].nunique()} shapes"
+
+
+def answer(rows: pd.DataFrame) -> Answer:
+    table = rows.groupby("shape", sort=False)["mean"].mean().map("{:.3f}".format).reset_index()
+    return Answer(
+        question="How large is the mean of a few noisy products?",
+        answer=f"It is {rows['mean'].mean():.3f} over {rows['shape'].nunique()} shapes.",
+        rests_on=f"{len(rows)} products of one policy.",
+        would_change="Another seed.",
+        table=table,
+    )
 
 
 if __name__ == "__main__":

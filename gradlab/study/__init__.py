@@ -1,9 +1,10 @@
-"""Tools that every study uses. Reading order: cells, seeds, definition, runner, commandline.
+"""Tools that every study uses. Reading order: cells, seeds, answer, definition, runner, commandline.
 
 `gradlab.study.figures` is imported by a study's `plot` alone, so that workers need not load
 matplotlib.
 """
 
+from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, Saved
 from gradlab.study.commandline import cli
 from gradlab.study.definition import Study
@@ -11,6 +12,7 @@ from gradlab.study.runner import Result, read_rows, run_study
 from gradlab.study.seeds import seed_for
 
 __all__ = [
+    "Answer",
     "Artefact",
     "Cell",
     "Result",

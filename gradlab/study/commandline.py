@@ -77,8 +77,10 @@ def cli(study: str | ModuleType | Study, args: Sequence[str] | None = None) -> N
     except KeyboardInterrupt:
         fail(short, f"stopped; what is done is kept. To go on: {command}", 130)
     else:
-        print(result.summary)
-        print(f"\nfigure {result.out}/figure.png   table {result.out}/rows.parquet")
+        print(result.answer)
+        print(
+            f"\nAll in {result.out}: figure.png, rows.parquet (the table), summary.txt (the long form)"
+        )
 
 
 def fail(name: str, message: str, code: int) -> NoReturn:

@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 
 from gradlab.errors import BadValue, Missing, UnknownName
+from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, Row, Saved
 
 RUN_OPTIONS = ("preset", "out", "jobs", "retrain")
-_REQUIRED = ("Config", "PRESETS", "cells", "run_cell", "plot", "summarise")
+_REQUIRED = ("Config", "PRESETS", "cells", "run_cell", "plot", "summarise", "answer")
 
 
 def no_artefacts(config: Any) -> Iterable[Artefact]:
@@ -44,10 +45,13 @@ class Study:
     plot: Callable[[pd.DataFrame, Path], None]
     """Draws `rows` and saves at the stem `path` (`figures.save` adds .png and .svg)."""
     summarise: Callable[[pd.DataFrame], str]
+    """The long form, for summary.txt."""
+    answer: Callable[[pd.DataFrame], Answer]
+    """What is printed: five lines and a table."""
     artefacts: Callable[[Any], Iterable[Artefact]] = no_artefacts
     measured: tuple[str, ...] = ()
     """Columns that a clock or a memory meter fills in: kept in timings.parquet, so that
-    rows.parquet is the same for every run; `plot` and `summarise` see both."""
+    rows.parquet is the same for every run; `plot`, `summarise` and `answer` see both."""
     committed: Path | None = None
     """Read-only folder of artefacts that come with the repository."""
     module: str = field(default="", compare=False)
@@ -75,8 +79,8 @@ class Study:
     def of(cls, source: str | ModuleType | Study) -> Study:
         """The study that a module (or its dotted name) defines. Raises `Missing` for what it lacks.
 
-        The module defines `Config`, `PRESETS`, `cells`, `run_cell`, `plot`, `summarise`, and may
-        define `artefacts` and `MEASURED`.
+        The module defines `Config`, `PRESETS`, `cells`, `run_cell`, `plot`, `summarise`, `answer`, and
+        may define `artefacts` and `MEASURED`.
         """
         if isinstance(source, Study):
             return source
@@ -93,6 +97,7 @@ class Study:
             run_cell=has["run_cell"],
             plot=has["plot"],
             summarise=has["summarise"],
+            answer=has["answer"],
             artefacts=has.get("artefacts", no_artefacts),
             measured=tuple(has.get("MEASURED", ())),
             committed=Path(has["__file__"]).parent / "artefacts" / name,

@@ -16,6 +16,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.parallel import LokyBackend, get_active_backend
 
 from gradlab.errors import BadValue, Missing
+from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, digest, in_order
 from gradlab.study.definition import Study, as_json
 from gradlab.study.folder import Folder
@@ -30,7 +31,9 @@ class Result(NamedTuple):
     """What a finished study gives."""
 
     rows: pd.DataFrame
+    answer: Answer
     summary: str
+    """The long form; summary.txt holds the answer and then this."""
     out: Path
 
 
@@ -93,7 +96,9 @@ def run_study(
         rows, headers = _gather(study, folder, cells)
         study.plot(rows, folder.path / "figure")
         summary = study.summarise(rows)
-        write_whole(folder.path / "summary.txt", lambda p: p.write_text(summary + "\n"))
+        answer = study.answer(rows)
+        text = f"{answer}\n\n\n{summary}\n"
+        write_whole(folder.path / "summary.txt", lambda p: p.write_text(text, encoding="utf-8"))
         record |= {
             "completed": True,
             "jobs": used,
@@ -105,7 +110,7 @@ def run_study(
             },
         }
         write_json(folder.manifest, record)
-    return Result(rows, summary, folder.path)
+    return Result(rows, answer, summary, folder.path)
 
 
 def _carry_out(
