@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -27,6 +28,9 @@ from gradlab.rollout import rollout
 Params = dict[str, Tensor]
 KINDS = ("plain", "filter", "pca")
 MEMORY_EPISODES = 8192  # of 64 steps at once; about 200 MiB on a quadrotor in float32
+# steps of differences, each half of the one before, in lengths of a direction [1]
+STEPS = tuple(0.016 / 2**k for k in range(7))
+AGREED = 0.1  # of its standard error: a change of a slope that is as good as none
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,61 @@ def returns_over_plane(
             path = rollout(fanned, BoundPolicy(fanned.policy, plane.at(full)), episodes)
             pieces.append(problem.evaluate(path).value.sum(-1)[: len(part)])
     return torch.cat(pieces)
+
+
+class Slopes(NamedTuple):
+    """The gradient of the mean return on a plane at one point, from differences of returns alone."""
+
+    samples: Float[Tensor, "N 2"]  # one per episode, in float64; NaN where a return is not finite
+    truncation: Float[Tensor, "2"]  # what half the step changes in their mean: their error of step
+    step: float  # h; the samples are Richardson's, from h and h/2
+
+
+def slopes_by_differences(
+    problem: Problem,
+    plane: Plane,
+    point: Float[Tensor, "2"],
+    noise: Noise,
+    steps: Sequence[float] = STEPS,
+) -> Slopes:
+    """∂J/∂a and ∂J/∂b at one point, by central differences of every episode's return.
+
+    With D(h) the difference over 2h, Richardson's R(h) = (4 D(h/2) − D(h))/3 has an error of order h⁴. From
+    the largest of `steps` down (each half of the one before, three at least), the first R(h) is taken
+    that agrees with R(h/2) within the paired noise of the two, on both axes together; where none does, the
+    last one. Large steps come first because the return of an episode with a hard event jumps: the variance
+    of D grows as 1/h. R(h) − R(h/2) is held as `truncation`, whatever it is: an error that more
+    episodes do not lessen. A jump that happened in no episode of `noise` is in neither error.
+    """
+    if len(steps) < 3 or any(abs(b / a - 0.5) > 1e-9 for a, b in pairwise(steps)):
+        raise BadValue(
+            f"expected three steps or more, each half of the one before, got {tuple(steps)}; "
+            "try (0.004, 0.002, 0.001)"
+        )
+    axes = torch.tensor([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)
+
+    def central(h: float) -> Float[Tensor, "N 2"]:
+        ends = returns_over_plane(problem, plane, point + h * axes, noise).double()
+        return ((ends[0::2] - ends[1::2]) / (2 * h)).mT
+
+    differences = [central(h) for h in steps[:2]]
+    found = (4 * differences[1] - differences[0]) / 3
+    for k, last in enumerate(steps[2:]):
+        differences.append(central(last))
+        finer = (4 * differences[-1] - differences[-2]) / 3
+        kept = (found.isfinite() & finer.isfinite()).all(1)
+        gap = (found - finer)[kept]
+        if _as_good(gap, found[kept]) or k + 3 == len(steps):
+            break
+        found = finer
+    return Slopes(found, gap.mean(0).abs(), steps[k])
+
+
+def _as_good(gap: Float[Tensor, "N 2"], slopes: Float[Tensor, "N 2"]) -> bool:
+    """Whether the mean of `gap` is what its noise explains, or next to nothing of that of `slopes`."""
+    size = float(gap.mean(0).square().sum())
+    noise, error = (float(x.var(0).sum()) / len(x) for x in (gap, slopes))
+    return size <= 2 * noise or size <= AGREED**2 * error
 
 
 @lru_cache(maxsize=32)

@@ -153,6 +153,92 @@ def test_slopes_are_the_surfaces_own_derivatives() -> None:
     torch.testing.assert_close(slopes, differences, rtol=1e-7, atol=1e-8)
 
 
+def drawn_by(monkeypatch: pytest.MonkeyPatch, value: Callable[[Tensor, Tensor], Tensor]) -> tuple:
+    """Arguments of `slopes_by_differences` for a return that is `value(points [P, 2], noise [N])`."""
+    problem, params = small("lq")
+    plane = landscapes.random_plane(params, generator(1))
+    monkeypatch.setattr(
+        landscapes,
+        "returns_over_plane",
+        lambda problem, plane, points, noise: value(points, noise.initial[:, 0]),
+    )
+    return problem, plane
+
+
+def test_slopes_by_differences_equal_first_order_gradients_of_each_episode() -> None:
+    problem, params = small("lq")
+    plane = landscapes.random_plane(params, generator(1))
+    noise = problem.draw(5, generator(2))
+    import estimators
+
+    found = landscapes.slopes_by_differences(problem, plane, torch.tensor([0.1, -0.2]), noise)
+    slopes = plane.slopes(estimators.FOG()(problem, plane.point(0.1, -0.2), noise).per_sample())
+    # the return is a polynomial of degree 2T in the gains: the error is of order h⁴, and held
+    assert bool((found.truncation < 1e-5 * slopes.abs().mean(0)).all())
+    torch.testing.assert_close(found.samples, slopes, rtol=1e-5, atol=1e-6)
+
+
+def test_slopes_by_differences_are_not_those_of_a_grid_that_misses_a_wave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A wave shorter than a drawing grid's spacing turns a difference over that spacing round."""
+    spacing, length = 0.004, 0.006
+
+    def value(points: Tensor, noise: Tensor) -> Tensor:
+        a, b = points[:, :1], points[:, 1:]
+        wave = torch.sin(2 * math.pi * a / length)
+        return a + 2 * b + 6 * length / (2 * math.pi) * wave * (1 + 0.1 * noise)
+
+    problem, plane = drawn_by(monkeypatch, value)
+    noise = problem.draw(400, generator(2))
+    noise = noise._replace(initial=torch.randn(400, 1, generator=generator(3), dtype=torch.float64))
+    ends = value(
+        torch.tensor([[spacing, 0.0], [-spacing, 0.0]], dtype=torch.float64), noise.initial[:, 0]
+    )
+    true = torch.tensor([7.0, 2.0], dtype=torch.float64)  # 1 + 6 cos 0, 2
+    assert float((ends[0] - ends[1]).mean()) / (2 * spacing) < 0
+    found = landscapes.slopes_by_differences(
+        problem, plane, torch.zeros(2, dtype=torch.float64), noise
+    )
+    error = 5 * found.samples.std(0) / 20 + found.truncation  # 5 standard errors: 6e-7
+    assert bool(((found.samples.mean(0) - true).abs() <= error + 1e-9).all())
+    assert found.step < spacing and float(found.truncation[0]) < 0.1 * float(true[0])
+
+
+@pytest.mark.statistical
+def test_slopes_by_differences_of_a_jump_are_noisy_but_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1[a > ε/10] has the slope 10 φ(0), which no gradient of an episode sees."""
+
+    def value(points: Tensor, noise: Tensor) -> Tensor:
+        return (points[:, :1] > noise / 10).double() + points[:, 1:]
+
+    problem, plane = drawn_by(monkeypatch, value)
+    count = 20_000
+    noise = problem.draw(count, generator(2))
+    noise = noise._replace(
+        initial=torch.randn(count, 1, generator=generator(3), dtype=torch.float64)
+    )
+    found = landscapes.slopes_by_differences(
+        problem, plane, torch.zeros(2, dtype=torch.float64), noise
+    )
+    error = 5 * found.samples.std(0) / count**0.5 + found.truncation
+    true = torch.tensor([10 / math.sqrt(2 * math.pi), 1.0], dtype=torch.float64)
+    assert bool(((found.samples.mean(0) - true).abs() <= error + 1e-9).all())
+    assert float(error[0]) < 0.3 * float(true[0])
+
+
+@pytest.mark.parametrize("steps", [(0.1, 0.05), (0.1, 0.05, 0.02)])
+def test_steps_that_do_not_halve_are_refused(steps: tuple[float, ...]) -> None:
+    problem, params = small("lq")
+    plane = landscapes.random_plane(params, generator(1))
+    with pytest.raises(BadValue, match="half of the one before"):
+        landscapes.slopes_by_differences(
+            problem, plane, torch.zeros(2), problem.draw(5, generator()), steps
+        )
+
+
 # ------------------------------------------------------------------------------------ roughness
 
 SIDE = 13
