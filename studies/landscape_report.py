@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import stats
 
-from gradlab.statistics import holm
+from gradlab.statistics import format_interval, holm
 
 # a pandas table and one row of it; pandas' own types get lost at the first column
 Table: TypeAlias = Any
@@ -183,7 +183,7 @@ def _arrows(policy: Table) -> str:
 
 
 def _interval(row: Row, name: str) -> str:
-    return f"{_short(row[name])} [{_short(row[f'{name}_low'])}, {_short(row[f'{name}_high'])}]"
+    return format_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _short(value: float) -> str:

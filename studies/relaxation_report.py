@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gradlab.statistics import holm
+from gradlab.statistics import format_interval, holm
 
 # a pandas table and one row of it; pandas' own types get lost at the first column
 Table: TypeAlias = Any
@@ -183,12 +183,7 @@ def _policy(row: Row) -> str:
 
 
 def _interval(row: Row, name: str) -> str:
-    """Two decimals, or as many as show two digits of the largest of the three numbers."""
-    values = row[name], row[f"{name}_low"], row[f"{name}_high"]
-    size = max((abs(v) for v in values if v is not None and 0 < abs(v) < math.inf), default=1.0)
-    decimals = max(2, 1 - math.floor(math.log10(size)))
-    middle, low, high = (_number(v, decimals) for v in values)
-    return f"{middle} [{low}, {high}]"
+    return format_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _short(value: float) -> str:

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gradlab.statistics import format_interval
+
 # a pandas table and one row of it; pandas' own types get lost at the first column
 Table: TypeAlias = Any
 Row: TypeAlias = Any
@@ -265,7 +267,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _interval(row: Row, name: str = "value") -> str:
-    return f"{_short(row[name])} [{_short(row[f'{name}_low'])}, {_short(row[f'{name}_high'])}]"
+    return format_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _short(value: float) -> str:

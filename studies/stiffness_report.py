@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gradlab.statistics import format_interval
 from studies.stiffness_problems import PEGS, PERIOD, SPEED, bounce_rate, bounce_time
 
 # a pandas table and one row of it; pandas' own types get lost at the first column
@@ -212,8 +213,7 @@ def _check_of_toy(rows: Table) -> str:
 
 
 def _interval(row: Row, name: str) -> str:
-    ends = f"[{_short(row[f'{name}_low'])}, {_short(row[f'{name}_high'])}]"
-    return f"{_short(row[name])} {ends}"
+    return format_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _short(value: float) -> str:

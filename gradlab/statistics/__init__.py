@@ -1,6 +1,7 @@
 """Statistics of per-sample gradients. Reading order: moments, truth, intervals, gram, compare, pairs."""
 
 from gradlab.statistics.compare import compare
+from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval, ratio_interval, squared_norm_interval
 from gradlab.statistics.moments import Moments
 from gradlab.statistics.pairs import CrossMoments, compare_pair, holm
@@ -18,6 +19,7 @@ __all__ = [
     "Row",
     "compare",
     "compare_pair",
+    "format_interval",
     "holm",
     "ratio_interval",
     "squared_norm_interval",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import ALL
 
@@ -73,11 +74,11 @@ class Report:
         lines = [
             f"against {self.truth} (relative stderr {self.truth_relative_stderr:.3g})",
             f"samples        {row.count}, {row.status}",
-            f"relative bias  {_text(row.relative_bias)}",
-            f"cosine         {_text(row.cosine)}",
-            f"relative norm  {_text(row.relative_norm)}",
-            f"variance       {_text(row.variance)}",
-            f"MSE({self.batch})  {_text(row.mse)}",
+            f"relative bias  {format_interval(*row.relative_bias)}",
+            f"cosine         {format_interval(*row.cosine, within=(-1, 1))}",
+            f"relative norm  {format_interval(*row.relative_norm)}",
+            f"variance       {format_interval(*row.variance)}",
+            f"MSE({self.batch})  {format_interval(*row.mse)}",
         ]
         return "\n".join(lines)
 
@@ -143,7 +144,3 @@ def _status(count: int, nonfinite: int) -> str:
     if nonfinite == 0:
         return "ok"
     return f"{nonfinite} of {count + nonfinite} samples not finite"
-
-
-def _text(interval: Interval) -> str:
-    return f"{interval.estimate:.4g} [{interval.low:.4g}, {interval.high:.4g}]"

@@ -1,0 +1,51 @@
+"""What is printed for an interval: enough digits, and no estimate outside its own ends."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradlab.statistics import format_interval
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((0.31, 0.25, 0.37), "0.31 [0.25, 0.37]"),
+        ((0.503, 0.501, 0.505), "0.503 [0.501, 0.505]"),
+        ((1764.2, 1600, 1933), "1764 [1600, 1933]"),
+        ((0.02, 0.0, 0.54), "0.02 [0.00, 0.54]"),
+        ((1.234e-7, 1.1e-7, 1.37e-7), "1.23e-07 [1.1e-07, 1.37e-07]"),
+        ((2_345_678, 2_345_600, 2_345_700), "2.34568e+06 [2.3456e+06, 2.3457e+06]"),
+        ((0.5, 0.1, INF), "0.50 [0.10, inf]"),
+        ((1.0, 1.0, 1.0), "1.0 [1.0, 1.0]"),
+        ((0.0, 0.0, 0.0), "0 [0, 0]"),
+        # noise took more off than there was
+        ((-0.22, 0.0, 0.54), "below 0.54"),
+        ((-0.22, 0.0, INF), "unknown"),
+        ((0.1, 0.2, 0.5), "between 0.20 and 0.50"),
+        ((NAN, 0.0, INF), "unknown"),
+        ((NAN, 0.4, INF), "above 0.40"),
+        ((None, None, None), "unknown"),
+        ((0.5, NAN, NAN), "0.50"),
+    ],
+)
+def test_sizes(values: tuple[float, float, float], text: str) -> None:
+    assert format_interval(*values) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((NAN, -1.0, 1.0), "unknown"),
+        ((NAN, -1.0, 0.71), "below 0.71"),
+        ((NAN, -0.31, 1.0), "above -0.31"),
+        ((-0.4, -0.51, -0.32), "-0.40 [-0.51, -0.32]"),
+        ((-0.001, -0.31, 0.3), "0.00 [-0.31, 0.30]"),
+    ],
+)
+def test_cosines(values: tuple[float, float, float], text: str) -> None:
+    assert format_interval(*values, within=(-1, 1)) == text
