@@ -174,7 +174,11 @@ class Pegs:
         text = _MJCF.format(step=PERIOD / SUBSTEPS, peg=RADIUS - 0.1, place=RADIUS + GAP / 2)
         limit = Compliant(PEGS_LOAD / self.width, 0.0, 0.0, None, 0.0, 0.0)
         built = Articulated(
-            from_string(text), Smoothed(self.width, 0.1, limit), "euler", PERIOD, SUBSTEPS
+            from_string(text),
+            Smoothed(self.width, 0.1, limit),
+            "explicit_damping",
+            PERIOD,
+            SUBSTEPS,
         )
         object.__setattr__(self, "simulator", built)
 

@@ -357,7 +357,7 @@ def fast(*names: str) -> list[Any]:
     return [pytest.param(name, marks=marks[name]) for name in GYMNASIUM]
 
 
-@pytest.mark.parametrize("integrator", ["euler", "implicit_damping", "rk4"])
+@pytest.mark.parametrize("integrator", ["explicit_damping", "implicit_damping", "rk4"])
 @pytest.mark.parametrize("name", fast("ant", "hopper"))
 def test_gradients_are_differences(name: str, integrator: str) -> None:
     """Every sample away from switches; RK4's inner stages may meet one, so there the 90 % quantile."""
@@ -469,7 +469,7 @@ def test_rows_of_a_batch_are_independent(law: str) -> None:
 def non_finite(name: str, law: str, count: int, seed: int) -> int:
     """Number of float32 gradients that are not finite, over random states and actions."""
     model = gymnasium_model(name)
-    sim = simulator(model, LAWS[law], "euler")
+    sim = simulator(model, LAWS[law], "explicit_damping")
     bad = 0
     for k in range(0, count, 1000):
         state, action, weights = (x.float() for x in flights(model, min(1000, count - k), seed + k))
@@ -535,9 +535,6 @@ REFUSED = {
              rest='<contact><pair geom1="g" geom2="h"/></contact>'), "pair"),
     "position servo": (
         mjcf(rest='<actuator><position name="p" joint="j"/></actuator>'), "'p'.*motor"),
-    "disabled actuators": (
-        mjcf(rest='<option actuatorgroupdisable="1"/><actuator><motor group="1" joint="j"/></actuator>'),
-        "disabled group of actuators"),
     "velocity servo": (
         mjcf(rest='<actuator><velocity name="p" joint="j"/></actuator>'), "'p'.*motor"),
     "muscle": (
@@ -545,7 +542,7 @@ REFUSED = {
         "actuator"),
     "activation": (
         mjcf(rest='<actuator><general name="p" joint="j" dyntype="integrator"/></actuator>'),
-        "actuator with its own state"),
+        "actuator state.*'p'.*motor"),
     "tendon spring": (
         mjcf(rest='<tendon><fixed name="t" stiffness="1"><joint joint="j" coef="1"/></fixed></tendon>'),
         "'t'"),
@@ -554,9 +551,19 @@ REFUSED = {
         "'t'"),
     "elliptic cone": (
         mjcf(world=OTHER.format('size=".1"'), rest='<option cone="elliptic"/>'), "elliptic"),
+    "implicit": (mjcf(rest='<option integrator="implicit"/>'), 'integrator="implicit".*implicitfast'),
+    "polynomial damping of a motor": (
+        mjcf(rest='<actuator><motor name="p" joint="j" damping="0 1"/></actuator>'), "'p': damping"),
+    "armature of a motor": (
+        mjcf(rest='<actuator><motor name="p" joint="j" armature="1"/></actuator>'), "'p': armature"),
+    "negative gap": (
+        mjcf(geom='margin=".1" gap="-.05"', world=OTHER.format('size=".1"')), "'g' and 'h'.*negative gap"),
     "fluid": (mjcf(rest='<option density="1"/>'), "fluid"),
     "noslip": (mjcf(rest='<option noslip_iterations="2"/>'), "noslip"),
-    "disabled flag": (mjcf(rest='<option><flag gravity="disable"/></option>'), "disabled"),
+    "disabled flag": (
+        mjcf(rest='<option><flag refsafe="disable"/></option>'), 'flag refsafe="disable"'),
+    "enabled flag": (
+        mjcf(rest='<option><flag override="enable"/></option>'), 'flag override="enable"'),
     "no joints": ('<mujoco><worldbody><geom size="1"/></worldbody></mujoco>', "without joints"),
 }  # fmt: skip
 
@@ -566,6 +573,17 @@ def test_what_is_outside_is_refused_by_name(what: str) -> None:
     xml, name = REFUSED[what]
     with pytest.raises(BadValue, match=name):
         from_string(xml)
+
+
+def test_all_blockers_are_named_at_once() -> None:
+    options = '<option density="1" integrator="implicit"><flag sleep="enable"/></option>'
+    xml = mjcf(joint='frictionloss="1"', rest=options).replace('name="b"', 'name="b" gravcomp="1"')
+    with pytest.raises(BadValue) as caught:
+        from_string(xml)
+    message = str(caught.value)
+    assert message.startswith("5 things") and "\n" not in message
+    for what in ("density", 'integrator="implicit"', 'flag sleep="enable"', "'j'", "'b'"):
+        assert what in message
 
 
 def test_idle_tendons_and_untouchable_meshes_are_inside() -> None:

@@ -69,7 +69,7 @@ class Model:
     nv: int
     nu: int
     timestep: float  # [s]
-    integrator: str  # that of the file: euler, rk4, implicit, implicitfast
+    integrator: str  # that of the file, by the name that `Articulated` has for it
     gravity: Array  # [3], [m/s²]
     qpos0: Array  # [nq]
     qpos_spring: Array  # [nq]
@@ -88,9 +88,10 @@ class Model:
     armature: Array  # [nv] [kg m²] or [kg]
     damping: Array  # [nv] [N m s/rad] or [N s/m]
     stiffness: Array  # [nv] [N m/rad] or [N/m]
-    gear: Array  # [nu, nv]: generalised force per unit of control
+    gain: Array  # [nu]: actuator force per unit of control
+    gear: Array  # [nu, nv]: generalised force per unit of actuator force
     control_range: Array  # [nu, 2]
-    force_range: Array  # [nu, 2], before the gear acts
+    force_range: Array  # [nu, 2], of gain times control, before the gear acts
     joint_force_range: Array  # [nv, 2], of all actuators of a joint together
     limits: tuple[Limit, ...]
     shapes: tuple[Shape, ...]

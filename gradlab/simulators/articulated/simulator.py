@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from gradlab.simulators.articulated.kinematics import (
 from gradlab.simulators.articulated.linear import factor, solve
 from gradlab.simulators.articulated.model import FREE, Model
 
-INTEGRATORS = ("euler", "implicit_damping", "rk4")
+INTEGRATORS = ("implicit_damping", "explicit_damping", "rk4")
+_OF_FILE: Any = None  # a default that the model's file gives
 
 
 class Held(NamedTuple):
@@ -47,10 +48,14 @@ class Articulated:
 
     Integrators, of `substeps` equal steps each control period `dt`, the control held:
 
-    - `euler`: semi-implicit, q̇ ← q̇ + h q̈, then q ← q ⊕ h q̇;
-    - `implicit_damping`: the same with joint damping implicit, (M + h D) q̈ = forces: MuJoCo's Euler;
+    - `explicit_damping`: semi-implicit Euler, q̇ ← q̇ + h q̈, then q ← q ⊕ h q̇: dFlex's, Brax's;
+    - `implicit_damping`: the same with joint damping implicit, (M + h D) q̈ = forces: MuJoCo's Euler, and
+      its implicitfast for what is simulated here;
     - `rk4`: the classical method, forces of contacts evaluated at all four stages: MuJoCo's RK4. For the
       rotation of free joints it is that of Munthe-Kaas, without which its order would be 2.
+
+    Where they are not given, the integrator is the file's, and so is the time step: `Articulated(model)` is one step
+    of the file, `substeps=5` five of them in one control period, `dt=0.05` as many as 0.05 s hold.
 
     `mass_every` evaluates the mass matrix and its factor only at every that many sub-steps, as dFlex does
     (16 for its ant); not for `rk4`. `keep_action=True` adds the last action to the state, for tasks that
@@ -65,14 +70,21 @@ class Articulated:
 
     model: Model
     contact: ContactModel = field(default_factory=Compliant)
-    integrator: Literal["euler", "implicit_damping", "rk4"] = "euler"
-    dt: float = 0.05  # control period [s]
-    substeps: int = 5  # integrator steps per control period [1]
+    integrator: str = _OF_FILE  # implicit_damping, explicit_damping or rk4
+    dt: float = _OF_FILE  # control period [s]
+    substeps: int = _OF_FILE  # integrator steps per control period [1]
     mass_every: int = 1  # sub-steps between evaluations of the mass matrix [1]
     keep_action: bool = False
     compile: bool = False
 
     def __post_init__(self) -> None:
+        for name, value in zip(("integrator", "dt", "substeps"), _settings(self), strict=True):
+            object.__setattr__(self, name, value)
+        if str(self.integrator).lower() == "euler":
+            raise BadValue(
+                "Articulated: Euler is a word of two meanings; MuJoCo's is 'implicit_damping', dFlex's and "
+                "Brax's is 'explicit_damping'"
+            )
         if self.integrator not in INTEGRATORS:
             raise UnknownName("integrator", self.integrator, INTEGRATORS)
         if self.substeps < 1 or not (math.isfinite(self.dt) and self.dt > 0):
@@ -145,9 +157,9 @@ class Articulated:
     def actuation(self, action: Float[Tensor, "*batch nu"]) -> Float[Tensor, "*batch nv"]:
         """Generalised force of the motors, within all their ranges [N m, N]."""
         tables = _actuators(self.model, like=action)
-        gear, low, high, least, most, joint_low, joint_high = tables
-        force = action.clamp(low, high).clamp(least, most) @ gear
-        return force.clamp(joint_low, joint_high)
+        gain, gear, low, high, least, most, joint_low, joint_high = tables
+        force = (gain * action.clamp(low, high)).clamp(least, most)
+        return (force @ gear).clamp(joint_low, joint_high)
 
     def acceleration(
         self,
@@ -204,7 +216,7 @@ class Articulated:
         """One sub-step; `held` is what an earlier one kept."""
         h = self.dt / self.substeps
         now = self._dynamics(qpos, qvel, control, None if held is None else held.mass)
-        if self.integrator == "euler" and isinstance(self.contact, Accelerates):
+        if self.integrator == "explicit_damping" and isinstance(self.contact, Accelerates):
             root, rate = None, self.contact.acceleration(self.model, now)
         else:
             matrix = now.mass
@@ -231,6 +243,21 @@ class Articulated:
         rate = sum(w * r for w, r in zip(weights, rates, strict=True))
         assert isinstance(speed, Tensor)
         return advance(self.model, qpos, speed, h), qvel + h * rate
+
+
+def _settings(given: Articulated) -> tuple[str, float, int]:
+    """Integrator, dt and substeps, the file's where they are not given."""
+    step, dt, substeps = given.model.timestep, given.dt, given.substeps
+    if substeps is None:
+        sound = dt is not None and math.isfinite(dt) and dt > 0
+        substeps = max(1, round(dt / step)) if sound else 1
+        if sound and not math.isclose(substeps * step, dt, rel_tol=1e-6):
+            raise BadValue(
+                f"Articulated: dt={dt} s is no whole number of the file's time steps of {step} s; "
+                f"try dt={substeps * step:g}, or give substeps too"
+            )
+    integrator = given.model.integrator if given.integrator is None else given.integrator
+    return integrator, substeps * step if dt is None else dt, substeps
 
 
 def _compiled(simulator: Articulated) -> Callable[..., Any]:
@@ -321,7 +348,7 @@ def _drawn(model: Model) -> tuple[Tensor, ...]:
 def _actuators(model: Model) -> tuple[Tensor, ...]:
     ranges = (model.control_range, model.force_range, model.joint_force_range)
     ends = [side for r in ranges for side in (r[:, 0], r[:, 1])]
-    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (model.gear, *ends))
+    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (model.gain, model.gear, *ends))
 
 
 @constants_of

@@ -110,7 +110,7 @@ def compliant_for(model: Model, h: float, feet: int) -> Compliant:
     change the preset's own joint damping.
     """
     weight = float(model.inertia[:, 3, 3].sum() * np.linalg.norm(model.gravity))
-    strongest = float(np.abs(model.gear).sum(0).max())
+    strongest = float((np.abs(model.gain) @ np.abs(model.gear)).max())
     response = contact_response(model)
     stiffness = min(weight / (feet * REST_DEPTH), 0.5 / (response * h * h))
     deepest = strongest / (LEVER * stiffness)
@@ -179,10 +179,8 @@ def _compiled(spec: Any) -> Model:
 def _gymnasium(name: str, frames: int) -> Variant:
     model = _compiled(_spec(name))
     h = model.timestep
-    # MuJoCo's Euler treats joint damping implicitly
-    integrator = "implicit_damping" if model.integrator == "euler" else model.integrator
     law = compliant_for(model, h, FEET[name])
-    return Variant(model, integrator, frames * h, frames, "convex", law)
+    return Variant(model, model.integrator, frames * h, frames, "convex", law)
 
 
 # -------------------------------------------------------------------------------------------- Brax
@@ -227,7 +225,7 @@ def _brax(name: str, frames: int) -> Variant:
     model = _compiled(spec)
     h = model.timestep
     law = compliant_for(model, h, FEET[name])
-    return Variant(model, "euler", frames * h, frames, "convex", law)
+    return Variant(model, "explicit_damping", frames * h, frames, "convex", law)
 
 
 # ------------------------------------------------------------------------------------------- dFlex
@@ -244,7 +242,13 @@ def _dflex(spec: Any, substeps: int, law: Compliant) -> Variant:
     spec.option.timestep = DFLEX_DT / substeps
     spec.compiler.settotalmass = -1
     return Variant(
-        _compiled(spec), "euler", DFLEX_DT, substeps, "compliant", law, mass_every=substeps
+        _compiled(spec),
+        "explicit_damping",
+        DFLEX_DT,
+        substeps,
+        "compliant",
+        law,
+        mass_every=substeps,
     )
 
 

@@ -1,0 +1,86 @@
+"""Springs, dampers, limits and motors of the joints of a compiled model; disabled flags switch them off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlab.simulators.articulated.mjcf.package import disabled
+from gradlab.simulators.articulated.model import FREE, Array, ContactLaw, Limit
+
+
+def damping(m: Any) -> Array:
+    """[nv]."""
+    return np.zeros(m.nv) if disabled(m, "DAMPER") else np.array(m.dof_damping)
+
+
+def stiffness(m: Any) -> Array:
+    """[nv]; 0 for free joints."""
+    if disabled(m, "SPRING"):
+        return np.zeros(m.nv)
+    joints = [int(j) for j in m.dof_jntid]
+    return np.array([m.jnt_stiffness[j] if m.jnt_type[j] != FREE else 0.0 for j in joints])
+
+
+def limits(m: Any) -> tuple[Limit, ...]:
+    """Ranges of hinges and slides."""
+    if disabled(m, "LIMIT") or disabled(m, "CONSTRAINT"):
+        return ()
+    return tuple(
+        Limit(
+            dof=int(m.jnt_dofadr[j]),
+            qpos=int(m.jnt_qposadr[j]),
+            low=float(m.jnt_range[j, 0]),
+            high=float(m.jnt_range[j, 1]),
+            margin=float(m.jnt_margin[j]),
+            law=ContactLaw(tuple(m.jnt_solref[j]), tuple(m.jnt_solimp[j])),
+        )
+        for j in range(m.njnt)
+        if m.jnt_limited[j] and m.jnt_type[j] != FREE
+    )
+
+
+def idle(m: Any, a: int) -> bool:
+    """Whether an actuator is switched off, by its group or together with all."""
+    group = int(m.actuator_group[a])
+    by_group = 0 <= group <= 30 and bool(int(m.opt.disableactuator) >> group & 1)
+    return by_group or disabled(m, "ACTUATION")
+
+
+def gain(m: Any) -> Array:
+    """Actuator force per unit of control: [nu]."""
+    return np.array([0.0 if idle(m, a) else m.actuator_gainprm[a, 0] for a in range(m.nu)])
+
+
+def gear(m: Any) -> Array:
+    """Generalised force per unit of actuator force: [nu, nv]."""
+    out = np.zeros((m.nu, m.nv))
+    for a in range(m.nu):
+        dof = m.jnt_dofadr[m.actuator_trnid[a, 0]]
+        out[a, dof] = m.actuator_gear[m.actuator_outadr[a], 0]
+    return out
+
+
+def control_range(m: Any) -> Array:
+    """[nu, 2]."""
+    return _ranges(m.actuator_ctrllimited & (not disabled(m, "CLAMPCTRL")), m.actuator_ctrlrange)
+
+
+def force_range(m: Any) -> Array:
+    """[nu, 2]: of gain times control."""
+    live = np.array([not idle(m, a) for a in range(m.nu)], dtype=bool)
+    return _ranges(m.actuator_forcelimited & live, m.actuator_forcerange)
+
+
+def joint_force_range(m: Any) -> Array:
+    """[nv, 2]: of all actuators of a joint together."""
+    limited = m.jnt_actfrclimited & (not disabled(m, "ACTUATION"))
+    by_joint = _ranges(limited, m.jnt_actfrcrange)
+    return by_joint[[int(j) for j in m.dof_jntid]]
+
+
+def _ranges(limited: Any, ranges: Any) -> Array:
+    out = np.array(ranges, dtype=float).reshape(-1, 2)
+    out[~np.asarray(limited, dtype=bool).reshape(-1)] = (-np.inf, np.inf)
+    return out
