@@ -1,4 +1,4 @@
-"""The python blocks of the README and of docs/extending.md run, in order, as a reader would type them."""
+"""The python blocks of the README and of pages with code run, in order, as a reader would type them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/extending.md")
+PAGES = ("README.md", "docs/extending.md", "docs/own_mjcf.md")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
