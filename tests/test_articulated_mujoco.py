@@ -542,7 +542,7 @@ REFUSED = {
         "actuator"),
     "activation": (
         mjcf(rest='<actuator><general name="p" joint="j" dyntype="integrator"/></actuator>'),
-        "actuator state.*'p'.*motor"),
+        "'p': a servo.*motor"),
     "tendon spring": (
         mjcf(rest='<tendon><fixed name="t" stiffness="1"><joint joint="j" coef="1"/></fixed></tendon>'),
         "'t'"),
@@ -584,6 +584,17 @@ def test_all_blockers_are_named_at_once() -> None:
     assert message.startswith("5 things") and "\n" not in message
     for what in ("density", 'integrator="implicit"', 'flag sleep="enable"', "'j'", "'b'"):
         assert what in message
+
+
+def test_elements_with_the_same_blocker_share_its_words() -> None:
+    many = "".join(
+        f'<body><joint name="k{n}" type="ball"/><geom size=".1"/></body>' for n in range(15)
+    )
+    with pytest.raises(
+        BadValue, match="joint 'k0', joint 'k1'.* and 3 more: a ball joint"
+    ) as caught:
+        from_string(f"<mujoco><worldbody>{many}</worldbody></mujoco>")
+    assert str(caught.value).count("ball joint") == 1
 
 
 def test_idle_tendons_and_untouchable_meshes_are_inside() -> None:

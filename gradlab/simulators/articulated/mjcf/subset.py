@@ -33,18 +33,27 @@ _FLAGS = (
     *("WARMSTART", "SENSOR", "MIDPHASE", "AUTORESET", "NATIVECCD", "ISLAND", "MULTICCD"),
 )
 _ENABLED = ("ENERGY", "FWDINV", "INVDISCRETE")  # more outputs, the same motion
+_NAMED = 12  # elements with the same blocker that a message names
 _SURFACE = 1e-9  # relative accuracy of the bounding radius that the compiler stores
 
 
 def refuse(m: Any) -> None:
     """Raise `BadValue` with all of what is outside the subset, in one line."""
-    found = list(blockers(m))
-    if found:
+    elements: dict[str, list[str]] = {}
+    for who, what in blockers(m):
+        elements.setdefault(what, []).append(who)
+    if elements:
+        found = [f"{_listed(who)}: {what}" for what, who in elements.items()]
         things = "1 thing" if len(found) == 1 else f"{len(found)} things"
         raise BadValue(
             f"{things} of this model outside the subset of MJCF that gradlab simulates: "
             f"{'; '.join(found)}. See docs/own_mjcf.md for what is inside"
         )
+
+
+def _listed(elements: list[str]) -> str:
+    more = len(elements) - _NAMED
+    return ", ".join(elements[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def integrator(m: Any) -> str:
@@ -56,8 +65,8 @@ def integrator(m: Any) -> str:
     return "explicit_damping" if explicit else name
 
 
-def blockers(m: Any) -> Iterator[str]:
-    """Each thing outside the subset: the element, what it has, what to try."""
+def blockers(m: Any) -> Iterator[tuple[str, str]]:
+    """Each thing outside the subset: the element, and what it has and what to try."""
     yield from _whole(m)
     yield from _options(m)
     yield from _joints(m)
@@ -73,44 +82,46 @@ def _name(m: Any, kind: str, index: int) -> str:
     return f"{kind} {found!r}" if found else f"{kind} number {index}"
 
 
-def _whole(m: Any) -> Iterator[str]:
-    for count, what in (
-        (m.neq, "equality constraint"),
-        (m.nmocap, "mocap body"),
-        (m.nflex, "flex"),
-        (m.npair, "explicit contact pair (give its values to the geoms)"),
-        (m.nplugin, "plugin"),
-        (m.na, "actuator state (put it into the policy's memory)"),
-        (m.nplastic, "plasticity"),
-        (m.nhistory, "actuator or sensor delay"),
+def _whole(m: Any) -> Iterator[tuple[str, str]]:
+    for kind, count, what in (
+        ("equality", m.neq, "an equality constraint"),
+        ("flex", m.nflex, "deformable"),
+        ("pair", m.npair, "an explicit contact pair (give its values to the geoms)"),
+        ("plugin", m.nplugin, "computed outside MuJoCo"),
     ):
-        if count:
-            yield f"{count} x {what}"
+        for k in range(count):
+            yield _name(m, kind, k), what
+    for kind in ("jnt", "tendon"):
+        for k in np.flatnonzero(getattr(m, f"{kind}_plasticadr") >= 0):
+            yield _name(m, "joint" if kind == "jnt" else kind, int(k)), "plasticity"
+    for k in np.flatnonzero(m.sensor_historyadr >= 0):
+        yield _name(m, "sensor", int(k)), "a delay"
     if m.nv == 0:
-        yield "a model without joints"
+        yield "the model", "without joints"
 
 
-def _options(m: Any) -> Iterator[str]:
+def _options(m: Any) -> Iterator[tuple[str, str]]:
     mj = mujoco_package()
     if int(m.opt.integrator) not in _INTEGRATORS:
         word = mj.mjtIntegrator(int(m.opt.integrator)).name.removeprefix("mjINT_").lower()
-        yield f'option integrator="{word}" (try "implicitfast", "Euler" or "RK4")'
+        yield f'option integrator="{word}"', 'not simulated (try "implicitfast", "Euler" or "RK4")'
     elif int(m.opt.integrator) == mj.mjtIntegrator.mjINT_IMPLICITFAST:
         roots = [int(m.body_rootid[b]) for b in m.jnt_bodyid]
         alone = [b for b, kind in zip(roots, m.jnt_type, strict=True) if kind == FREE]
         for b in (b for b in alone if roots.count(b) == 1):
-            yield f'option integrator="implicitfast" with {_name(m, "body", b)} free and without joints (try "Euler")'
+            what = "gyroscopic derivatives of a free body without joints below (try Euler)"
+            yield f'option integrator="implicitfast" and {_name(m, "body", b)}', what
     if m.opt.timestep <= 0:
-        yield "option timestep, which must be positive"
+        yield "option timestep", "must be positive"
     if m.opt.cone != mj.mjtCone.mjCONE_PYRAMIDAL and any(
         shapes.dimension(m, *pair) > 1 for pair in shapes.touching(m)
     ):
-        yield 'option cone="elliptic", an elliptic friction cone (try "pyramidal")'
+        yield 'option cone="elliptic"', 'an elliptic friction cone (try "pyramidal")'
     for field in ("density", "viscosity"):
         if getattr(m.opt, field):
-            yield f"option {field}, a fluid around the bodies (try 0 and joint damping)"
+            yield f"option {field}", "a fluid around the bodies (try 0 and joint damping)"
     if m.opt.noslip_iterations:
-        yield "option noslip_iterations, the noslip solver (try 0 and a larger impratio)"
+        yield "option noslip_iterations", "the noslip solver (try 0 and a larger impratio)"
     for bits, members, prefix, fine, state in (
         (m.opt.disableflags, mj.mjtDisableBit, "mjDSBL_", _FLAGS, "disable"),
         (m.opt.enableflags, mj.mjtEnableBit, "mjENBL_", _ENABLED, "enable"),
@@ -119,41 +130,43 @@ def _options(m: Any) -> Iterator[str]:
         for place in range(int(bits).bit_length()):
             name = known.get(1 << place, f"number {place}").removeprefix(prefix)
             if int(bits) >> place & 1 and name not in fine:
-                yield f'option flag {name.lower()}="{state}" (try the default)'
+                yield f'option flag {name.lower()}="{state}"', "not simulated (try the default)"
 
 
-def _joints(m: Any) -> Iterator[str]:
+def _joints(m: Any) -> Iterator[tuple[str, str]]:
     for j in range(m.njnt):
         who, kind = _name(m, "joint", j), int(m.jnt_type[j])
         dofs = slice(m.jnt_dofadr[j], m.jnt_dofadr[j] + {FREE: 6, SLIDE: 1, HINGE: 1}.get(kind, 3))
         if kind not in (FREE, SLIDE, HINGE):
-            yield f"{who}: a ball joint (try three hinges)"
+            yield who, "a ball joint (try three hinges)"
         if np.any(m.jnt_stiffnesspoly[j]):
-            yield f"{who}: a nonlinear spring"
+            yield who, "a nonlinear spring"
         if m.jnt_actgravcomp[j]:
-            yield f"{who}: actuated gravity compensation"
+            yield who, "actuated gravity compensation"
         if kind == FREE and m.jnt_stiffness[j] and not disabled(m, "SPRING"):
-            yield f"{who}: a spring on a free joint"
+            yield who, "a spring on a free joint"
         if np.any(m.dof_frictionloss[dofs]):
-            yield f"{who}: dry friction (try frictionloss 0 and damping)"
+            yield who, "dry friction (try frictionloss 0 and damping)"
         if np.any(m.dof_dampingpoly[dofs]):
-            yield f"{who}: nonlinear damping"
+            yield who, "nonlinear damping"
         if np.any(m.dof_armature[dofs] < 0):
-            yield f"{who}: negative armature"
+            yield who, "negative armature"
         if m.jnt_actfrclimited[j] and m.jnt_actfrcrange[j, 0] > m.jnt_actfrcrange[j, 1]:
-            yield f"{who}: actuatorfrcrange that ends before it begins"
+            yield who, "actuatorfrcrange that ends before it begins"
 
 
-def _bodies(m: Any) -> Iterator[str]:
+def _bodies(m: Any) -> Iterator[tuple[str, str]]:
     for b in range(m.nbody):
         who = _name(m, "body", b)
+        if m.body_mocapid[b] >= 0:
+            yield who, "a mocap body (try a joint with a motor)"
         if m.body_gravcomp[b]:
-            yield f"{who}: gravity compensation (try gravcomp 0 and a force of the policy)"
+            yield who, "gravity compensation (try gravcomp 0 and a force of the policy)"
         if m.body_mass[b] < 0 or np.any(m.body_inertia[b] < 0) or np.any(m.body_invweight0[b] < 0):
-            yield f"{who}: negative mass, inertia or inverse weight"
+            yield who, "negative mass, inertia or inverse weight"
 
 
-def _tendons(m: Any) -> Iterator[str]:
+def _tendons(m: Any) -> Iterator[tuple[str, str]]:
     for t in range(m.ntendon):
         fields = ("stiffness", "limited", "damping", "frictionloss", "armature")
         busy = [f for f in fields if getattr(m, f"tendon_{f}")[t]]
@@ -161,31 +174,31 @@ def _tendons(m: Any) -> Iterator[str]:
             f for f in ("stiffnesspoly", "dampingpoly") if np.any(getattr(m, f"tendon_{f}")[t])
         ]
         if busy:
-            yield f"{_name(m, 'tendon', t)}: {', '.join(busy)} (only tendons that exert nothing)"
+            yield _name(m, "tendon", t), f"{', '.join(busy)} (only tendons that exert nothing)"
 
 
-def _actuators(m: Any) -> Iterator[str]:
+def _actuators(m: Any) -> Iterator[tuple[str, str]]:
     mj = mujoco_package()
     for a in range(m.nactuator):
         who = _name(m, "actuator", a)
         where = int(m.actuator_trntype[a])
         if where not in (mj.mjtTrn.mjTRN_JOINT, mj.mjtTrn.mjTRN_JOINTINPARENT):
-            yield f"{who}: acts on something else than a joint"
+            yield who, "acts on something else than a joint"
         elif int(m.jnt_type[m.actuator_trnid[a, 0]]) not in (SLIDE, HINGE):
-            yield f"{who}: acts on a joint other than a hinge or slide"
+            yield who, "acts on a joint other than a hinge or slide"
         if (
             int(m.actuator_gaintype[a]) != mj.mjtGain.mjGAIN_FIXED
             or int(m.actuator_biastype[a]) != mj.mjtBias.mjBIAS_NONE
             or int(m.actuator_dyntype[a]) != mj.mjtDyn.mjDYN_NONE
             or int(m.actuator_ctrlnum[a]) != 1
         ):
-            yield f"{who}: a servo, muscle or filter (try a plain motor, and the servo in the policy)"
+            yield who, "a servo, muscle or filter (try a plain motor, and the servo in the policy)"
         if m.actuator_damping[a] or np.any(m.actuator_dampingpoly[a]):
-            yield f"{who}: damping, not a plain motor (give it to the joint)"
+            yield who, "damping, not a plain motor (give it to the joint)"
         if m.actuator_armature[a]:
-            yield f"{who}: armature, not a plain motor (give it to the joint)"
-        if m.actuator_delay[a]:
-            yield f"{who}: delay"
+            yield who, "armature, not a plain motor (give it to the joint)"
+        if m.actuator_delay[a] or m.actuator_historyadr[a] >= 0:
+            yield who, "delay"
         control = int(m.actuator_ctrladr[a])
         ranges = [("forcerange", m.actuator_forcelimited[a], m.actuator_forcerange[a])]
         if control >= 0:
@@ -194,28 +207,28 @@ def _actuators(m: Any) -> Iterator[str]:
             )
         for word, limited, (low, high) in ranges:
             if limited and low > high:
-                yield f"{who}: {word} that ends before it begins"
+                yield who, f"{word} that ends before it begins"
 
 
-def _geoms(m: Any) -> Iterator[str]:
+def _geoms(m: Any) -> Iterator[tuple[str, str]]:
     touching = shapes.touching(m)
     for first, second in touching:
         pair = f"geoms {_name(m, 'geom', first)[5:]} and {_name(m, 'geom', second)[5:]}"
         if not _collides(int(m.geom_type[first]), int(m.geom_type[second])):
-            yield f"{pair}: contact of these two shapes (try capsules, or contype and conaffinity 0)"
+            yield pair, "contact of these two shapes (try capsules, or contype and conaffinity 0)"
         if shapes.dimension(m, first, second) not in (1, 3):
-            yield f"{pair}: condim other than 1 or 3"
+            yield pair, "condim other than 1 or 3"
         if m.geom_gap[first] + m.geom_gap[second] < 0:
-            yield f"{pair}: negative gap (try gap 0 and a smaller margin)"
+            yield pair, "negative gap (try gap 0 and a smaller margin)"
     for g in sorted({g for pair in touching for g in pair}):
         who = _name(m, "geom", g)
         if np.any(m.geom_adhesion[g]):
-            yield f"{who}: adhesion"
+            yield who, "adhesion"
         if np.any(m.geom_surfacevel[g]):
-            yield f"{who}: surface velocity"
+            yield who, "surface velocity"
         bound = _bounding_radius(int(m.geom_type[g]), m.geom_size[g])
         if abs(bound - m.geom_rbound[g]) > _SURFACE * max(1.0, bound):
-            yield f"{who}: size and bounding radius that disagree (compile the model again)"
+            yield who, "size and bounding radius that disagree (compile the model again)"
 
 
 def _collides(first: int, second: int) -> bool:
