@@ -26,6 +26,7 @@ from torch import Tensor
 
 from gradlab.engines import Engine, per_sample_gradients
 from gradlab.errors import BadValue
+from gradlab.modes import differentiating, ordinary
 from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
@@ -80,7 +81,7 @@ class Estimator(ABC):
     def __call__(
         self, problem: Problem, params: Params, noise: Noise, chunk_size: int | None = None
     ) -> GradientSamples:
-        """One gradient sample per row of `noise`.
+        """One gradient sample per row of `noise`, also under `torch.no_grad` and `inference_mode`.
 
         `chunk_size` bounds memory and changes nothing else; it is rounded down to whole groups.
         Raises `BadShape` for noise or parameters of another problem.
@@ -95,11 +96,13 @@ class Estimator(ABC):
                 f"draw a multiple of {group}"
             )
         size = noise.count if chunk_size is None else max(group, chunk_size // group * group)
-        parts = [
-            self.sample(problem, params, noise.rows(begin, min(begin + size, noise.count)))
-            for begin in range(0, noise.count, size)
-        ]
-        return concatenate(parts).grouped(group)
+        with differentiating():
+            params, noise = ordinary(params), ordinary(noise)
+            parts = [
+                self.sample(problem, params, noise.rows(begin, min(begin + size, noise.count)))
+                for begin in range(0, noise.count, size)
+            ]
+            return concatenate(parts).grouped(group)
 
     def __add__(self, other: Estimator) -> Estimator:
         return Sum(self, other)

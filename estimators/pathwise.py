@@ -110,7 +110,7 @@ class Split(SurrogateEstimator):
             smooth = problem.relaxed(self.width, self.step).evaluate(path).value
         if self.guard_switches:
             smooth = smooth * self._guard(problem, hard.margins)
-        residual = score_surrogate(problem, policy, path, hard.value - smooth)
+        residual = score_surrogate(policy, path, noise, hard.value - smooth)
         return smooth.sum(-1) + residual
 
     def _guard(self, problem: Problem, margins: Float[Tensor, "*batch T E"]) -> Tensor | float:

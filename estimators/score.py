@@ -22,7 +22,6 @@ class Scored(NamedTuple):
     """What the score function multiplies, as constants."""
 
     obs: Float[Tensor, "N T no"]
-    latent: Float[Tensor, "N T nu"]
     advantage: Float[Tensor, "N T"]
 
 
@@ -89,13 +88,13 @@ class PG(TwoPassEstimator):
                 advantage = advantage - weight * self._baseline(problem, policy, path, result)
             if self.returns == "discounted":
                 advantage = advantage / problem.discounts[: problem.horizon]
-        return Scored(path.obs, path.latent, advantage)
+        return Scored(path.obs, advantage)
 
     def surrogate(
         self, problem: Problem, policy: BoundPolicy, noise: Noise, given: Scored
     ) -> Float[Tensor, "*batch"]:
         z = policy(given.obs, steps=range(problem.horizon))
-        return (policy.policy.log_prob(z, given.latent) * given.advantage).sum(-1)
+        return (policy.policy.log_prob_held(z, noise.action) * given.advantage).sum(-1)
 
     def _baseline(
         self, problem: Problem, policy: BoundPolicy, path: Trajectory, result: Outcome
@@ -132,13 +131,13 @@ def _leave_one_out(returns: Float[Tensor, "N T"], group: int) -> Float[Tensor, "
 
 
 def score_surrogate(
-    problem: Problem, policy: BoundPolicy, path: Trajectory, values: Float[Tensor, "*batch T"]
+    policy: BoundPolicy, path: Trajectory, noise: Noise, values: Float[Tensor, "*batch T"]
 ) -> Float[Tensor, "*batch"]:
     """Σ_t log π(a_t|s_t)·Σ_{k>=t} values_k at fixed states, actions and values.
 
-    The density is taken at detached observations: an attached one would leak a gradient through
-    the state.
+    `path` is that of `policy` and `noise`. The density is taken at detached observations: an
+    attached one would leak a gradient through the state.
     """
     z = policy(path.obs.detach(), steps=range(path.obs.shape[-2]))
-    log_prob = policy.policy.log_prob(z, path.latent.detach())
+    log_prob = policy.policy.log_prob_held(z, noise.action)
     return (log_prob * reward_to_go(values.detach())).sum(-1)

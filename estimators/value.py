@@ -38,7 +38,9 @@ def q_values(
     z = policy(view.obs, steps=range(problem.horizon + 1)[times])
     latent = policy.policy.latent(z, noise.action[..., times, :])
     value = problem.critic.q(view, policy.policy.action(latent))
-    return value - entropy * policy.policy.log_prob_action(z, latent) if entropy else value
+    if not entropy:
+        return value
+    return value - entropy * policy.policy.log_prob_action(z, noise.action[..., times, :])
 
 
 def tail_values(

@@ -8,6 +8,7 @@ pulling them back through the policy alone gives every sample's gradient.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.errors import BadShape, BadValue
+from gradlab.modes import differentiating, ordinary
 from gradlab.noise import Noise
-from gradlab.policies import BoundPolicy, Call
+from gradlab.policies import BoundPolicy, Call, GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.samples import Dense, Factored, GradientSamples
 
@@ -38,21 +40,24 @@ def per_sample_gradients(
     """Gradients of `surrogate` with respect to `params`, one per row of `noise`.
 
     `given` holds what a first pass found (a tuple of tensors with a leading N), as constants.
-    Under `vmap` and `loop` the step of the rollout is never compiled.
+    Under `vmap` and `loop` the step of the rollout is never compiled. `pullback` knows the layers of
+    `GaussianPolicy`: it refuses, with `BadValue`, a policy that overrides what its layers compute.
     """
     if engine not in ENGINES:
         raise BadValue(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
-    return ENGINES[engine](surrogate, problem, params, noise, given)
+    with differentiating():
+        tensors = ordinary(params), ordinary(noise), ordinary(given)
+        return ENGINES[engine](surrogate, problem, *tensors)
 
 
 def pullback(
     surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
 ) -> Factored:
     """One batched backward pass to the policy's outputs, then the policy's own pullback."""
+    _check_layers(problem.policy, params)
     fixed = {name: value.detach() for name, value in params.items()}
     tape: list[Call] = []
-    with torch.enable_grad():
-        values = surrogate(BoundPolicy(problem.policy, fixed, tape), noise, given)
+    values = surrogate(BoundPolicy(problem.policy, fixed, tape), noise, given)
     count = noise.count
     if values.shape != (count,):
         raise _bad_shape(count, tuple(values.shape))
@@ -74,6 +79,34 @@ def pullback(
     return Factored(policy, params, inputs[0], cotangent, steps, factors)
 
 
+# What the pullback engine takes the layers of a policy from: their gradients belong to these alone.
+LAYERS = {
+    name: inspect.getattr_static(GaussianPolicy, name)
+    for name in (
+        "output_dim", "shapes", "apply", "probes", "probed", "factors", "collect",
+        "_layers", "_forward", "_output",
+    )
+}  # fmt: skip
+
+
+def _check_layers(policy: GaussianPolicy, params: Params) -> None:
+    """Raise unless the network is the plain perceptron whose layers the engine differentiates."""
+    changed = [n for n, own in LAYERS.items() if inspect.getattr_static(policy, n, None) is not own]
+    if changed:
+        raise BadValue(
+            'engine="pullback" knows the layers of GaussianPolicy alone, and '
+            f'{type(policy).__name__} has its own {", ".join(changed)}; use engine="vmap"'
+        )
+    expected = policy.shapes()
+    other = sorted(expected.keys() ^ params.keys())
+    if other:
+        raise BadShape(
+            f"parameters do not fit the policy: {other[0]} is "
+            f"{'missing' if other[0] in expected else 'none of its own'} ({len(other)} differ); "
+            'use policy.init, or engine="vmap" for parameters that only your own code reads'
+        )
+
+
 def _over_calls(parts: Sequence[Tensor], count: int) -> Float[Tensor, "N K size"]:
     """Tensors [N·K', size] of every batch of calls as one; laid out [K, N, size] when joined.
 
@@ -90,7 +123,8 @@ def vmapped(
 ) -> Dense:
     """`torch.func.vmap(torch.func.grad(surrogate))`: the reference."""
     one = _single(surrogate, problem)
-    return Dense(torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(params, noise, given))
+    fixed = {name: value.detach() for name, value in params.items()}
+    return Dense(torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(fixed, noise, given))
 
 
 def looped(
@@ -103,8 +137,7 @@ def looped(
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         row = Noise(*(part[i] for part in noise))
         mine = type(given)(*(g[i] for g in given)) if given else ()
-        with torch.enable_grad():
-            value = one(leaves, row, mine)
+        value = one(leaves, row, mine)
         if value.requires_grad:
             grads = torch.autograd.grad(
                 value, list(leaves.values()), allow_unused=True, materialize_grads=True

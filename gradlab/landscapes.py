@@ -75,7 +75,7 @@ class Plane:
         columns = []
         for direction in (self.first, self.second):
             parts = [
-                gradients[n].flatten(1).double() @ d.flatten().double()
+                gradients[n].reshape(len(gradients[n]), -1).double() @ d.flatten().double()
                 for n, d in direction.items()
             ]
             columns.append(torch.stack(parts).sum(0))

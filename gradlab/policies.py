@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradlab.errors import BadShape, BadValue
+from gradlab.modes import differentiating, ordinary
 
 ACTIVATIONS = {"elu": F.elu, "tanh": torch.tanh, "silu": F.silu, "relu": F.relu}
 
@@ -215,12 +216,13 @@ class GaussianPolicy:
         cotangent: Float[Tensor, "N K nz"],
     ) -> Factors:
         """Inputs and cotangents of every layer, by one backward pass through the network."""
-        flat, shape = obs.detach().flatten(0, 1), obs.shape[:2]
-        with torch.enable_grad():
-            fixed = {name: value.detach() for name, value in params.items()}
+        shape = obs.shape[:2]
+        with differentiating():
+            flat = ordinary(obs).detach().flatten(0, 1)
+            fixed = {name: value.detach() for name, value in ordinary(params).items()}
             probes = self.probes(fixed, flat.shape[0])
             z, inputs = self.probed(fixed, flat, probes)
-            grads = torch.autograd.grad(z, probes.biases, cotangent.flatten(0, 1))
+            grads = torch.autograd.grad(z, probes.biases, ordinary(cotangent).flatten(0, 1))
         return self.collect(
             [hidden.unflatten(0, shape) for hidden in (flat, *inputs)],
             [grad.unflatten(0, shape) for grad in grads],
@@ -254,7 +256,7 @@ class GaussianPolicy:
     def log_prob(
         self, z: Float[Tensor, "*batch nz"], latent: Float[Tensor, "*batch nu"]
     ) -> Float[Tensor, "*batch"]:
-        """Log density of the latent.
+        """Log density of any latent; for one that was sampled at z, `log_prob_held` is exact.
 
         The tanh's Jacobian does not depend on the parameters, so this has the same score as the
         density of the action.
@@ -263,16 +265,45 @@ class GaussianPolicy:
         scaled = (latent - mean) * torch.exp(-log_std)
         return (-0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    def log_prob_action(
-        self, z: Float[Tensor, "*batch nz"], latent: Float[Tensor, "*batch nu"]
+    def log_prob_held(
+        self, z: Float[Tensor, "*batch nz"], eps: Float[Tensor, "*batch nu"]
     ) -> Float[Tensor, "*batch"]:
-        """Log density of the executed action; minus it is a sample of the policy's entropy."""
-        log_prob = self.log_prob(z, latent)
+        """Log density at the latent that ε gives at this very z, held constant: ∇ of it is the score.
+
+        The score is ε/std and ε² − 1 at any std; `log_prob` would read ε from latent − mean, which a
+        small std rounds away. Raises `BadValue` where a subclass has a density of its own.
+        """
+        self._check_density("log_prob_held")
+        mean, log_std = z.chunk(2, dim=-1)
+        held_mean, held_log_std = z.detach().chunk(2, dim=-1)
+        scaled = (held_mean - mean) * torch.exp(-log_std) + torch.exp(held_log_std - log_std) * eps
+        return (-0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def log_prob_action(
+        self, z: Float[Tensor, "*batch nz"], eps: Float[Tensor, "*batch nu"]
+    ) -> Float[Tensor, "*batch"]:
+        """Log density of the action that ε gives, moving with z; minus it is a sample of the entropy.
+
+        Raises `BadValue` where a subclass has a density of its own.
+        """
+        self._check_density("log_prob_action")
+        log_std = z.chunk(2, dim=-1)[1]
+        log_prob = (-0.5 * eps.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
         if not self.squash:
             return log_prob
+        latent = self.latent(z, eps)
         # log(1 − tanh²u) without cancellation
         jacobian = 2 * (math.log(2) - latent - F.softplus(-2 * latent))
         return log_prob - jacobian.sum(-1)
+
+    def _check_density(self, who: str) -> None:
+        """Raise if a subclass changed the latent's law and left `who` as it is here."""
+        for name in ("latent", "log_prob"):
+            if getattr(type(self), name) is not getattr(GaussianPolicy, name):
+                raise BadValue(
+                    f"{type(self).__name__} has its own {name}, so {who} of a Gaussian is not its "
+                    f"density; override {who} as well"
+                )
 
     def bind(self, params: dict[str, Tensor]) -> BoundPolicy:
         """The policy as a function of the observation alone."""

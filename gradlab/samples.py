@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.errors import BadShape, BadValue
-from gradlab.policies import Factors, GaussianPolicy, LinearFactor
+from gradlab.policies import Factors, GaussianPolicy
+from gradlab.products import layer_inner
 from gradlab.statistics.moments import Moments
 
 
@@ -93,6 +94,9 @@ class GradientSamples(ABC):
             and self.policy == other.policy
             and self.params is other.params
         ):
+            if self.same_calls(other):  # what cancels does so here, before anything is squared
+                total = self.with_cotangent(self.cotangent + other.cotangent)
+                return total.grouped(math.lcm(self.group, other.group))
             return Factored(
                 self.policy,
                 self.params,
@@ -187,9 +191,10 @@ class Factored(GradientSamples):
         theirs = mine if other is self else other.factors()
         total = torch.zeros(len(self), dtype=torch.float64, device=self.obs.device)
         for a, b in zip(mine.linear, theirs.linear, strict=True):
-            total = total + _linear_inner(a, b, self.policy.bias)
+            total = total + layer_inner(a, b, self.policy.bias)
         for name in mine.direct:
-            total = total + (mine.direct[name].sum(1) * theirs.direct[name].sum(1)).sum(-1)
+            x, y = mine.direct[name].sum(1).double(), theirs.direct[name].sum(1)
+            total = total + (x * y).sum(-1)
         return total
 
     def __mul__(self, weight: float | Tensor) -> Factored:
@@ -226,27 +231,13 @@ class Factored(GradientSamples):
             group=math.lcm(self.group, size) // size,
         )
 
+    def same_calls(self, other: Factored) -> bool:
+        """Whether both are policy calls at the same observations, in the same order."""
+        return torch.equal(self.steps, other.steps) and torch.equal(self.obs, other.obs)
+
     def with_cotangent(self, cotangent: Float[Tensor, "N K nz"]) -> Factored:
         """The same calls with other cotangents."""
         return replace(self, cotangent=cotangent, known=None)
-
-
-def _linear_inner(a: LinearFactor, b: LinearFactor, bias: bool) -> Tensor:
-    """⟨Σ_k δ_k ⊗ x_k, Σ_l δ'_l ⊗ x'_l⟩ of one layer, by Gram matrices or densely.
-
-    Gram matrices cost K·L·(in + out) per sample, dense gradients (K + L)·in·out.
-    """
-    calls_a, calls_b = a.input.shape[1], b.input.shape[1]
-    size_in, size_out = a.input.shape[2], a.cotangent.shape[2]
-    grams = calls_a * calls_b * (size_in + size_out)
-    if grams < (calls_a + calls_b) * size_in * size_out:
-        gram = (a.input @ b.input.mT).double() + (1.0 if bias else 0.0)
-        return (gram * (a.cotangent @ b.cotangent.mT)).sum((1, 2))
-    x, y = a.cotangent.mT @ a.input, b.cotangent.mT @ b.input
-    total = (x.double() * y).sum((1, 2))
-    if bias:
-        total = total + (a.cotangent.sum(1).double() * b.cotangent.sum(1)).sum(-1)
-    return total
 
 
 @dataclass(frozen=True)
@@ -285,7 +276,7 @@ class Dense(GradientSamples):
     def inner(self, other: GradientSamples) -> Float[Tensor, " N"]:
         theirs = self.leaves if other is self else other.per_sample()
         return torch.stack(
-            [(a.double() * theirs[n]).flatten(1).sum(1) for n, a in self.leaves.items()]
+            [(a.double() * theirs[n]).reshape(len(self), -1).sum(1) for n, a in self.leaves.items()]
         ).sum(0)
 
     def __mul__(self, weight: float | Tensor) -> Dense:

@@ -57,10 +57,15 @@ def project(
     """Inner products of per-sample gradients {leaf: [N, *param]} with {leaf: [D, *param]}, float64."""
     leaves = samples if isinstance(samples, Mapping) else samples.per_sample()
     total = [
-        g.detach().flatten(1).to(torch.float64) @ directions[name].to(g.device).flatten(1).T
+        _flat(g.detach()).to(torch.float64) @ _flat(directions[name].to(g.device)).T
         for name, g in leaves.items()
     ]
     return torch.stack(total).sum(0).cpu()
+
+
+def _flat(rows: Tensor) -> Float[Tensor, "N p"]:
+    """[N, *param] as rows; a scalar parameter has rows of one."""
+    return rows.reshape(rows.shape[0], -1)
 
 
 def fixed_directions(truth: OracleGradient, seed: int) -> tuple[tuple[str, ...], Leaves]:

@@ -125,7 +125,7 @@ def _tail(
 def weights_at(problem: Problem, params: Params, moment: Moment) -> dict[str, Float[Tensor, ""]]:
     """α of both mixtures at one policy, from all episodes of `moment`; ½ where no gradient varies."""
     policy = problem.policy
-    z, latent, _ = _act(problem, params, moment, None)
+    z, _, _ = _act(problem, params, moment, None)
     mean = z[..., : policy.action_dim]
 
     def total(mean: Tensor, name: str) -> Tensor:
@@ -133,7 +133,7 @@ def weights_at(problem: Problem, params: Params, moment: Moment) -> dict[str, Fl
 
     def score(mean: Tensor) -> Tensor:
         moved = torch.cat([mean, z[..., policy.action_dim :]], dim=-1)
-        return policy.log_prob(moved, latent.detach()).sum()
+        return policy.log_prob_held(moved, moment.noise.action[:, moment.step]).sum()
 
     gradients = {
         "sg": torch.func.grad(total)(mean, "sg"),

@@ -125,7 +125,6 @@ class Scored(NamedTuple):
     """What the score function multiplies, as constants."""
 
     obs: Float[Tensor, "N no"]
-    latent: Float[Tensor, "N nu"]
     advantage: Float[Tensor, " N"]
 
 
@@ -168,7 +167,8 @@ def gradients_at(
         gradients["qg"] = engines.per_sample_gradients(qg, problem, params, noise, start)
 
     def score(policy: BoundPolicy, noise: Noise, given: Scored) -> Tensor:
-        return policy.policy.log_prob(policy(given.obs), given.latent) * given.advantage
+        log_prob = policy.policy.log_prob_held(policy(given.obs), noise.action[..., 0, :])
+        return log_prob * given.advantage
 
     network = problem.policy
     with torch.no_grad():
@@ -181,7 +181,7 @@ def gradients_at(
             advantages["pg_return"] = returns - baseline
     for name in names:
         if name in advantages:
-            given = Scored(now.obs, now.latent, advantages[name])
+            given = Scored(now.obs, advantages[name])
             gradients[name] = engines.per_sample_gradients(score, problem, params, noise, given)
     return Sampled({name: gradients[name] for name in names}, now.after, now.value)
 

@@ -262,6 +262,7 @@ class Episodes(NamedTuple):
     """Episodes of the hard task and what they earned, without gradients."""
 
     path: Trajectory
+    eps: Tensor  # [N, T, nu]: the noise of the actions
     alive: Tensor  # [N, T+1]
     running: Tensor  # [N, T, E]: running maximum of every margin [1]
     to_go: Tensor  # [N, T]: returns discounted from t, given alive at t
@@ -275,7 +276,7 @@ def episodes_of(problem: Problem, params: Params, noise: Noise) -> Episodes:
         result = problem.evaluate(path)
         nothing = torch.zeros_like(result.reward)
         to_go = lambda_returns(result.reward, result.alive, nothing, problem.discount, 1.0)
-    return Episodes(path, result.alive, result.running, to_go)
+    return Episodes(path, noise.action, result.alive, result.running, to_go)
 
 
 def quality_of(problem: Problem, params: Params) -> dict[str, float]:

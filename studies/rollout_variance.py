@@ -344,11 +344,8 @@ def _across(first: Mapping[str, Tensor]) -> dict[str, float]:
 
 def _return_row(bench: Bench, step: int, states: Tensor) -> dict[str, Any]:
     """PG with the return of the rollout itself: one sample per state, so a variance over states alone."""
-    problem, path = bench.problem, bench.seen.path
-    moment = bench.moment(step, states)
-    std = path.output[states, step].chunk(2, dim=-1)[1].exp()
-    mean = path.output[states, step].chunk(2, dim=-1)[0]
-    eps = (path.latent[states, step] - mean) / std
+    problem, moment = bench.problem, bench.moment(step, states)
+    eps = bench.seen.eps[states, step]
     noise = torch.stack([eps, torch.zeros_like(eps)], dim=1)
     sampled = gradients_at(
         problem, bench.params, moment, noise, ("pg_return",), bench.seen.to_go[states, step]

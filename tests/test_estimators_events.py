@@ -276,7 +276,7 @@ class BrokenSplit(E.SurrogateEstimator):
             "first half": (problem.steps[:-1] < problem.horizon / 2).to(smooth).expand_as(smooth),
         }[self.residual]
         rest = (hard.value - smooth) * mask.detach()
-        return smooth.sum(-1) + score_surrogate(problem, policy, path, rest)
+        return smooth.sum(-1) + score_surrogate(policy, path, noise, rest)
 
     def call_weights(self, problem: Problem) -> Tensor:
         return torch.ones(problem.horizon, dtype=problem.dtype)

@@ -14,6 +14,7 @@ from torch import Tensor
 from gradlab.closed_forms import gate, lq, relaxation, static, terminal_gate
 from gradlab.closed_forms.answer import Answer, total
 from gradlab.errors import Missing
+from gradlab.modes import differentiating, ordinary
 from gradlab.problem import Problem
 from gradlab.tasks.gate import Gate, TerminalGate
 from gradlab.tasks.lq import Regulation
@@ -29,6 +30,7 @@ SOLUTIONS: dict[type, ModuleType] = {  # each has truth(problem, params), critic
 __all__ = ["SOLUTIONS", "Answer", "solve", "total"]
 
 
+@differentiating()
 def solve(problem: Problem, params: dict[str, Tensor]) -> Answer:
     """The answer of a known-answer problem, with its events as `problem.event_step` has them.
 
@@ -36,6 +38,7 @@ def solve(problem: Problem, params: dict[str, Tensor]) -> Answer:
     solution is known, `BadValue` where the problem has been changed beyond what the formulas cover
     (another policy, dynamics or horizon).
     """
+    params = ordinary(params)
     solution = SOLUTIONS.get(type(problem.task))
     if solution is None:
         raise Missing(

@@ -16,6 +16,7 @@ from gradlab.critics.base import Critic, View
 from gradlab.critics.networks import Params, ValueNetwork, features
 from gradlab.critics.quality import Estimate, Quality
 from gradlab.errors import BadShape, BadValue, Corrupt
+from gradlab.modes import ordinary
 from gradlab.problem import Problem
 
 FORMAT = "gradlab critic 1"
@@ -206,7 +207,8 @@ def load_critic(path: str | Path) -> FittedCritic:
 
 
 def _cast(params: Params, problem: Problem) -> Params:
-    return {n: p.to(dtype=problem.dtype, device=problem.device) for n, p in params.items()}
+    cast = {n: p.to(dtype=problem.dtype, device=problem.device) for n, p in params.items()}
+    return ordinary(cast)
 
 
 def _quality(values: dict[str, Any]) -> Quality:

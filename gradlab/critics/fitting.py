@@ -23,6 +23,7 @@ from gradlab.critics.quality import measure
 from gradlab.errors import BadValue, NotFinite
 from gradlab.events import Hard
 from gradlab.generators import generator
+from gradlab.modes import differentiating, ordinary
 from gradlab.problem import Problem
 
 Progress = Callable[[float], None]  # fraction done, from 0 to 1
@@ -40,6 +41,7 @@ class Data(NamedTuple):
     returns: Float[Tensor, "N T"]
 
 
+@differentiating()
 def fit_critic(
     problem: Problem,
     params: Params,
@@ -60,7 +62,7 @@ def fit_critic(
     Raises `BadValue` for settings out of range, `NotFinite` if the episodes are not finite.
     """
     fit = dataclasses.replace(fit or Fit(), **changes)
-    problem = problem.replace(event_step=Hard())
+    problem, params = problem.replace(event_step=Hard()), ordinary(params)
     sizes = Sizes.of(problem)
     data = gather(problem, params, fit)
     trained: Params = {}

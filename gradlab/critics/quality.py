@@ -14,6 +14,7 @@ from torch import Tensor
 from gradlab.critics.base import Critic, View
 from gradlab.critics.episodes import Episodes, episode_stream, episodes, per_time, seed_of
 from gradlab.errors import BadValue, Missing
+from gradlab.modes import differentiating, ordinary
 from gradlab.problem import Problem
 from gradlab.sampling import noise_stream
 
@@ -114,6 +115,7 @@ def explained_variance(
     return Estimate(1 - ratio.value, ratio.stderr)
 
 
+@differentiating()
 def action_gradients(
     problem: Problem,
     params: Params,
@@ -123,6 +125,7 @@ def action_gradients(
     seed: int = 0,
 ) -> GradientQuality:
     """Compare ∇_a Q̂ with an exact critic's, or with `truth(view, action)`, on on-policy episodes."""
+    params = ordinary(params)
     mine = _gradient_of(critic)
     exact = _gradient_of(truth) if isinstance(truth, Critic) else truth
     parts = []

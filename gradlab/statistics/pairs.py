@@ -135,7 +135,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _lost(chunk: Mapping[str, Tensor]) -> Tensor:
     """Samples with a NaN or an infinity: [n] of bool."""
-    rows = [~torch.isfinite(x.detach()).flatten(1).all(1) for x in chunk.values()]
+    rows = [~torch.isfinite(x.detach()).reshape(x.shape[0], -1).all(1) for x in chunk.values()]
     return torch.stack(rows).any(0)
 
 
