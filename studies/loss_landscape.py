@@ -3,7 +3,8 @@
 Around policies from random steps of training, on a plane of two random directions (plain, normalised by
 filter, or the principal components of the training path), this study draws
 
-- the return J over the whole episode, with each estimator's expected gradient as arrows on the plane;
+- the return J over the whole episode, with its slope (differences of returns, with their error of step) and
+  each estimator's expected gradient as arrows on the plane, judged on the same episodes;
 - at random steps of the simulation, the one-step objectives of AGPO (Gao et al. 2024, Figure 3): SG,
   SG+PG and SG+QG, and Q alone;
 - cuts along the first direction with 95 % bands, and the roughness of every surface with its interval.
@@ -17,8 +18,9 @@ policy in the centre and are left alone as the policy moves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,8 +28,6 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-import estimators
-from estimators.base import Estimator
 from gradlab import landscapes
 from gradlab.errors import BadValue, UnknownName
 from gradlab.landscapes import Plane
@@ -37,36 +37,15 @@ from gradlab.sampling import block_generator, noise_stream
 from gradlab.statistics import Interval
 from gradlab.statistics.roughness import compare_roughness, roughness
 from gradlab.study import Artefact, Cell, Saved, cli, seed_for
-from studies import landscape_objectives, landscape_policies
+from studies import landscape_arrows, landscape_objectives, landscape_policies
 from studies.landscape_answer import answer
-from studies.landscape_report import DIFFERENCE, RETURN, plot, summarise
+from studies.landscape_arrows import ARROWS
+from studies.landscape_figures import plot
+from studies.landscape_report import RETURN, summarise
 
 __all__ = ["PRESETS", "Config", "answer", "artefacts", "cells", "plot", "run_cell", "summarise"]
 
 CONFIDENCE = 0.95
-CHUNK = 256  # episodes of gradients at once
-MIX = 64  # episodes behind a weight α of a mixture's arrows, as many as AGPO has environments
-# weights α behind one arrow, at least: a single one would leave its error out of the arrow's
-UNITS = 8
-
-
-def _mixture(other: Estimator) -> Callable[[int], Estimator]:
-    def build(group: int) -> Estimator:
-        first = estimators.FOG()
-        return estimators.InverseVariance(first, other, weights_from="cross", group_size=group)
-
-    return build
-
-
-# name: estimator, of the episodes in a group. PG has the baseline of AGPO, appendix B; it stays unbiased with any
-ARROWS: Mapping[str, Callable[[int], Estimator]] = {
-    "fog": lambda group: estimators.FOG(),
-    "pg": lambda group: estimators.PG(baseline="q"),
-    "qg": lambda group: estimators.QG(),
-    "sg_pg": _mixture(estimators.PG(baseline="q")),
-    "sg_qg": _mixture(estimators.QG()),
-}
-MIXED = ("sg_pg", "sg_qg")
 
 
 @dataclass(frozen=True)
@@ -99,7 +78,7 @@ class Config:
     arrows: int = 5
     """Arrows along each side."""
     arrow_episodes: int = 512
-    """Episodes behind every arrow."""
+    """Episodes behind every arrow; a mixture, and the slope that all are judged by, have twice as many."""
     seed: int = 0
     """Seed of the choice of policies and steps, of directions and of episodes; not of training."""
 
@@ -130,8 +109,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def artefacts(config: Config) -> Iterator[Artefact]:
-    """Training paths, and the critics of the chosen policies."""
-    return landscape_policies.artefacts_of(config.tasks, config.policies, config.seed)
+    """Training paths, the critics of the chosen policies, and the slopes that arrows are judged by."""
+    yield from landscape_policies.artefacts_of(config.tasks, config.policies, config.seed)
+    for task in config.tasks:
+        for label in landscape_policies.chosen(task, config.policies, config.seed):
+            yield landscape_arrows.truth_artefact(_arrow_payload(config, task, label))
+
+
+def _arrow_payload(config: Config, task: str, label: int) -> dict[str, Any]:
+    return {
+        "task": task, "label": label, "seed": config.seed, "directions": config.directions,
+        "radius": config.radius, "arrows": config.arrows, "episodes": config.arrow_episodes,
+    }  # fmt: skip
 
 
 def cells(config: Config) -> Iterator[Cell]:
@@ -142,14 +131,15 @@ def cells(config: Config) -> Iterator[Cell]:
         horizon = landscape_policies.problem_of(task).horizon
         for label in landscape_policies.chosen(task, config.policies, config.seed):
             needs = (f"paths/{task}", landscape_policies.critic_name(task, label))
-            payload = {"task": task, "label": label}
-            yield Cell(f"{task}-{label}/return", {**payload, "part": "return"}, needs, size)
+            payload = _arrow_payload(config, task, label)
+            judged = (*needs, landscape_arrows.truth_name(task, label))
+            yield Cell(f"{task}-{label}/return", {**payload, "part": "return"}, judged, size)
             for step in _simulation_steps(config, task, label, horizon):
                 key, cost = f"{task}-{label}/step-{step}", 0.5 * size
                 yield Cell(key, {**payload, "part": "step", "step": step}, needs, cost)
             for name in config.estimators:
                 key, cost = f"{task}-{label}/arrows-{name}", 0.2 * size
-                yield Cell(key, {**payload, "part": "arrows", "estimator": name}, needs, cost)
+                yield Cell(key, {**payload, "part": "arrows", "estimator": name}, judged, cost)
 
 
 def _simulation_steps(config: Config, task: str, label: int, horizon: int) -> list[int]:
@@ -171,7 +161,7 @@ def _check(config: Config) -> None:
         if alpha not in landscape_objectives.ALPHAS:
             raise UnknownName("alpha", alpha, landscape_objectives.ALPHAS)
     for name, least in {
-        "policies": 1, "simulation_steps": 0, "episodes": 5, "arrows": 1, "arrow_episodes": 2,
+        "policies": 1, "simulation_steps": 0, "episodes": 5, "arrows": 1, "arrow_episodes": 8,
     }.items():  # fmt: skip
         if getattr(config, name) < least:
             raise BadValue(f"{name} must be at least {least}, got {getattr(config, name)}")
@@ -204,22 +194,24 @@ class Bench:
 
 def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
     """Rows of one policy's return, of one step of the simulation, or of one estimator's arrows."""
-    bench = _bench(config, cell, needs)
-    rows = {"return": _return_rows, "step": _step_rows, "arrows": _arrow_rows}
-    for row in rows[cell.payload["part"]](config, bench, cell.payload):
+    bench, payload = _bench(config, cell, needs), cell.payload
+    truth = needs.get(landscape_arrows.truth_name(payload["task"], payload["label"]))
+    if payload["part"] == "arrows":
+        assert truth is not None
+        rows = landscape_arrows.arrow_rows(bench.problem, bench.plane, payload, truth)
+    elif payload["part"] == "return":
+        assert truth is not None
+        rows = chain(_return_rows(config, bench), landscape_arrows.truth_rows(payload, truth))
+    else:
+        rows = _step_rows(config, bench, payload["step"])
+    for row in rows:
         yield {**bench.described, **row}
 
 
 def _bench(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Bench:
     task, label = cell.payload["task"], cell.payload["label"]
     problem = landscape_policies.problem_of(task)
-    path = needs[f"paths/{task}"]
-    centre = landscape_policies.read_policy(path, label)
-    seed = seed_for(config.seed, task, label)
-    if config.directions == "pca":
-        plane = landscapes.path_plane(centre, landscape_policies.read_path(path, task))
-    else:
-        plane = landscapes.random_plane(centre, block_generator(seed, -1), config.directions)
+    plane = landscape_arrows.plane_of(problem, needs[f"paths/{task}"], cell.payload)
     critic = landscape_policies.read_critic(needs[landscape_policies.critic_name(task, label)])
     described = {
         "task": task,
@@ -228,13 +220,12 @@ def _bench(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Bench:
         "critic_quality": critic.quality["q"].overall.value,
         "directions": config.directions,
     }
+    seed = seed_for(config.seed, task, label)
     return Bench(problem.replace(critic=critic.critic(problem)), plane, described, seed)
 
 
-def _return_rows(
-    config: Config, bench: Bench, payload: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """The surface, the cut and the roughness of J, and its slopes by central differences."""
+def _return_rows(config: Config, bench: Bench) -> Iterator[dict[str, Any]]:
+    """The surface, the cut and the roughness of J."""
     noise = bench.noise("return", config.episodes)
     surface = landscapes.mesh(landscapes.grid(config.radius, config.points))
     key = {"objective": RETURN, "alpha": "-", "step": None}
@@ -245,14 +236,10 @@ def _return_rows(
     line = _line(config)
     values = landscapes.returns_over_plane(fast, bench.plane, line, noise)
     yield from _cut_rows(key, line, values)
-    yield from _difference_rows(config, bench)
 
 
-def _step_rows(
-    config: Config, bench: Bench, payload: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _step_rows(config: Config, bench: Bench, step: int) -> Iterator[dict[str, Any]]:
     """The surfaces, cuts and roughness of the one-step objectives at one step of the simulation."""
-    step = payload["step"]
     noise = bench.noise(f"step {step}", config.episodes)
     pilot = bench.noise(f"pilot {step}", config.episodes)
     surface = landscapes.mesh(landscapes.grid(config.radius, config.points))
@@ -275,69 +262,6 @@ def _step_rows(
     for name, alpha in values:
         key = {"objective": name, "alpha": alpha, "step": step}
         yield from _cut_rows(key, line, values[name, alpha], weights.get((name, alpha)))
-
-
-def _arrow_rows(
-    config: Config, bench: Bench, payload: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """An estimator's expected gradient on the plane, at a few points, with standard errors.
-
-    Half of a group of a mixture's episodes has its α from the other half; groups are independent, and the
-    standard error is that of their means, so that it has α's. There are twice as many episodes for it.
-    """
-    name = payload["estimator"]
-    count, group = config.arrow_episodes, 1
-    if name in MIXED:
-        group = max(2, min(MIX, count // UNITS)) * 2
-        count = max(1, 2 * count // group) * group
-    chunk = max(group, CHUNK // group * group)
-    fast = landscape_policies.hastened(bench.problem)
-    for k, (a, b) in enumerate(_arrow_points(config).tolist()):
-        params = bench.plane.point(a, b)
-        estimator = ARROWS[name](group)
-        noise = bench.noise(f"arrows {name} {k}", count)
-        slopes = torch.cat(
-            [
-                bench.plane.slopes(
-                    estimator(fast, params, noise.rows(begin, begin + chunk)).per_sample()
-                )
-                for begin in range(0, count, chunk)
-            ]
-        )
-        yield _arrow(name, a, b, slopes, group)
-
-
-def _difference_rows(config: Config, bench: Bench) -> Iterator[dict[str, Any]]:
-    """Slopes of J by central differences over one grid spacing, each episode at both ends."""
-    spacing = 2 * config.radius / (config.points - 1)
-    shifts = spacing * torch.tensor([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)
-    for k, point in enumerate(_arrow_points(config)):
-        noise = bench.noise(f"arrows {DIFFERENCE} {k}", config.arrow_episodes)
-        ends = landscapes.returns_over_plane(bench.problem, bench.plane, point + shifts, noise)
-        slopes = (ends[0::2] - ends[1::2]).double().mT / (2 * spacing)
-        yield _arrow(DIFFERENCE, float(point[0]), float(point[1]), slopes, 1)
-
-
-def _arrow_points(config: Config) -> Float[Tensor, "points 2"]:
-    """Centres of the squares of a coarse grid, so that arrows stay inside the plane."""
-    side = (torch.arange(config.arrows, dtype=torch.float64) + 0.5) / config.arrows
-    return landscapes.mesh(config.radius * (2 * side - 1))
-
-
-def _arrow(
-    name: str, a: float, b: float, slopes: Float[Tensor, "N 2"], group: int
-) -> dict[str, Any]:
-    """One row; the standard error is that of the means of groups of episodes."""
-    (slope_a, slope_b), _, lost = _mean(slopes)
-    means = torch.stack([_mean(part)[0] for part in slopes.split(group)]) if group > 1 else slopes
-    _, stderr, unknown = _mean(means)
-    freedom = len(means) - int(unknown.max()) - 1
-    return {
-        "kind": "arrow", "estimator": name, "a": a, "b": b,
-        "slope_a": float(slope_a), "slope_b": float(slope_b),
-        "stderr_a": float(stderr[0]), "stderr_b": float(stderr[1]), "freedom": freedom,
-        "episodes": len(slopes), "nonfinite": int(lost.max()),
-    }  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------- rows

@@ -21,6 +21,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import isotonic_regression
 
 from gradlab.study.storage import write_whole
 
@@ -104,18 +105,34 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(rows: int, columns: int, title: str = "") -> tuple[Figure, NDArray]:
-    """A figure of `rows` x `columns` panels and its axes, shape [rows, columns]. Call it inside
-    `style()`. The lines of the title are broken where the figure is too narrow for them."""
-    figure = Figure(
-        figsize=(COLUMN_WIDTH * columns, PANEL_HEIGHT * rows + 0.6), layout="constrained"
-    )
+def panels(
+    rows: int,
+    columns: int,
+    title: str = "",
+    width: float = COLUMN_WIDTH,
+    height: float = PANEL_HEIGHT,
+) -> tuple[Figure, NDArray]:
+    """A figure of `rows` x `columns` panels of `width` x `height` [in] and its axes, shape [rows, columns].
+    Call it inside `style()`. The lines of the title are broken where the figure is too narrow for them."""
+    figure = Figure(figsize=(width * columns, height * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     if title:
-        wide = TITLE_WIDTH * columns
-        lines = [part for line in title.split("\n") for part in textwrap.wrap(line, wide)]
-        figure.suptitle("\n".join(lines))
+        figure.suptitle(fitted(figure, title))
     return figure, axes
+
+
+def fitted(figure: Figure, text: str, size: float = 1.0) -> str:
+    """The text with its lines broken where the figure is too narrow for them.
+
+    `size` is that of the letters over those of a title.
+    """
+    wide = int(TITLE_WIDTH * figure.get_figwidth() / COLUMN_WIDTH / size)
+    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, wide))
+
+
+def note(figure: Figure, text: str) -> None:
+    """How to read the figure, in small letters under the panels."""
+    figure.supxlabel(fitted(figure, text, 0.7), fontsize="small", color="#444444")
 
 
 def with_unit(quantity: str, unit: str = "") -> str:
@@ -199,6 +216,55 @@ def legend(figure: Figure, axes: Sequence[Axes] | NDArray, columns: int = 4) -> 
         figure.legend(
             [found[label] for label in labels], labels, loc="outside lower center", ncols=columns
         )
+
+
+def letters(axes: Sequence[Axes] | NDArray) -> None:
+    """a, b, c, ... at the upper left of the panels, row by row."""
+    for index, panel in enumerate(np.ravel(np.asarray(axes, dtype=object))):
+        panel.set_title(chr(ord("a") + index), loc="left", fontweight="bold")
+
+
+LABEL_SIZE = 8.0  # [pt] of a name at its line
+_LABEL_GAP = 1.25 * LABEL_SIZE / 72 / (0.7 * PANEL_HEIGHT)  # of a panel's height
+
+
+def label_lines(axes: Axes) -> None:
+    """Writes each line's name at its right end, in its colour; names that would overlap move apart.
+
+    Call it when the limits of the axes are final. A line without a point inside the axes is named
+    at the nearer edge. Lines whose label starts with "_" have no name.
+    """
+    found = []
+    for curve in axes.get_lines():
+        name = str(curve.get_label())
+        y = np.asarray(curve.get_ydata(), dtype=float)
+        y = y[np.isfinite(y)]
+        if name.startswith("_") or not len(y):
+            continue
+        height = axes.transAxes.inverted().transform(axes.transData.transform((0.0, y[-1])))[1]
+        found.append((float(np.clip(height, 0.0, 1.0)), name, curve.get_color()))
+    found.sort(key=lambda item: item[0])
+    for (height, name, colour), place in zip(
+        found, _spread([item[0] for item in found], _LABEL_GAP), strict=True
+    ):
+        axes.annotate(
+            name,
+            xy=(1.0, height),
+            xytext=(1.05, place),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            va="center",
+            fontsize=LABEL_SIZE,
+            color=colour,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkB": 0},
+        )
+
+
+def _spread(heights: list[float], gap: float) -> list[float]:
+    """The nearest heights, in squares, that are `gap` apart and in the same order (ascending)."""
+    steps = gap * np.arange(len(heights))
+    return list(isotonic_regression(np.asarray(heights) - steps).x + steps) if heights else []
 
 
 def save(figure: Figure, path: Path) -> None:
