@@ -553,9 +553,7 @@ REFUSED = {
         mjcf(world=OTHER.format('size=".1"'), rest='<option cone="elliptic"/>'), "elliptic"),
     "implicit": (mjcf(rest='<option integrator="implicit"/>'), 'integrator="implicit".*implicitfast'),
     "polynomial damping of a motor": (
-        mjcf(rest='<actuator><motor name="p" joint="j" damping="0 1"/></actuator>'), "'p': damping"),
-    "armature of a motor": (
-        mjcf(rest='<actuator><motor name="p" joint="j" armature="1"/></actuator>'), "'p': armature"),
+        mjcf(rest='<actuator><motor name="p" joint="j" damping="0 1"/></actuator>'), "'p': polynomial damping"),
     "negative gap": (
         mjcf(geom='margin=".1" gap="-.05"', world=OTHER.format('size=".1"')), "'g' and 'h'.*negative gap"),
     "fluid": (mjcf(rest='<option density="1"/>'), "fluid"),

@@ -68,8 +68,9 @@ RICH = """<mujoco model="rich">
 <tendon><fixed name="idle"><joint joint="swing" coef="1"/></fixed></tendon>
 <actuator>
  <general name="strong" joint="swing" gainprm="3" gear="1.7" ctrlrange="-.6 .5" forcerange="-1.1 1.2"/>
- <motor name="slider" joint="push" gear="-4" ctrlrange="-.9 .9" group="2"/>
- <general name="free" joint="lift" gainprm="-2" gear="3" forcerange="-1 .7"/>
+ <motor name="slider" joint="push" gear="-4" ctrlrange="-.9 .9" group="2" damping=".2" armature=".01"/>
+ <general name="free" joint="lift" gainprm="-2" gear="3" forcerange="-1 .7" damping=".1"/>
+ <motor name="second" joint="lift" gear=".5" ctrlrange="-1 1" armature=".4"/>
 </actuator>
 <sensor><accelerometer site="spot"/><jointpos joint="swing" noise=".1"/></sensor>
 <keyframe><key name="home"/></keyframe>
@@ -129,6 +130,8 @@ SLIPPED = (
     ("actuator_forcerange", (0, 1), 0.4),
     ("actuator_gainprm", (0, 0), -7.0),
     ("actuator_dampingpoly", (1, 0), 1.0),
+    ("actuator_damping", (1,), 0.6),
+    ("actuator_armature", (1,), 0.02),
     ("geom_gap", (5,), -0.05),
     ("opt.integrator", (0,), 1),
     ("opt.integrator", (0,), 2),

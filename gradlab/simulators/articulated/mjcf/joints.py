@@ -11,8 +11,26 @@ from gradlab.simulators.articulated.model import FREE, Array, ContactLaw, Limit
 
 
 def damping(m: Any) -> Array:
-    """[nv]."""
-    return np.zeros(m.nv) if disabled(m, "DAMPER") else np.array(m.dof_damping)
+    """[nv], that of motors included."""
+    if disabled(m, "DAMPER"):
+        return np.zeros(m.nv)
+    return m.dof_damping + _reflected(m, m.actuator_damping)
+
+
+def armature(m: Any) -> Array:
+    """[nv], that of motors included."""
+    return m.dof_armature + _reflected(m, m.actuator_armature)
+
+
+def _reflected(m: Any, values: Any) -> Array:
+    """What motors add to their joints, times their gears squared: [nv]."""
+    out = np.zeros(m.nv)
+    for a in range(m.nu):
+        joint = m.actuator_trnid[a, 0]
+        # the one that adds something, −1 for none, −2 for several
+        if m.jnt_actuatorid[joint] in (a, -2):
+            out[m.jnt_dofadr[joint]] += m.actuator_gear[m.actuator_outadr[a], 0] ** 2 * values[a]
+    return out
 
 
 def stiffness(m: Any) -> Array:

@@ -93,7 +93,7 @@ def _read(content: bytes) -> Model:
         inertia=links.inertia,
         invweight=np.array(m.body_invweight0)[:, 0],
         dof_invweight=np.array(m.dof_invweight0),
-        armature=np.array(m.dof_armature),
+        armature=joints.armature(m),
         damping=joints.damping(m),
         stiffness=joints.stiffness(m),
         gain=joints.gain(m),

@@ -2,7 +2,7 @@
 
 The subset: free, hinge and slide joints (several per body); sphere, capsule and box against plane,
 sphere and capsule against each other; condim 1 and 3 with pyramidal friction; contact margin and gap,
-armature, damping, springs, joint limits; motors on joints with gain, gear, control and force range; Euler,
+armature, damping, springs, joint limits; motors on joints with gain, gear, damping, armature, control and force range; Euler,
 implicitfast and RK4; the flags of `_FLAGS`. Tendons that exert nothing are accepted, and so are geoms that
 touch nothing, whatever their type. A test changes every field of a compiled model and requires that it is
 refused here or simulated as MuJoCo does (tests/test_mjcf_fields.py).
@@ -193,10 +193,10 @@ def _actuators(m: Any) -> Iterator[tuple[str, str]]:
             or int(m.actuator_ctrlnum[a]) != 1
         ):
             yield who, "a servo, muscle or filter (try a plain motor, and the servo in the policy)"
-        if m.actuator_damping[a] or np.any(m.actuator_dampingpoly[a]):
-            yield who, "damping, not a plain motor (give it to the joint)"
-        if m.actuator_armature[a]:
-            yield who, "armature, not a plain motor (give it to the joint)"
+        if np.any(m.actuator_dampingpoly[a]):
+            yield who, "polynomial damping (try linear)"
+        if m.actuator_armature[a] < 0:
+            yield who, "negative armature"
         if m.actuator_delay[a] or m.actuator_historyadr[a] >= 0:
             yield who, "delay"
         control = int(m.actuator_ctrladr[a])
