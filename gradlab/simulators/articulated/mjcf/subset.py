@@ -151,6 +151,8 @@ def _joints(m: Any) -> Iterator[tuple[str, str]]:
             yield who, "nonlinear damping"
         if np.any(m.dof_armature[dofs] < 0):
             yield who, "negative armature"
+        if np.any(m.dof_invweight0[dofs] < 0):
+            yield who, "negative inverse weight"
         if m.jnt_actfrclimited[j] and m.jnt_actfrcrange[j, 0] > m.jnt_actfrcrange[j, 1]:
             yield who, "actuatorfrcrange that ends before it begins"
 
