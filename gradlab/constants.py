@@ -17,56 +17,73 @@ from torch import Tensor
 from gradlab.literals import Matrix, Vector
 
 
-def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
-    """Decorator for a function from hashable arguments to constants, run once per key.
+class Key:
+    """A description that constants are made from, such as a model; frozen dataclasses inherit from it.
 
-    It returns float64 tensors. The decorated function takes one more
-    argument, `like`, whose dtype and device the constants get; nothing may write to them.
+    Compiled code calls a marked function at the time it is traced and keeps the result. Arguments of
+    such a function are numbers, strings and functions only (torch 2.11 refuses other objects), but it
+    may be a method of any object, and so this one is.
     """
 
-    @functools.lru_cache(maxsize=256)
-    def numbers(key: tuple) -> tuple:
-        with torch.inference_mode(False):
-            tables = (torch.func.debug_unwrap(table) for table in build(*key))
-            return tuple((_literal(table.tolist()), tuple(table.shape)) for table in tables)
-
-    def traced(*key: Any) -> tuple:
-        return numbers(key)
+    def result_of(self, function: Callable[..., Any], identity: int, *rest: Any) -> Any:
+        """`function(self, *rest)`; reading `identity`, id(self), ties compiled code to this object."""
+        return function(self, *rest)
 
     # what `torch.compiler.assume_constant_result` does, without importing the compiler (1 to 2 s)
-    traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-    @functools.lru_cache(maxsize=256)
-    def tensors(key: tuple, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-        with torch.inference_mode(False):
-            return tuple(
-                torch.func.debug_unwrap(_table(values, shape, dtype, device))
-                for values, shape in numbers(key)
-            )
-
-    def lookup(*key: Any, like: Tensor) -> tuple[Tensor, ...]:
-        if torch.compiler.is_compiling():
-            return tuple(
-                _table(values, shape, like.dtype, like.device) for values, shape in traced(*key)
-            )
-        return tensors(key, like.dtype, like.device)
-
-    return lookup
+    result_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for a function from hashable arguments to numbers, strings or tuples of them.
 
     Run once per argument; compiled code takes the result as it is instead of tracing the function,
-    so that numpy and loops over a model may be used in it.
+    so that numpy and loops over a model may be used in it. The first argument may be a `Key`, all
+    others are numbers or strings.
     """
-    once = functools.lru_cache(maxsize=256)(function)
+    cached = functools.lru_cache(maxsize=256)(function)
+
+    def once(*key: Any) -> Any:
+        return cached(*key)
+
+    once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @functools.wraps(function)
     def lookup(*key: Any) -> Any:
+        if torch.compiler.is_compiling() and isinstance(key[0], Key):
+            return key[0].result_of(once, id(key[0]), *key[1:])
         return once(*key)
 
-    lookup._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return lookup
+
+
+def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """Decorator for a function from arguments as those of `plain` to constants, run once per key.
+
+    It returns float64 tensors. The decorated function takes one more
+    argument, `like`, whose dtype and device the constants get; nothing may write to them.
+    """
+
+    @plain
+    def numbers(*key: Any) -> tuple:
+        with torch.inference_mode(False):
+            tables = (torch.func.debug_unwrap(table) for table in build(*key))
+            return tuple((_literal(table.tolist()), tuple(table.shape)) for table in tables)
+
+    @functools.lru_cache(maxsize=256)
+    def tensors(key: tuple, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+        with torch.inference_mode(False):
+            return tuple(
+                torch.func.debug_unwrap(_table(values, shape, dtype, device))
+                for values, shape in numbers(*key)
+            )
+
+    def lookup(*key: Any, like: Tensor) -> tuple[Tensor, ...]:
+        if torch.compiler.is_compiling():
+            return tuple(
+                _table(values, shape, like.dtype, like.device) for values, shape in numbers(*key)
+            )
+        return tensors(key, like.dtype, like.device)
+
     return lookup
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -40,9 +40,22 @@ def registered() -> dict[str, Estimator]:
 Posed = tuple[Problem, dict[str, Tensor]]
 
 
-@functools.cache
+@pytest.fixture(autouse=True, params=[torch.float32, torch.float64], ids=["default32", "default64"])
+def default_dtype(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The whole suite under either default dtype: no constant may take its dtype from there."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(request.param)
+    yield
+    torch.set_default_dtype(before)
+
+
 def posed(name: str, dtype: torch.dtype = torch.float64) -> Posed:
-    """A problem with a critic, and parameters."""
+    """A problem with a critic, and parameters; made under the default dtype of now."""
+    return _posed(name, dtype, torch.get_default_dtype())
+
+
+@functools.cache
+def _posed(name: str, dtype: torch.dtype, default: torch.dtype) -> Posed:
     if name.startswith("toy"):
         problem = toy_problem(switching=name == "toy-switching", dtype=dtype)
         return problem, toy_params(problem)

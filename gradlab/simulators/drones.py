@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gradlab.constants import Key
 from gradlab.errors import BadValue
 
 GRAVITY = 9.81  # acceleration towards −z [m/s²]
 
 
 @dataclass(frozen=True)
-class Drone:
+class Drone(Key):
     """A quadrotor with rotors 1..4 at body (x, y) = (+,+), (+,−), (−,−), (−,+) times arm_length/√2.
 
     Neighbours spin in opposite directions. The scaling of actions belongs to the drone because its source defines it: a total thrust of

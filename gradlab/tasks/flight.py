@@ -99,7 +99,8 @@ def _spread(count: int, state_dim: int) -> tuple[Float[Tensor, "ns no"]]:
     for point in range(count):
         spread[axes, 3 * point + axes] = -1 / SENSE
     kept = torch.arange(3, BODY)
-    spread[kept, 3 * count + kept - 3] = torch.where(kept < 7, SENSE, 1.0).double() / SENSE
+    spread[kept, 3 * count + kept - 3] = 1 / SENSE
+    spread[kept[:4], 3 * count + kept[:4] - 3] = 1.0  # the quaternion
     return (spread,)
 
 

@@ -280,7 +280,9 @@ def _contact_force(
     tangential = velocity - parting.unsqueeze(-2) * touch.normal
     sliding = _length(tangential)
     depth = -touch.distance
-    friction = tables.friction if law.friction is None else law.friction * (tables.friction > 0)
+    friction = tables.friction
+    if law.friction is not None:  # of the tables only who has friction at all
+        friction = law.friction * (friction > 0).to(friction.dtype)
     normal = law.normal_force(depth, -parting).unsqueeze(-2) * touch.normal
     drag = law.friction_coefficient(depth, sliding, friction).unsqueeze(-2) * tangential
     force = normal - drag

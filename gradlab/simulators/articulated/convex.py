@@ -223,7 +223,7 @@ def _piece_of_sorted(
     # curvature and slope of each row, and the sign with which it comes in at its place
     pulled = weight * along
     terms = torch.stack((pulled * along, pulled * slack), -2)
-    signs = torch.where(later, torch.where(acts, -1.0, 1.0), 0.0).unsqueeze(-2)
+    signs = ((later & ~acts).to(weight) - (later & acts).to(weight)).unsqueeze(-2)
     gains = (terms * signs).gather(-1, order.unsqueeze(-2).expand_as(terms)).cumsum(-1)
     start = (terms * acts.unsqueeze(-2)).sum(-1) + line
     before = start.unsqueeze(-1) + torch.nn.functional.pad(gains, (1, 0))

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from gradlab.constants import Key
+
 Array = np.ndarray
 FREE, SLIDE, HINGE = 0, 2, 3  # kinds of joints, numbered as MuJoCo does
 
@@ -60,7 +62,7 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Key):
     """Everything the engine needs."""
 
     name: str
