@@ -24,8 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.arguments import check_params, got, number, whole
 from gradlab.engines import Engine, per_sample_gradients
-from gradlab.errors import BadValue
+from gradlab.errors import BadShape, BadValue
 from gradlab.modes import differentiating, ordinary
 from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy
@@ -89,13 +90,23 @@ class Estimator(ABC):
         self.check(problem)
         problem.check_noise(noise)
         problem.policy.check(params, problem.dtype)
+        check_params(params, problem.device)
+        weights = self.call_weights(problem)
+        if tuple(weights.shape) != (problem.horizon,):
+            raise BadShape(
+                f"{self.label}.call_weights should be one number per policy call, "
+                f"[{problem.horizon}] here, got {list(weights.shape)}; try "
+                "torch.ones(problem.horizon)"
+            )
         group = self.group
         if noise.count % group:
             raise BadValue(
                 f"{self.label} looks across groups of {group} samples, got {noise.count} samples; "
                 f"draw a multiple of {group}"
             )
-        size = noise.count if chunk_size is None else max(group, chunk_size // group * group)
+        size = noise.count
+        if chunk_size is not None:
+            size = max(group, whole("chunk_size", chunk_size) // group * group)
         with differentiating():
             params, noise = ordinary(params), ordinary(noise)
             parts = [
@@ -105,22 +116,40 @@ class Estimator(ABC):
             return concatenate(parts).grouped(group)
 
     def __add__(self, other: Estimator) -> Estimator:
-        return Sum(self, other)
+        return Sum(self, _summand(other))
+
+    def __radd__(self, other: Any) -> Estimator:
+        return _summand(other) + self
 
     def __sub__(self, other: Estimator) -> Estimator:
-        return Sum(self, Scaled(other, -1.0))
+        return Sum(self, Scaled(_summand(other), -1.0))
+
+    def __rsub__(self, other: Any) -> Estimator:
+        return _summand(other) - self
 
     def __neg__(self) -> Estimator:
         return Scaled(self, -1.0)
 
     def __truediv__(self, divisor: float) -> Estimator:
-        return Scaled(self, 1.0 / divisor)
+        if number("the divisor of an estimator", divisor) == 0:
+            raise BadValue("the divisor of an estimator should not be 0")
+        return Scaled(self, 1.0 / float(divisor))
 
     def __mul__(self, factor: float) -> Estimator:
-        return Scaled(self, float(factor))
+        return Scaled(self, number("the factor of an estimator", factor))
 
     def __rmul__(self, factor: float) -> Estimator:
-        return Scaled(self, float(factor))
+        return self * factor
+
+
+def _summand(other: Any) -> Estimator:
+    """The other part of a sum, if it is one."""
+    if not isinstance(other, Estimator):
+        raise BadValue(
+            f"only estimators can be added to an estimator, got {got(other)}; "
+            "try 2.0 * FOG() for a multiple, FOG() + PG() for a sum"
+        )
+    return other
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from estimators.base import Estimator
@@ -45,10 +46,16 @@ def names() -> list[str]:
 def make(name: str, **options: object) -> Estimator:
     """The estimator of a registered name: `make("split", width=0.05)`.
 
-    Raises `UnknownName` with the nearest names, or `BadValue` for an option it does not have.
+    Raises `UnknownName` with the nearest names for an unknown estimator or option, `BadValue` for an
+    option that is missing.
     """
-    if name not in REGISTRY:
+    if not isinstance(name, str) or name not in REGISTRY:
         raise UnknownName("estimator", name, REGISTRY)
+    kind = {_fog_pg: InverseVariance, _qg_pg: InverseVariance}.get(REGISTRY[name], REGISTRY[name])
+    known = set(inspect.signature(kind).parameters)
+    for option in options:
+        if option not in known:
+            raise UnknownName(f"option of {name}:", option, known)
     try:
         return REGISTRY[name](**options)
     except TypeError as error:

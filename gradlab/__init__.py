@@ -31,3 +31,4 @@ from gradlab.statistics import Moments as Moments
 from gradlab.statistics import OracleGradient as OracleGradient
 from gradlab.statistics import compare as compare
 from gradlab.statistics import compare_pair as compare_pair
+from gradlab.version import __version__ as __version__

@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.arguments import got
 from gradlab.errors import BadShape, BadValue
+from gradlab.factors import Call
 from gradlab.modes import differentiating, ordinary
 from gradlab.noise import Noise
-from gradlab.policies import BoundPolicy, Call, GaussianPolicy
+from gradlab.policies import BoundPolicy, GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.samples import Dense, Factored, GradientSamples
 
@@ -59,8 +61,8 @@ def pullback(
     tape: list[Call] = []
     values = surrogate(BoundPolicy(problem.policy, fixed, tape), noise, given)
     count = noise.count
-    if values.shape != (count,):
-        raise _bad_shape(count, tuple(values.shape))
+    if not isinstance(values, Tensor) or values.shape != (count,):
+        raise _bad_shape(count, values)
     policy = problem.policy
     if not values.requires_grad or not tape:  # nothing of the surrogate depends on the policy
         obs = noise.initial.new_zeros(count, 0, policy.observation_dim)
@@ -151,17 +153,23 @@ def looped(
 def _single(surrogate: Surrogate, problem: Problem) -> Callable[[Params, Noise, Any], Tensor]:
     def one(params: Params, noise: Noise, given: Any) -> Tensor:
         value = surrogate(BoundPolicy(problem.policy, params), noise, given)
-        if value.ndim:
-            raise _bad_shape(1, tuple(value.shape))
+        if not isinstance(value, Tensor) or value.ndim:
+            raise _bad_shape(1, value)
         return value
 
     return one
 
 
-def _bad_shape(count: int, got: tuple[int, ...]) -> BadShape:
+def _bad_shape(count: int, value: Any) -> BadShape:
     expected = (count,) if count > 1 else "one number"
+    if not isinstance(value, Tensor):
+        return BadShape(
+            f"a surrogate should return one number per sample, {expected} here, got {got(value)}; "
+            "is its `return` missing?"
+        )
+    came = tuple(value.shape)
     return BadShape(
-        f"a surrogate should return one number per sample, {expected} here, got shape {got}; "
+        f"a surrogate should return one number per sample, {expected} here, got shape {came}; "
         "sum over time with .sum(-1), and never over samples"
     )
 

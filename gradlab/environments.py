@@ -31,6 +31,7 @@ from gradlab.stepping import Play
 
 NAMESPACE, VERSION = "gradlab", 0
 RENDER_MODES = ["rgb_array"]
+ROUNDING = 4 * float(np.finfo(np.float32).eps)  # this far outside the Box is inside, rounded [1]
 OPTIONS = ("noise", "reset_mask")
 
 
@@ -41,8 +42,8 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
     only says whether actions are squashed, and its `compile` applies to the simulator's step.
 
     Observations are float32 [N, no], in a Box without bounds. Actions are [N, nu] and are
-    computed with in the problem's dtype; the Box is [−1, 1] for policies that squash, else it has no
-    bounds. Rewards are float64 [N]: smooth terms plus the bonuses of hard events, undiscounted, so
+    computed with in the problem's dtype; the Box is [−1, 1] for policies that squash (what lies a few
+    float32 roundings outside is clipped, the rest refused), else it has no bounds. Rewards are float64 [N]: smooth terms plus the bonuses of hard events, undiscounted, so
     that Σ γ^t r_t of an episode is the problem's return of the same actions and noise.
     An event with `terminates` terminates; after `max_episode_steps` (default: the problem's horizon)
     an episode is truncated, and it may be both at once.
@@ -228,6 +229,8 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
             )
         largest = float(action.abs().max())
         bound = 1.0 if self.problem.policy.squash else math.inf
+        if bound < largest <= bound + ROUNDING:
+            return action.clamp(-bound, bound)
         if not largest <= bound or math.isinf(largest):
             wanted = "lie in [-1, 1]" if self.problem.policy.squash else "be finite"
             raise BadValue(

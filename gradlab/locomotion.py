@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from gradlab.errors import UnknownName
@@ -120,12 +121,16 @@ def _dflex(name: str, dt: float) -> FreeRunner | PlanarRunner:
 
 
 def parts(
-    name: str, task: Task | None, given: Simulator | None, options: dict[str, Any]
+    name: str,
+    task: Task | None,
+    given: Simulator | None,
+    options: dict[str, Any],
+    others: Iterable[str] = (),
 ) -> tuple[Simulator, Task]:
     """Simulator and task of a runner, as `gradlab.make` asks for them.
 
     Options: `preset`, `contact`, and the fields of the task and of `Articulated` but those that the
-    preset determines. Raises `UnknownName` for an option or a preset, and what `simulator` raises.
+    preset determines; `others` are options that a caller takes itself, for hints. Raises `UnknownName` for an option or a preset, and what `simulator` raises.
     """
     options = dict(options)
     preset = options.pop("preset", "gymnasium")
@@ -134,7 +139,9 @@ def parts(
     of_simulator = _fields(Articulated) | {"dt", "contact"} if given is None else set()
     for option in options:
         if option not in of_task | of_simulator:
-            raise UnknownName(f"option of {name}:", option, of_task | of_simulator | {"preset"})
+            raise UnknownName(
+                f"option of {name}:", option, of_task | of_simulator | {"preset", *others}
+            )
     if given is None:
         changes = {k: v for k, v in options.items() if k in of_simulator}
         keep = isinstance(task or built, FreeRunner)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gradlab import closed_forms
-from gradlab.errors import BadValue, NotFinite
+from gradlab.errors import BadShape, BadValue, NotFinite
 from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
@@ -104,6 +104,12 @@ class LargeSample:
                 f"until_relative_stderr > 0, got {len(weightings)} targets, {self.max_count} and "
                 f"{self.until_relative_stderr}"
             )
+        for name, weights in weightings.items():
+            if weights is not None and tuple(weights.shape) != (problem.horizon,):
+                raise BadShape(
+                    f"call weights should be [{problem.horizon}], one per policy call, "
+                    f"got {list(weights.shape)} for target {name!r}; try estimator.call_weights(problem)"
+                )
         begin = time.perf_counter()
         size = math.lcm(self.replicate, self.estimator.group)
         wanted = min(self.batch, self.max_count), self.chunk_size

@@ -10,48 +10,28 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradlab.arguments import (
+    check_device,
+    check_dtype,
+    check_generator,
+    check_params,
+    got,
+    number,
+    whole,
+)
 from gradlab.errors import BadShape, BadValue
+from gradlab.factors import Call, Factors, LinearFactor, Probes
 from gradlab.modes import differentiating, ordinary
 
 ACTIVATIONS = {"elu": F.elu, "tanh": torch.tanh, "silu": F.silu, "relu": F.relu}
-
-
-class LinearFactor(NamedTuple):
-    """One layer of one batch of calls: weight gradient of sample i is Σ_k cotangent_ik ⊗ input_ik."""
-
-    layer: str  # parameters are "<layer>.weight" and "<layer>.bias"
-    input: Float[Tensor, "N K in"]
-    cotangent: Float[Tensor, "N K out"]
-
-
-class Factors(NamedTuple):
-    """Everything needed to form per-sample gradients, norms and inner products of a policy."""
-
-    linear: list[LinearFactor]
-    direct: dict[str, Float[Tensor, "N K size"]]  # parameters that are part of z themselves
-
-    def rows(self, begin: int, end: int) -> Factors:
-        """Samples begin..end−1."""
-        linear = [LinearFactor(a, x[begin:end], c[begin:end]) for a, x, c in self.linear]
-        return Factors(linear, {name: c[begin:end] for name, c in self.direct.items()})
-
-
-class Probes(NamedTuple):
-    """Leaves of one batch of calls, whose gradients are what a pullback to the parameters needs.
-
-    A bias with one copy per call has the gradient of its layer's output.
-    """
-
-    biases: tuple[Float[Tensor, "calls out"], ...]  # of every layer, expanded
-    z: Float[Tensor, "calls nz"]  # zeros, added to the output
 
 
 @dataclass(frozen=True)
@@ -63,8 +43,8 @@ class GaussianPolicy:
     `squash` applies tanh to the latent (ABPT eq. 11). `hidden=()` is a linear policy.
     """
 
-    observation_dim: int
-    action_dim: int
+    observation_dim: int = 0  # 0: that of the problem which the policy is given to
+    action_dim: int = 0
     hidden: tuple[int, ...] = (64, 64)
     squash: bool = True
     std: Literal["state", "global"] | float = "state"
@@ -76,17 +56,36 @@ class GaussianPolicy:
     input_gain: float = 1.0  # scale of the first layer at initialisation, for small inputs [1]
 
     def __post_init__(self) -> None:
+        for name in ("observation_dim", "action_dim"):
+            object.__setattr__(self, name, whole(name, getattr(self, name), 0))
+        if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str):
+            raise BadValue(
+                f"hidden should be the sizes of the layers, got {got(self.hidden)}; "
+                "try hidden=(64, 64), or hidden=() for a linear policy"
+            )
+        sizes = tuple(whole("a size in hidden", size) for size in self.hidden)
+        object.__setattr__(self, "hidden", sizes)
         if self.activation not in ACTIVATIONS:
             raise BadValue(
                 f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}"
             )
-        if not isinstance(self.std, str) and not self.std > 0:
+        learned = self.std in ("state", "global")
+        if not learned and not number("std, if not 'state' or 'global',", self.std) > 0:
             raise BadValue(f"std must be 'state', 'global' or a positive number, got {self.std}")
+        if not number("initial_std", self.initial_std) > 0:
+            raise BadValue(f"initial_std must be positive, got {self.initial_std}; try 0.3")
         low, high = self.log_std_range
         if self.std == "state" and not low < math.log(self.initial_std) < high:
             raise BadValue(
                 f"initial_std={self.initial_std} must lie inside exp{self.log_std_range}"
             )
+
+    def sized(self, observation_dim: int, action_dim: int) -> GaussianPolicy:
+        """This policy, or a copy with these sizes where it has none."""
+        sizes = self.observation_dim or observation_dim, self.action_dim or action_dim
+        if sizes == (self.observation_dim, self.action_dim):
+            return self
+        return replace(self, observation_dim=sizes[0], action_dim=sizes[1])
 
     @property
     def output_dim(self) -> int:
@@ -123,6 +122,14 @@ class GaussianPolicy:
 
         Drawn in float64 on the CPU and then cast, so that every dtype starts from the same numbers.
         """
+        check_generator(generator)
+        check_dtype(dtype)
+        check_device(device)
+        if not (self.observation_dim and self.action_dim):
+            raise BadValue(
+                "this policy has no sizes yet; use the one of a problem, problem.policy, or "
+                "GaussianPolicy(observation_dim, action_dim)"
+            )
         params: dict[str, Tensor] = {}
         first, last = self._layers[0][0], self._layers[-1][0]
         for name, shape in self.shapes().items():
@@ -140,14 +147,15 @@ class GaussianPolicy:
 
     def check(self, params: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
         """Raise `BadShape` unless names, shapes (and the dtype, if given) are as they should be."""
+        check_params(params)
         expected = self.shapes()
-        got = {name: tuple(value.shape) for name, value in params.items()}
-        if got != expected:
-            names = [n for n in {**expected, **got} if expected.get(n) != got.get(n)]
+        came = {name: tuple(value.shape) for name, value in params.items()}
+        if came != expected:
+            names = [n for n in {**expected, **came} if expected.get(n) != came.get(n)]
             first = names[0]
             raise BadShape(
                 f"parameters do not fit the policy: {first} should be {expected.get(first, 'absent')}, "
-                f"got {got.get(first, 'absent')} ({len(names)} differ); "
+                f"got {came.get(first, 'absent')} ({len(names)} differ); "
                 "check hidden sizes and the task's observation"
             )
         for name, value in params.items():
@@ -327,14 +335,6 @@ def LinearPolicy(
         bias=bias,
         initial_std=initial_std,
     )
-
-
-class Call(NamedTuple):
-    """A recorded policy call of the pullback engine."""
-
-    inputs: tuple[Tensor, ...]  # of every layer [N·K', in]: the observations first; constants
-    probes: Probes
-    steps: tuple[int, ...]  # time step of each of the K' calls; −1 where unknown
 
 
 @dataclass(frozen=True)

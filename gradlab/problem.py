@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab import outcome
+from gradlab.arguments import check_device, check_dtype, check_generator, got, number, whole
 from gradlab.critics.base import Critic, View
 from gradlab.errors import BadShape, BadValue, Missing
 from gradlab.events import STEPS, Hard, Step
@@ -18,6 +19,12 @@ from gradlab.policies import GaussianPolicy
 from gradlab.rollout import Trajectory
 from gradlab.simulators.base import Simulator
 from gradlab.tasks.base import Task
+
+# how a problem gets a critic: the code in the message runs as it is
+FIT = (
+    "fit one with fitted = gradlab.critics.fitting.fit_critic(problem, params, kind='{kind}') and bind it "
+    "with problem = problem.replace(critic=fitted.critic(problem))"
+)
 
 
 @dataclass(frozen=True)
@@ -43,18 +50,30 @@ class Problem:
     checkpoint: bool = False  # keep only states, and run each step again in the backward pass
 
     def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise BadValue(f"horizon must be at least 1 step, got {self.horizon}")
-        if not 0 < self.discount <= 1:
+        horizon = whole("horizon", self.horizon, hint="try horizon=32")
+        object.__setattr__(self, "horizon", horizon)
+        if not 0 < number("discount", self.discount) <= 1:
             raise BadValue(f"discount must lie in (0, 1], got {self.discount}")
+        check_dtype(self.dtype)
+        check_device(self.device)
+        if not isinstance(self.critic, Critic | None):
+            raise BadValue(
+                f"critic should be a Critic, got {type(self.critic).__name__}; a fitted one is bound "
+                "with problem.replace(critic=fitted.critic(problem))"
+            )
+        if not hasattr(self.policy, "observation_dim"):
+            raise BadValue(f"policy should be a GaussianPolicy, got {got(self.policy)}")
+        if isinstance(self.policy, GaussianPolicy):
+            sizes = self.task.observation_dim, self.simulator.action_dim
+            object.__setattr__(self, "policy", self.policy.sized(*sizes))
         pairs = {
             "observation": (self.policy.observation_dim, self.task.observation_dim),
             "action": (self.policy.action_dim, self.simulator.action_dim),
         }
-        for what, (got, expected) in pairs.items():
-            if got != expected:
+        for what, (came, expected) in pairs.items():
+            if came != expected:
                 raise BadShape(
-                    f"the policy's {what}_dim should be {expected} for {self.name}, got {got}; "
+                    f"the policy's {what}_dim should be {expected} for {self.name}, got {came}; "
                     f"build it with {what}_dim={expected}"
                 )
 
@@ -95,8 +114,8 @@ class Problem:
         Drawn in float64 on the CPU and then cast, so that every dtype and device sees the same
         numbers.
         """
-        if count < 1:
-            raise BadValue(f"expected at least 1 episode to draw, got {count}")
+        count = whole("the number of episodes to draw", count)
+        check_generator(generator)
         size = (count, self.horizon)
         kwargs = {"generator": generator, "dtype": torch.float64}
         initial = self.task.draw_initial(count, generator)
@@ -110,6 +129,11 @@ class Problem:
 
     def check_noise(self, noise: Noise) -> None:
         """Raise `BadShape` unless the noise was drawn for this problem, `BadValue` if it is empty."""
+        if not isinstance(noise, Noise):
+            raise BadValue(
+                f"noise should be Noise, got {type(noise).__name__}; "
+                "draw it with problem.draw(N, generator)"
+            )
         if noise.action.ndim > 2 and noise.action.shape[0] == 0:
             raise BadValue("noise should hold at least 1 episode, got 0; draw it with problem.draw")
         expected = {
@@ -118,12 +142,17 @@ class Problem:
             "process": (self.horizon, self.simulator.noise_dim),
         }
         for name, shape in expected.items():
-            got = tuple(getattr(noise, name).shape[1:])
-            if got != shape:
+            came = tuple(getattr(noise, name).shape[1:])
+            if came != shape:
                 raise BadShape(
                     f"noise.{name} should be [N, {', '.join(map(str, shape))}] for {self.name}, "
-                    f"got [N, {', '.join(map(str, got))}]; draw it with problem.draw(N, generator)"
+                    f"got [N, {', '.join(map(str, came))}]; draw it with problem.draw(N, generator)"
                 )
+        if noise.action.device.type != torch.device(self.device).type:
+            raise BadShape(
+                f"noise should be on {self.device} for {self.name}, got {noise.action.device}; "
+                "draw it with problem.draw(N, generator)"
+            )
         if noise.action.dtype != self.dtype:
             raise BadShape(
                 f"noise should be {self.dtype} for {self.name}, got {noise.action.dtype}; "
@@ -150,14 +179,12 @@ class Problem:
         """Raise `Missing` unless the problem has a Q critic."""
         if self.critic is None or self.critic.q is None:
             raise Missing(
-                f"{who} needs a Q critic and {self.name} has none; "
-                "try problem.replace(critic=...), for instance from gradlab.critics.fitting.fit_critic"
+                f"{who} needs a Q critic and {self.name} has none; {FIT.format(kind='q')}"
             )
 
     def require_v(self, who: str) -> None:
         """Raise `Missing` unless the problem has a V critic."""
         if self.critic is None or self.critic.v is None:
             raise Missing(
-                f"{who} needs a V critic and {self.name} has none; "
-                "try problem.replace(critic=...), for instance from gradlab.critics.fitting.fit_critic"
+                f"{who} needs a V critic and {self.name} has none; {FIT.format(kind='v')}"
             )

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradlab.policies import LinearFactor
+from gradlab.factors import LinearFactor
 
 GRAM_TOLERANCE = (
     1e-4  # relative error of a Gram product before the gradients are formed instead [1]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from gradlab import locomotion
+from gradlab.arguments import check_device, check_dtype, got
 from gradlab.critics.base import Critic
-from gradlab.errors import UnknownName
+from gradlab.errors import BadValue, UnknownName
 from gradlab.known_answer import PRESETS
 from gradlab.policies import GaussianPolicy, LinearPolicy
 from gradlab.problem import Problem
@@ -29,6 +30,10 @@ FLIGHTS: dict[str, Any] = {
     "racing": Racing,
 }
 FLIGHT_DISCOUNT = 0.99  # ABPT, Tables 2-9
+# what `make` takes whatever the problem is
+OWN = (
+    "horizon", "discount", "policy", "task", "simulator", "critic", "dtype", "device", "compile", "hidden",
+)  # fmt: skip
 
 
 def names() -> list[str]:
@@ -53,12 +58,19 @@ def make(
     """The problem of that name: "hovering", "tracking", "landing", "racing", "ant", "lq", "gate", ...
 
     Other keyword options belong to the task or the simulator, such as `gates=4` for racing,
-    `drone="visfly-0.46kg"` for all four flights, or `preset="brax", contact="compliant"` for runners
+    `hidden=(256, 128, 64)` for the layers of the policy, `drone="visfly-0.46kg"` for all four flights, or `preset="brax", contact="compliant"` for runners
     (`gradlab.locomotion`); `policy`, `task` and `simulator` replace a part
     and then take no options. The discount is 0.99 for flights (ABPT, Tables 2-9) and runners; known-answer
     problems have their own, and a skewed policy to start from: `known_answer.preset(name)`.
     Raises `UnknownName` with the nearest names for an unknown problem or option.
     """
+    check_dtype(dtype)
+    check_device(device)
+    hidden = options.pop("hidden", None)
+    if hidden is not None and policy is not None:
+        raise BadValue("policy and hidden both say what the policy is; give one of them")
+    if not isinstance(name, str):
+        raise BadValue(f'expected the name of a problem, got {got(name)}; try "hovering"')
     if name in PRESETS:
         _check_options(name, options, list(inspect.signature(PRESETS[name]).parameters))
         if horizon is not None and "horizon" in inspect.signature(PRESETS[name]).parameters:
@@ -66,6 +78,8 @@ def make(
         preset = PRESETS[name](**options)
         parts = preset.simulator, preset.task, preset.horizon, preset.discount
         policy = policy or LinearPolicy(**preset.policy)  # type: ignore[arg-type]
+        if hidden is not None:
+            policy = dataclasses.replace(policy, hidden=hidden)
     elif name in FLIGHTS:
         kinds = {Quadrotor: simulator, FLIGHTS[name]: task}
         free = {kind: _fields(kind) for kind, given in kinds.items() if given is None}
@@ -73,13 +87,11 @@ def make(
         built = {k: k(**{o: v for o, v in options.items() if o in f}) for k, f in free.items()}
         flight = task or built[FLIGHTS[name]]
         parts = simulator or built[Quadrotor], flight, flight.default_horizon, FLIGHT_DISCOUNT
-        policy = policy or GaussianPolicy(flight.observation_dim, parts[0].action_dim)
+        policy = policy or GaussianPolicy(hidden=(64, 64) if hidden is None else hidden)
     elif name in locomotion.RUNNERS:
-        given, run = locomotion.parts(name, task, simulator, options)
+        given, run = locomotion.parts(name, task, simulator, options, OWN)
         parts = given, run, run.default_horizon, locomotion.DISCOUNT
-        policy = policy or GaussianPolicy(
-            run.observation_dim, given.action_dim, hidden=locomotion.HIDDEN
-        )
+        policy = policy or GaussianPolicy(hidden=locomotion.HIDDEN if hidden is None else hidden)
     else:
         raise UnknownName("problem", name, names())
     return Problem(
@@ -103,4 +115,4 @@ def _fields(kind: Any) -> list[str]:
 def _check_options(name: str, options: dict[str, Any], known: list[str]) -> None:
     for option in options:
         if option not in known:
-            raise UnknownName(f"option of {name}:", option, known)
+            raise UnknownName(f"option of {name}:", option, {*known, *OWN})

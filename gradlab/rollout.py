@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gradlab.compilation import compile_step
+from gradlab.factors import Probes
 from gradlab.noise import Noise
-from gradlab.policies import BoundPolicy, GaussianPolicy, Probes
+from gradlab.policies import BoundPolicy, GaussianPolicy
 from gradlab.simulators.base import Simulator
 from gradlab.tasks.base import Task
 

@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gradlab.arguments import whole
 from gradlab.errors import BadShape, BadValue
-from gradlab.policies import Factors, GaussianPolicy
+from gradlab.factors import Factors
+from gradlab.policies import GaussianPolicy
 from gradlab.products import layer_inner
 from gradlab.statistics.moments import Moments
 
@@ -34,6 +36,8 @@ class GradientSamples(ABC):
 
     def per_sample(self, chunk_size: int | None = None) -> dict[str, Tensor]:
         """Every sample's gradient: {name: [N, *param]}."""
+        if chunk_size is not None:
+            chunk_size = whole("chunk_size", chunk_size)
         parts = list(self.chunks(chunk_size))
         if len(parts) == 1:
             return parts[0]
@@ -74,6 +78,8 @@ class GradientSamples(ABC):
         Where the estimator looked across samples (`group` > 1) the replicates are the means of
         groups; `start` and `chunk_size` are then whole groups.
         """
+        if chunk_size is not None:
+            chunk_size = whole("chunk_size", chunk_size)
         group = self.group
         total: Moments | None = None
         for part in self.chunks(chunk_size):
@@ -86,6 +92,8 @@ class GradientSamples(ABC):
         return total
 
     def __add__(self, other: GradientSamples) -> GradientSamples:
+        if not isinstance(other, GradientSamples):
+            raise BadValue(f"only samples can be added to samples, got {type(other).__name__}")
         if len(self) != len(other):
             raise BadShape(f"cannot add {len(self)} samples to {len(other)}; use the same noise")
         if (

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from gradlab.arguments import got, whole
 from gradlab.errors import BadValue
 from gradlab.generators import generator
 from gradlab.noise import Noise, concatenate
@@ -54,8 +55,8 @@ def noise_stream(
 
     The same episode has the same noise whatever the chunk size, `begin` or `count`.
     """
-    if chunk_size < 1 or count < 1:
-        raise BadValue(f"count and chunk_size must be at least 1, got {count} and {chunk_size}")
+    count, chunk_size = whole("count", count), whole("chunk_size", chunk_size)
+    begin = whole("begin", begin, 0)
     held: list[Noise] = []
     position = begin
     block, first = divmod(begin, NOISE_BLOCK)
@@ -89,7 +90,11 @@ def stream(
     `progress` is called with the number of samples done after each chunk. Without a `pilot` the
     mean of the first chunk is used.
     """
+    if not isinstance(estimator, Sampler):
+        raise BadValue(f"estimator should be an estimator, got {got(estimator)}; try FOG()")
     group = estimator.group
+    count, chunk_size = whole("count", count), whole("chunk_size", chunk_size)
+    begin = whole("begin", begin, 0)
     if begin % group or count % group:
         raise BadValue(
             f"begin and count must be multiples of the estimator's group of {group}, "

@@ -226,7 +226,11 @@ ERRORS: dict[str, tuple[type[GradlabError], str, Callable[[], object]]] = {
         lambda: _run(E.InverseVariance(E.FOG(), E.NStep(2), group_size=4)),
     ),
     "estimator": (UnknownName, "did you mean.*nstep", lambda: E.make("nsteps")),
-    "estimator-option": (BadValue, "split", lambda: E.make("split", widht=0.1)),
+    "estimator-option": (
+        UnknownName,
+        "split.*did you mean width",
+        lambda: E.make("split", widht=0.1),
+    ),
     "problem": (UnknownName, "did you mean.*hovering", lambda: gradlab.make("hoverin")),
     "option": (UnknownName, "did you mean.*gates", lambda: gradlab.make("racing", gate=4)),
     "noise": (BadShape, r"noise.action should be \[N, 8, 1\]", _wrong_noise),

@@ -21,6 +21,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
+from gradlab.arguments import whole
 from gradlab.errors import BadValue
 from gradlab.statistics.batches import batch_cosine, samples_to_cosine
 from gradlab.statistics.gram import Combination, Gram, grams
@@ -48,7 +49,16 @@ def compare(
     estimator's group. `only` says which parts (everything, layers, leaves) get a row. Truth and target must come from seeds independent of `moments`. Raises
     `BadShape` for other parameters, `BadValue` for too few samples or a batch of broken groups.
     """
-    if batch < 1 or batch % moments.group:
+    if not isinstance(moments, Moments):
+        raise BadValue(f"expected Moments, got {type(moments).__name__}; try samples.moments()")
+    for given in (truth, target):
+        if not isinstance(given, OracleGradient | None) or truth is None:
+            raise BadValue(
+                f"the truth should be an OracleGradient, got {type(given).__name__}; "
+                'try gradlab.OracleGradient.exact(mean, "closed form") or an oracle of gradlab.oracle'
+            )
+    batch = whole("batch", batch)
+    if batch % moments.group:
         near = max(1, round(batch / moments.group)) * moments.group
         raise BadValue(
             f"expected a batch of whole groups of {moments.group}, got {batch}; try batch={near}"

@@ -35,9 +35,9 @@ class Locomotion(Memoryless):
         healthy   `healthy_reward` per step: with `healthy_event` only while healthy after the step
                   (gymnasium), else in every step until the episode ends (Brax)
 
-    Being outside `height`, `pitch` or `speed` ends the episode. It is one event: its margin is the largest
+    Being outside `height`, `pitch` or `bound` ends the episode. It is one event: its margin is the largest
     over all bounds, each by how much it is exceeded over its scale: `height_scale`; the bound itself for
-    pitch and speed. Relaxed, the healthy reward of a step is healthy_reward·(1 − Step(M_t)),
+    `pitch` and `bound`. Relaxed, the healthy reward of a step is healthy_reward·(1 − Step(M_t)),
     M_t the running maximum, so that it falls as survival does.
 
     Reset: `start` plus uniform noise of half-range `position_noise` on every entry of q, then quaternions are

@@ -1,0 +1,46 @@
+"""What a policy's gradient is made of: the inputs and cotangents of every layer, and the leaves behind them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+class LinearFactor(NamedTuple):
+    """One layer of one batch of calls: weight gradient of sample i is Σ_k cotangent_ik ⊗ input_ik."""
+
+    layer: str  # parameters are "<layer>.weight" and "<layer>.bias"
+    input: Float[Tensor, "N K in"]
+    cotangent: Float[Tensor, "N K out"]
+
+
+class Factors(NamedTuple):
+    """Everything needed to form per-sample gradients, norms and inner products of a policy."""
+
+    linear: list[LinearFactor]
+    direct: dict[str, Float[Tensor, "N K size"]]  # parameters that are part of z themselves
+
+    def rows(self, begin: int, end: int) -> Factors:
+        """Samples begin..end−1."""
+        linear = [LinearFactor(a, x[begin:end], c[begin:end]) for a, x, c in self.linear]
+        return Factors(linear, {name: c[begin:end] for name, c in self.direct.items()})
+
+
+class Probes(NamedTuple):
+    """Leaves of one batch of calls, whose gradients are what a pullback to the parameters needs.
+
+    A bias with one copy per call has the gradient of its layer's output.
+    """
+
+    biases: tuple[Float[Tensor, "calls out"], ...]  # of every layer, expanded
+    z: Float[Tensor, "calls nz"]  # zeros, added to the output
+
+
+class Call(NamedTuple):
+    """A recorded policy call of the pullback engine."""
+
+    inputs: tuple[Tensor, ...]  # of every layer [N·K', in]: the observations first; constants
+    probes: Probes
+    steps: tuple[int, ...]  # time step of each of the K' calls; −1 where unknown
