@@ -24,11 +24,11 @@ from gradlab.simulators.articulated import (
     Convex,
     Model,
     Smoothed,
-    convex,
     from_string,
+    newton,
 )
+from gradlab.simulators.articulated.brax_like import _projected
 from gradlab.simulators.articulated.contact import ContactModel, Dynamics
-from gradlab.simulators.articulated.convex import _projected
 from gradlab.simulators.articulated.stability import contact_response
 from tests.trees import forward, gymnasium_model, reference, states
 
@@ -453,14 +453,14 @@ def test_line_searches_find_the_minimum(pairs: bool, monkeypatch: pytest.MonkeyP
 
     Rows that never act, rows that start at their place, and rows that all switch at one place are among them.
     """
-    monkeypatch.setattr(convex, "PAIRED", 1000 if pairs else 0)
+    monkeypatch.setattr(newton, "PAIRED", 1000 if pairs else 0)
     rng = np.random.default_rng(8)
     slack, along = rng.normal(size=(2, 60, 9))
     weight = np.exp(3 * rng.normal(size=(60, 9))) * (rng.random((60, 9)) < 0.8)
     slack[:10, :3] = 0.0
     slack[10:20, :4], along[10:20, :4] = 1.0, -2.0
     curvature, slope = rng.random(60), -10 * rng.random(60)
-    ours = convex._line_search(*map(torch.tensor, (curvature, slope, slack, along, weight)))
+    ours = newton.line_search(*map(torch.tensor, (curvature, slope, slack, along, weight)))
     for i in range(60):
 
         def derivative(x: float, i: int = i) -> float:

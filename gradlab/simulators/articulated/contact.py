@@ -64,6 +64,15 @@ class Accelerates(ContactModel, Protocol):
         ...
 
 
+@runtime_checkable
+class Bounded(ContactModel, Protocol):
+    """A law that solves by iterations and can say how far it is from the solution."""
+
+    def residual(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch"]:
+        """Bound of the relative error of the acceleration [1]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Compliant:
     """dFlex's springs and dampers at every point that is inside (NVlabs/DiffRL@a4c0dd1, dflex/sim.py).

@@ -29,6 +29,13 @@ def solve(
     return _Solve.apply(matrix, root, right)
 
 
+def times(
+    matrix: Float[Tensor, "*batch m n"], x: Float[Tensor, "*batch n"]
+) -> Float[Tensor, "*batch m"]:
+    """A x."""
+    return (matrix @ x.unsqueeze(-1)).squeeze(-1)
+
+
 class _Solve(torch.autograd.Function):
     """A⁻¹b; the factor is a constant that follows from A."""
 

@@ -16,7 +16,13 @@ from torch import Tensor
 from gradlab.compilation import compile_step
 from gradlab.constants import constants_of, plain
 from gradlab.errors import BadShape, BadValue, UnknownName
-from gradlab.simulators.articulated.contact import Accelerates, Compliant, ContactModel, Dynamics
+from gradlab.simulators.articulated.contact import (
+    Accelerates,
+    Bounded,
+    Compliant,
+    ContactModel,
+    Dynamics,
+)
 from gradlab.simulators.articulated.dynamics import bias_force, bodies, mass_matrix
 from gradlab.simulators.articulated.kinematics import (
     frames,
@@ -173,6 +179,30 @@ class Articulated:
             return self.contact.acceleration(self.model, now)
         force = now.smooth + self.contact.force(self.model, now)
         return solve(now.mass, factor(now.mass), force)
+
+    def residual(
+        self, state: Float[Tensor, "*batch ns"], action: Float[Tensor, "*batch nu"]
+    ) -> Float[Tensor, "*batch"]:
+        """How far the contact law is from its solution: a bound of the acceleration's relative error [1].
+
+        The largest over the states in which the sub-steps of one control period begin; evaluated apart from
+        `step`, which never waits for it. `(simulator.residual(state, action) > 1e-6).sum()` counts what did
+        not converge. In float64, below 1e-8 with `Convex()` (docs/articulated.md).
+        Raises `BadValue` for a law that has nothing to converge.
+        """
+        if not isinstance(self.contact, Bounded):
+            raise BadValue(
+                f"Articulated.residual: {type(self.contact).__name__} does not iterate to a solution; "
+                "expected a law with a residual, try contact=Convex()"
+            )
+        once = replace(self, dt=self.dt / self.substeps, substeps=1, mass_every=1, compile=False)
+        nq, nv = self.model.nq, self.model.nv
+        control, worst = self.actuation(action), torch.zeros_like(state[..., 0])
+        for _ in range(self.substeps):
+            now = once._dynamics(state[..., :nq], state[..., nq : nq + nv], control)
+            worst = torch.maximum(worst, self.contact.residual(self.model, now))
+            state = once.step(state, action, action[..., :0])
+        return worst
 
     def mjcf_model(self) -> Any:
         """The compiled `mujoco.MjModel`, for renderers; not to be written to."""

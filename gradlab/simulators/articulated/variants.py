@@ -19,8 +19,9 @@ from torch import Tensor
 
 from gradlab.errors import UnknownName
 from gradlab.simulators.articulated import dflex_humanoid
+from gradlab.simulators.articulated.brax_like import BraxLike
 from gradlab.simulators.articulated.contact import Compliant, ContactModel, Smoothed
-from gradlab.simulators.articulated.convex import BraxLike, Convex
+from gradlab.simulators.articulated.convex import Convex
 from gradlab.simulators.articulated.dynamics import bodies
 from gradlab.simulators.articulated.kinematics import frames, tables_of
 from gradlab.simulators.articulated.mjcf import from_mujoco, gymnasium_asset, mujoco_package

@@ -1,0 +1,220 @@
+"""The rows of constraints that MuJoCo makes of contacts and joint limits, in every state.
+
+Formulas are those of MuJoCo 4.0 (its chapter "Computation", and engine_core_constraint.c). A contact with
+friction has the four rows n ± μ t of a pyramid, one without only n, each limit one per side; all are there
+in every state, with a weight of 0 where MuJoCo has none.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.constants import constants_of, plain
+from gradlab.simulators.articulated.contact import Dynamics
+from gradlab.simulators.articulated.geometry import MINVAL, candidates, contacts
+from gradlab.simulators.articulated.model import ContactLaw, Model, Pair
+
+MINIMP, MAXIMP, MINMU = 1e-4, 0.9999, 1e-5  # mjMINIMP, mjMAXIMP, mjMINMU
+
+
+class RowTables(NamedTuple):
+    """Constants of R rows, those of contacts first, then a lower and an upper one of each limit."""
+
+    side: Tensor  # [3, rc]: how much of the normal and of both tangents a contact's row has
+    reach: Tensor  # [rc, nv]: velocities that part (1) or join (−1) the two shapes
+    of_limit: Tensor  # [2 L, nv]: ±1 at the dof of a limit
+    limited: Tensor  # [2 L, nv]: 1 there
+    offset: Tensor  # [2 L]: a limit's distance is of_limit·q − offset [rad or m]
+    position: Tensor  # [nq, 2 L]: ±1 at the position of a limit
+    margin: Tensor  # [R] [m or rad]
+    stiffness: Tensor  # [R] K [1/s²]
+    damping: Tensor  # [R] B [1/s]
+    softness: Tensor  # [R]: R imp/(1 − imp) [1/kg], [1/(kg m²)]
+    least: Tensor  # [R]: smallest R [1/kg], [1/(kg m²)]
+    low: Tensor  # [R]: impedance dmin at the margin [1]
+    high: Tensor  # [R]: impedance dmax beyond the width [1]
+    width: Tensor  # [R] [m or rad]
+    middle: Tensor  # [R] [1]
+    power: Tensor  # [R] [1]
+
+
+class Rows(NamedTuple):
+    """The R = rc + 2 L constraint rows of one state; the last 2 L are ± unit vectors."""
+
+    contact: Float[Tensor, "*batch rc nv"]
+    limit: Float[Tensor, "l2 nv"]
+    limited: Float[Tensor, "l2 nv"]  # its absolute values
+    reference: Float[Tensor, "*batch R"]  # acceleration asked for [m/s², rad/s²]
+    weight: Float[Tensor, "*batch R"]  # D [kg, kg m²]; 0 where there is no constraint
+
+    def along(self, x: Float[Tensor, "*batch nv"]) -> Float[Tensor, "*batch R"]:
+        """J x."""
+        return torch.cat(((self.contact @ x.unsqueeze(-1)).squeeze(-1), x @ self.limit.mT), -1)
+
+    def onto(self, force: Float[Tensor, "*batch R"]) -> Float[Tensor, "*batch nv"]:
+        """J' f."""
+        count = self.contact.shape[-2]
+        at_contacts = force[..., :count].unsqueeze(-2) @ self.contact
+        return at_contacts.squeeze(-2) + force[..., count:] @ self.limit
+
+    def curvature(
+        self, weight: Float[Tensor, "*batch R"], values: Float[Tensor, "*batch R"]
+    ) -> tuple[Float[Tensor, "*batch nv nv"], Float[Tensor, "*batch nv"]]:
+        """J' W J and J' W x of W = diag(weight) and x = values, in one product."""
+        count, nv = self.contact.shape[-2:]
+        right = torch.cat((self.contact, values[..., :count, None]), -1)
+        both = self.contact.mT @ (right * weight[..., :count, None])
+        heavy = weight[..., count:]
+        square = both[..., :nv] + torch.diag_embed(heavy @ self.limited)
+        return square, both[..., nv] + (heavy * values[..., count:]) @ self.limit
+
+    def detach(self) -> Rows:
+        """The same as constants."""
+        return Rows(*(x.detach() for x in self))
+
+
+def rows_of(model: Model, now: Dynamics, margins: bool = True) -> Rows:
+    """The constraint rows of a state; without `margins` contacts and limits begin to act at 0."""
+    tables = RowTables(*_row_tables(model, now.dt, like=now.qpos))
+    nv = model.nv
+    distance = now.qpos @ tables.position - tables.offset
+    rows = torch.zeros_like(now.qvel).unsqueeze(-2).expand(*now.qvel.shape[:-1], 0, nv)
+    pick = _contact_of_row(model)
+    if pick:
+        touch = contacts(model, now.frames)
+        normal, tangent, point = (
+            x[..., list(pick)] for x in (touch.normal, touch.tangent, touch.position)
+        )
+        other = torch.linalg.cross(normal, tangent, dim=-2)
+        push = normal * tables.side[0] + tangent * tables.side[1] + other * tables.side[2]
+        wrench = torch.cat((torch.linalg.cross(point, push, dim=-2), push), -2)
+        rows = (wrench.mT @ now.frames.motion) * tables.reach
+        distance = torch.cat((touch.distance[..., list(pick)], distance), -1)
+    inside = distance - tables.margin if margins else distance
+    impedance = _impedance(tables, inside)
+    resistance = torch.maximum((1 - impedance) / impedance * tables.softness, tables.least)
+    weight = torch.where(inside < 0, 1 / resistance, 0.0)
+    empty = Rows(rows, tables.of_limit, tables.limited, distance, weight)
+    speed = empty.along(now.qvel)
+    reference = -tables.damping * speed - tables.stiffness * impedance * inside
+    return empty._replace(reference=reference)
+
+
+def _impedance(tables: RowTables, inside: Tensor) -> Tensor:
+    """MuJoCo's d(r): from dmin at the margin to dmax beyond the width, along two powers."""
+    x = (inside.abs() / tables.width).clamp(max=1.0)
+    rise = tables.middle * (x / tables.middle) ** tables.power
+    rest = (1 - x) / (1 - tables.middle)
+    fall = 1 - (1 - tables.middle) * rest**tables.power
+    shape = torch.where(x <= tables.middle, rise, fall)
+    return tables.low + shape * (tables.high - tables.low)
+
+
+@constants_of
+def _row_tables(model: Model, dt: float) -> tuple[Tensor, ...]:
+    fixed = candidates(model)
+    moves = np.concatenate((model.moves, np.zeros((model.nv, 1))), 1)  # link -1: the world
+    side, reach, margin, laws, softness, least = [], [], [], [], [], []
+    ratio = max(MINVAL, float(model.compiled.opt.impratio))
+    for candidate in fixed:
+        pair = candidate.pair
+        inverse = sum(float(model.invweight[b]) for b in candidate.bodies)
+        apart = moves[:, candidate.second] - moves[:, candidate.first]
+        mu, frictional = max(pair.friction, MINMU), pair.dim > 1
+        directions = (
+            [(1, mu, 0), (1, -mu, 0), (1, 0, mu), (1, 0, -mu)] if frictional else [(1, 0, 0)]
+        )
+        # a pyramid's rows share a resistance that gives its friction that of an elliptic cone
+        scale = 2 * mu**2 / ratio if frictional else 1.0
+        for direction in directions:
+            side.append(direction)
+            reach.append(apart)
+            margin.append(pair.margin)
+            laws.append(_law(pair.law, dt))
+            softness.append(scale * inverse * (1 + mu**2 if frictional else 1.0))
+            least.append(scale * MINVAL)
+    of_limit, position, offset = [], [], []
+    for limit in model.limits:
+        for sign, bound in ((1.0, limit.low), (-1.0, limit.high)):
+            of_limit.append(sign * np.eye(model.nv)[limit.dof])
+            position.append(sign * np.eye(model.nq)[limit.qpos])
+            offset.append(sign * bound)
+            margin.append(limit.margin)
+            laws.append(_law(limit.law, dt))
+            softness.append(float(model.dof_invweight[limit.dof]))
+            least.append(MINVAL)
+    numbers = np.array(laws).reshape(-1, 7).T
+    arrays = (
+        np.array(side, dtype=float).reshape(-1, 3).T,
+        np.array(reach).reshape(-1, model.nv),
+        np.array(of_limit).reshape(-1, model.nv),
+        np.abs(np.array(of_limit)).reshape(-1, model.nv),
+        np.array(offset),
+        np.array(position).reshape(-1, model.nq).T,
+        np.array(margin),
+        numbers[0],
+        numbers[1],
+        np.array(softness),
+        np.array(least),
+        *numbers[2:],
+    )
+    return tuple(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in arrays)
+
+
+def _law(law: ContactLaw, dt: float) -> tuple[float, ...]:
+    """K, B, dmin, dmax, width, midpoint, power, as MuJoCo reads solref and solimp."""
+    first, second = law.solref[:2]
+    if (first > 0) != (second > 0):
+        first, second = 0.02, 1.0  # a mixed format becomes the default
+    low, high = (min(MAXIMP, max(MINIMP, d)) for d in law.solimp[:2])
+    width, power = max(0.0, law.solimp[2]), max(1.0, law.solimp[4])
+    middle = min(MAXIMP, max(MINIMP, law.solimp[3]))
+    if first > 0:
+        first = max(first, 2 * dt)  # the option refsafe
+        stiffness = 1 / max(MINVAL, (high * first * second) ** 2)
+        damping = 2 / max(MINVAL, high * first)
+    else:
+        stiffness, damping = -first / max(MINVAL, high**2), -second / max(MINVAL, high)
+    if low == high or width <= MINVAL:
+        low, top, width = (low + high) / 2, (low + high) / 2, 1.0
+        return stiffness, damping, low, top, width, middle, power
+    return stiffness, damping, low, high, width, middle, power
+
+
+@plain
+def _contact_of_row(model: Model) -> tuple[int, ...]:
+    return tuple(
+        k for k, c in enumerate(candidates(model)) for _ in range(4 if c.pair.dim > 1 else 1)
+    )
+
+
+@plain
+def constrained(model: Model) -> bool:
+    return bool(candidates(model) or model.limits)
+
+
+@plain
+def firmness(model: Model) -> float:
+    """Largest D over the inverse weights that it is made of [1]: about D times the effective inverse mass.
+
+    For one row d/(1 − d) at the impedance's largest d; for a pyramid's that times impratio/(2μ²(1 + μ²)).
+    """
+    ratio = max(MINVAL, float(model.compiled.opt.impratio))
+    found = [0.0]
+    for law, friction in [(c.pair.law, _friction(c.pair)) for c in candidates(model)] + [
+        (limit.law, None) for limit in model.limits
+    ]:
+        most = max(_law(law, 0.0)[2:4])
+        share = 1.0 if friction is None else ratio / (2 * friction**2 * (1 + friction**2))
+        found.append(most / (1 - most) * share)
+    return float(max(found))
+
+
+def _friction(pair: Pair) -> float | None:
+    """μ as MuJoCo clamps it; None without friction."""
+    return max(pair.friction, MINMU) if pair.dim > 1 else None
