@@ -21,6 +21,10 @@ from studies import stages
 
 HARD = 0.0  # the width that stands for no relaxation
 TRUTH_WIDTH = 0.02  # of the Split behind hard truths: near its least variance on racing and landing
+# Episodes behind a flight's hard truth, fixed beforehand: 1 % with the default preset's policies
+HARD_EPISODES = {("racing", 60): 409_600, ("landing", 60): 737_280}
+OTHER_EPISODES = 1_024_000  # with the other policies
+FIXED = 1e-9  # a relative standard error that no sampling reaches before its last episode [1]
 PER_CALL = "per_call/"  # prefix of the g_k in exact truths
 PAIRED = ("nstep", "abpt")  # always together, on the same rollouts
 FITS = {
@@ -41,14 +45,28 @@ def critic_artefact(task: str, stage: int, fit: str, needs: tuple[str, ...]) -> 
 def truth_artefact(
     task: str, stage: int, width: float, needs: tuple[str, ...], sampling: Mapping[str, Any]
 ) -> Artefact:
-    """The artefact with one truth; `sampling` says how a flight's is sampled and what for."""
+    """The artefact with one ∇J. `sampling` says how precise the truth of a flight's relaxation is.
+
+    The hard truth of a flight does not depend on the study's options: it is what everything is
+    judged against, so it is sampled once, precisely, and comes with the repository.
+    """
     payload: dict[str, Any] = {"task": task, "stage": stage, "width": width}
     if task in stages.KNOWN:
         return Artefact(truth_name(task, stage, width), solve_truth, payload, cost=4.0)
-    windows = sampling["windows"] if width == HARD else []
-    payload |= {**sampling, "windows": windows}
-    cost = 40.0 if width == HARD else 1.0 / width
-    return Artefact(truth_name(task, stage, width), sample_truth, payload, needs, cost)
+    if width == HARD:
+        episodes = HARD_EPISODES.get((task, stage), OTHER_EPISODES)
+        payload |= {"stderr": FIXED, "samples": episodes}
+        return Artefact(truth_name(task, stage, width), sample_truth, payload, needs, 4000.0)
+    payload |= sampling
+    return Artefact(truth_name(task, stage, width), sample_truth, payload, needs, 1.0 / width)
+
+
+def target_artefact(
+    task: str, stage: int, windows: Iterable[float], needs: tuple[str, ...], sampling: Mapping
+) -> Artefact:
+    """The artefact with every Σ w_k g_k that the estimators of a flight aim at by their call weights."""
+    payload = {"task": task, "stage": stage, "windows": list(windows), **sampling}
+    return Artefact(target_name(task, stage), sample_targets, payload, needs, cost=60.0)
 
 
 def critic_name(task: str, stage: int, fit: str) -> str:
@@ -57,6 +75,10 @@ def critic_name(task: str, stage: int, fit: str) -> str:
 
 def truth_name(task: str, stage: int, width: float) -> str:
     return f"truths/{task}-{stage}-{'hard' if width == HARD else f'{width:g}'}"
+
+
+def target_name(task: str, stage: int) -> str:
+    return f"targets/{task}-{stage}"
 
 
 def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
@@ -68,20 +90,32 @@ def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
 
 
 def sample_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
-    """∇J of the relaxed or the hard task by a large sample, and for the hard one every Σ w_k g_k."""
+    """∇J of the relaxed or of the hard task by a large sample."""
+    return _sampled(artefact, needs, artefact.payload["width"], {"": None})
+
+
+def sample_targets(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """Every Σ w_k g_k of the hard task, by a large sample; each has its name as prefix."""
+    problem = stages.problem_of(artefact.payload["task"])
+    return _sampled(artefact, needs, HARD, weightings(problem, artefact.payload["windows"]))
+
+
+def _sampled(
+    artefact: Artefact,
+    needs: Mapping[str, Saved],
+    width: float,
+    targets: Mapping[str, Tensor | None],
+) -> Saved:
     payload = artefact.payload
-    task, width = payload["task"], payload["width"]
-    params = stages.read_policy(needs[f"policies/{task}"], payload["stage"])
-    problem = stages.problem_of(task)
-    targets = weightings(problem, payload["windows"])
-    estimator = estimators.Split(TRUTH_WIDTH) if width == HARD else estimators.FOG()
+    params = stages.read_policy(needs[f"policies/{payload['task']}"], payload["stage"])
     oracle = LargeSample(
-        estimator,
+        estimators.Split(TRUTH_WIDTH) if width == HARD else estimators.FOG(),
         payload["stderr"],
         payload["samples"],
-        seed=seed_for(ORACLE_SEED, payload["seed"], artefact.name),
+        seed=seed_for(ORACLE_SEED, artefact.name),
     )
-    return _saved(oracle.targets(_at(problem, width), params, targets))
+    problem = stages.problem_of(payload["task"])
+    return _saved(oracle.targets(_at(problem, width), params, targets), compact=True)
 
 
 def solve_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
@@ -95,29 +129,30 @@ def solve_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
 
 
 def targets_of(
-    saved: Saved, problem: Problem, windows: Iterable[float]
+    needs: Mapping[str, Saved], task: str, stage: int, windows: Iterable[float]
 ) -> dict[str, OracleGradient]:
-    """Σ w_k g_k of the hard task, by name, out of its truth artefact."""
-    named = weightings(problem, windows)
+    """Σ w_k g_k of the hard task, by name, out of the artefacts that a cell reads."""
+    named = weightings(stages.problem_of(task), windows)
+    if task not in stages.KNOWN:
+        saved = needs[target_name(task, stage)]
+        return {name: from_tensors(saved.tensors, saved.metadata, f"{name}|") for name in named}
     calls = {
         name.removeprefix(PER_CALL): rows
-        for name, rows in saved.tensors.items()
+        for name, rows in needs[truth_name(task, stage, HARD)].tensors.items()
         if name.startswith(PER_CALL)
     }
-    if calls:
-        totals = {name: closed_forms.total(calls, weights) for name, weights in named.items()}
-        return {n: OracleGradient.exact(total, "closed form") for n, total in totals.items()}
-    return {name: from_tensors(saved.tensors, saved.metadata, f"{name}|") for name in named}
+    totals = {name: closed_forms.total(calls, weights) for name, weights in named.items()}
+    return {n: OracleGradient.exact(total, "closed form") for n, total in totals.items()}
 
 
 def _at(problem: Problem, width: float) -> Problem:
     return problem if width == HARD else problem.relaxed(width)
 
 
-def _saved(truths: Mapping[str, OracleGradient]) -> Saved:
+def _saved(truths: Mapping[str, OracleGradient], compact: bool = False) -> Saved:
     tensors: dict[str, Tensor] = {}
     for name, truth in truths.items():
-        tensors |= to_tensors(truth, f"{name}|")
+        tensors |= to_tensors(truth, f"{name}|", compact)
     # a clock's reading would make the artefact differ from run to run
     return Saved(tensors, {"name": truths[""].name, "seconds": 0.0})
 

@@ -11,12 +11,20 @@ import pytest
 import torch
 
 from gradlab.errors import GradlabError
+from gradlab.statistics.saving import from_tensors
 from gradlab.study import Study, run_study
 from gradlab.study.cells import identities
 from gradlab.study.commandline import cli
 from gradlab.study.storage import read_artefact
 from studies import bias_vs_relaxation as study
-from studies import relaxation_report, stages
+from studies import (
+    relaxation_answer,
+    relaxation_figures,
+    relaxation_report,
+    relaxation_table,
+    relaxation_truths,
+    stages,
+)
 
 COMMITTED = Path(study.__file__).parent / "artefacts" / "bias_vs_relaxation"
 SMALL = study.Config(
@@ -44,7 +52,7 @@ def test_experiments_are_never_mixed(rows: pd.DataFrame) -> None:
 def test_numbers_against_closed_forms(rows: pd.DataFrame) -> None:
     """On Heaviside: PG and Split show no bias, FOG sees nothing at all; on the terminal gate the
     exact critic's QG has (T−1)/T of the gradient."""
-    table = relaxation_report.overall(rows, "single", "B")
+    table = relaxation_table.overall(rows, "single", "B")
     heaviside = table[table["task"] == "heaviside"].set_index("estimator")
     fog = heaviside.loc["fog"]
     assert fog["relative_bias"] == pytest.approx(1.0, abs=1e-12)
@@ -61,7 +69,7 @@ def test_numbers_against_closed_forms(rows: pd.DataFrame) -> None:
 
 def test_targets_are_the_call_weights(rows: pd.DataFrame) -> None:
     """Published N-step over half of the horizon is biased for ∇J but less so for its own target."""
-    table = relaxation_report.overall(rows, "single", "A")
+    table = relaxation_table.overall(rows, "single", "A")
     table = table[(table["truth_width"] == 0.0) & (table["task"] == "terminal_gate")]
     n_step = table[(table["estimator"] == "nstep") & (table["form"] == "published")]
     short = n_step[n_step["window"] == 2].iloc[0]
@@ -69,25 +77,116 @@ def test_targets_are_the_call_weights(rows: pd.DataFrame) -> None:
     assert short["relative_bias_target"] < 0.5 * short["relative_bias"]
 
 
-def test_summary_says_every_comparison(rows: pd.DataFrame) -> None:
-    text = relaxation_report.summarise(rows)
-    for task in SMALL.tasks:
-        assert f"On {task}, " in text
-    pairs = relaxation_report.overall(rows, "pair", "A")
-    assert text.count("so the 0-step return") == (pairs["truth_width"] == 0.0).sum()
+def test_the_long_form_has_every_comparison(rows: pd.DataFrame) -> None:
+    pairs = relaxation_table.overall(rows, "pair", "A")
+    hard = pairs[pairs["truth_width"] == 0.0]
+    section = relaxation_report.summarise(rows).split("1. With and without")[1].split("\n\n")[1]
+    assert len(section.splitlines()) == 1 + len(hard)
+
+
+def test_the_answer_fits_on_a_screen_and_says_what_it_rests_on(rows: pd.DataFrame) -> None:
+    said = relaxation_answer.answer(rows)
+    lines = str(said).splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 104  # the longest name of a task is 4 more than a flight's
+    assert "2,000 episodes" in said.rests_on
+    assert "exact" in said.rests_on
+
+
+def _compared(**changes: float | str) -> pd.DataFrame:
+    """Two rows of a pair against the hard truth and the pair itself, with some values changed."""
+    shared = {
+        "experiment": "A", "part": "all", "truth_width": 0.0, "task": "racing", "stage": 60,
+        "critic_fit": "full", "form": "published", "window": 24.0, "success_rate": 0.6,
+        "horizon": 48, "critic_quality_start": 0.28, "critic_ceiling_start": 0.25,
+        "critic_ceiling_start_stderr": 0.02,
+    }  # fmt: skip
+    rows = []
+    for name in ("abpt", "nstep"):
+        row = {"kind": "single", "estimator": name, **shared}
+        for quantity in (
+            "cosine",
+            "relative_norm",
+            "relative_bias",
+            "relative_bias_target",
+            "left_after_scaling",
+        ):
+            for end, value in zip(("", "_low", "_high"), (0.5, 0.45, 0.55), strict=True):
+                row[f"{quantity}{end}"] = changes.get(f"{name}_{quantity}{end}", value)
+        rows.append(row)
+    pair = {"kind": "pair", "estimator": "abpt-nstep", **shared}
+    pair |= {"p_value": changes.get("p_value", 1e-6)}
+    pair |= {
+        f"relative_difference{end}": changes.get("difference", 0.2) for end in ("", "_low", "_high")
+    }
+    return pd.DataFrame([*rows, pair])
+
+
+@pytest.mark.parametrize(
+    ("changes", "direction", "length", "bias"),
+    [
+        ({}, "unclear", "unclear", "rises"),
+        ({"difference": -0.2}, "unclear", "unclear", "falls"),
+        ({"p_value": 0.2}, "unclear", "unclear", "unclear"),
+        ({"abpt_cosine_low": 0.56}, "nearer", "unclear", "rises"),
+        ({"abpt_cosine_high": 0.40}, "farther", "unclear", "rises"),
+        ({"nstep_relative_norm_low": 0.56}, "unclear", "shorter", "rises"),
+        ({"p_value": math.nan}, "unclear", "unclear", "unclear"),
+    ],
+)
+def test_direction_length_and_bias_are_judged_apart(
+    changes: dict, direction: str, length: str, bias: str
+) -> None:
+    (row,) = relaxation_table.comparisons(_compared(**changes)).to_dict("records")
+    assert (row["direction"], row["length"], row["bias"]) == (direction, length, bias)
+    assert not row["whole"]
+
+
+def test_a_critic_is_shown_beside_its_ceiling(rows: pd.DataFrame) -> None:
+    """Explaining 28 % of the return at t = 0 is all there is when no critic can explain more."""
+    fitted = rows.assign(
+        critic_fit=rows["critic_fit"].replace("exact", "full"),
+        critic_quality_start=0.277,
+        critic_ceiling_start=0.252,
+        critic_ceiling_start_stderr=0.022,
+    )
+    assert "explains 28% of the return's variance at t = 0, the best possible 25% ± 2%" in (
+        relaxation_answer.answer(fitted).rests_on
+    )
 
 
 def test_best_width_is_chosen_on_one_half_and_reported_on_the_other(rows: pd.DataFrame) -> None:
     """Spoiling the odd half changes what is said of the chosen width, not the choice."""
-    table = relaxation_report.overall(rows, "single", "B")
+    table = relaxation_table.overall(rows, "single", "B")
     sweep = table[(table["task"] == "heaviside") & (table["estimator"] == "split")]
-    best = relaxation_report.best_width(sweep)
+    best = relaxation_table.best_width(sweep)
     assert best is not None
     assert best["mse_even"] == sweep["mse_even"].min()
     spoilt = rows.assign(mse_odd=1e6, cost_over_fog=1.0, mse_equal_cost=1.0)
     text = relaxation_report.summarise(spoilt)
-    said = next(p for p in text.split("\n\n") if p.startswith("Estimating") and "heaviside" in p)
-    assert f"Split {1e6 / best['truth_norm'] ** 2:.2g} at its best width {best['width']:g}" in said
+    said = next(line for line in text.splitlines() if f"Split({best['width']:g})" in line)
+    assert f"{1e6 / best['truth_norm'] ** 2:.2g}" in said
+
+
+def test_the_hard_truth_of_a_flight_depends_on_no_option() -> None:
+    """So that the committed one serves every configuration, and every row of the README."""
+    options = [{"seed": 3}, {"oracle_stderr": 0.5}, {"windows": (0.1,)}, {"samples": 1000}]
+    configs = [study.Config(tasks=("racing",), **changes) for changes in ({}, *options)]
+    found = [{a.name: a.payload for a in study.artefacts(config)} for config in configs]
+    assert all(f["truths/racing-60-hard"] == found[0]["truths/racing-60-hard"] for f in found)
+
+
+@pytest.mark.parametrize("task", ["landing", "racing"])
+def test_committed_truths_are_precise_and_used(task: str) -> None:
+    """To 1 %, for the policies of the default preset, under the identity that the study asks for."""
+    artefacts = {a.name: a for a in study.artefacts(study.Config(tasks=(task,)))}
+    name = relaxation_truths.truth_name(task, 60, 0.0)
+    saved, header = read_artefact(COMMITTED / f"{name}.safetensors")
+    policy = artefacts[f"policies/{task}"]
+    wanted = identities({policy.name: policy, name: artefacts[name]})
+    assert header["identity"] == wanted[name]
+    truth = from_tensors(saved.tensors, saved.metadata, "|")
+    assert truth.relative_stderr <= 0.0105
 
 
 @pytest.mark.parametrize(
@@ -105,14 +204,15 @@ def test_any_choice_of_estimators_has_an_answer(changes: dict, tmp_path: Path) -
         SMALL, tasks=("heaviside",), widths=(0.5,), samples=1000, **changes
     )
     result = run_study(Study.of("studies.bias_vs_relaxation"), config, tmp_path / "out", jobs=1)
-    assert "Estimating the hard gradient on heaviside" in result.summary
+    assert "Every estimator of the hard gradient" in result.summary
+    assert "heaviside" in str(result.answer)
     assert (tmp_path / "out" / "figure.png").exists()
 
 
 def test_figures_are_written(rows: pd.DataFrame, tmp_path: Path) -> None:
     table = rows.assign(cost_over_fog=1.0, mse_equal_cost=rows.get("mse"))
-    relaxation_report.plot(table, tmp_path / "figure")
-    for name in ("figure", "figure_practical"):
+    relaxation_figures.plot(table, tmp_path / "figure")
+    for name in ("figure", "figure_widths"):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
