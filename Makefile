@@ -2,13 +2,14 @@
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help study test slow lint types format venv clean
+.PHONY: help study test slow torches lint types format venv clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make study   install into .venv, then run python -m studies.bias_vs_relaxation"
 	@echo "make test    install into .venv, then run the default test suite"
 	@echo "make slow    the slow tests too (tens of minutes)"
+	@echo "make torches engine, compile and contract tests on the oldest and the newest torch (12 GB of disk, tens of minutes)"
 	@echo "make lint    ruff check and format check"
 	@echo "make types   pyright on the packages"
 	@echo "make format  let ruff rewrite the files"
@@ -23,6 +24,10 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(PY) -m pytest -n 2 -m "slow and not gpu" $(ARGS)
+
+# Each release has a folder under .torches/; see the file for single releases and for what may be passed on.
+torches:
+	PYTHON="$(PYTHON)" .ci/torches $(TORCHES) -- $(ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
