@@ -18,6 +18,8 @@ from gradlab.generators import generator as generator
 from gradlab.noise import Noise as Noise
 from gradlab.policies import GaussianPolicy as GaussianPolicy
 from gradlab.policies import LinearPolicy as LinearPolicy
+from gradlab.precision import PrecisionCheck as PrecisionCheck
+from gradlab.precision import precision_check as precision_check
 from gradlab.problem import Problem as Problem
 from gradlab.registry import make as make
 from gradlab.registry import names as names
