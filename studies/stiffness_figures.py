@@ -45,7 +45,7 @@ def plot_tasks(groups: list[tuple[Any, Table]], path: Path) -> None:
             figures.label_lines(axis)
         figures.note(
             figure,
-            "Bands and bars: 95 % intervals. Colours of the right panels are those of the middle ones.",
+            "Bands and bars: 95 % intervals. Contact is harder the smaller its width. The right panels have the middle ones' colours.",
         )
         figures.save(figure, path)
 
@@ -80,7 +80,9 @@ def _over_horizon(axis: Any, rows: Table) -> None:
     _horizons(axis, table["horizon"])
     axis.set_yscale("log")
     axis.set_title("How variance grows with T")
-    axis.legend(title="width of contact", fontsize=8, title_fontsize=8)
+    # the dashes alone: estimators are named at their lines
+    dashes = [item for item in axis.get_lines() if len(item.get_xdata()) == 0]
+    axis.legend(handles=dashes, title="width of contact", fontsize=8, title_fontsize=8)
 
 
 def _over_width(axis: Any, rows: Table, column: str) -> None:
@@ -111,7 +113,7 @@ def _over_width(axis: Any, rows: Table, column: str) -> None:
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     axis.invert_xaxis()
-    axis.set_xlabel("width of contact [mm] (harder to the right)")
+    axis.set_xlabel("width of contact [mm]")
     if column == "variance":
         axis.set_yscale("log")
         axis.set_title(f"... and with stiffness, at T = {horizon}")
