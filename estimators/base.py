@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.arguments import check_params, got, number, whole
-from gradlab.engines import Engine, per_sample_gradients
+from gradlab.engines import Engine, check_independent, per_sample_gradients
 from gradlab.errors import BadShape, BadValue
 from gradlab.modes import differentiating, ordinary
 from gradlab.noise import Noise
@@ -172,12 +174,10 @@ class SurrogateEstimator(Estimator):
         return Cost(problem.horizon, 1)
 
     def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
-        problem = problem if self.engine == "pullback" else problem.eager
-
-        def value(policy: BoundPolicy, noise: Noise, given: Any) -> Tensor:
+        def value(problem: Problem, policy: BoundPolicy, noise: Noise, given: Any) -> Tensor:
             return self.surrogate(problem, policy, noise)
 
-        return per_sample_gradients(value, problem, params, noise, (), self.engine)
+        return _samples(self, self.engine, value, problem, params, noise, ())
 
 
 @dataclass(frozen=True)
@@ -206,12 +206,42 @@ class TwoPassEstimator(Estimator):
     def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
         with torch.no_grad():
             given = self.first_pass(problem, BoundPolicy(problem.policy, params).frozen, noise)
-        problem = problem if self.engine == "pullback" else problem.eager
+        return _samples(self, self.engine, self.surrogate, problem, params, noise, given)
 
-        def value(policy: BoundPolicy, noise: Noise, given: Any) -> Tensor:
-            return self.surrogate(problem, policy, noise, given)
 
-        return per_sample_gradients(value, problem, params, noise, given, self.engine)
+CHECKED: set[int] = set()  # estimators whose samples were seen to be independent, by problem
+
+
+def _key(estimator: Estimator, *shape: Any) -> int:
+    """The same for equal estimators on problems of one shape; options that have no hash do not count."""
+    try:
+        return hash((estimator, *shape))
+    except TypeError:
+        return hash((type(estimator), *shape))
+
+
+def _samples(
+    estimator: Estimator,
+    engine: Engine,
+    surrogate: Callable[[Problem, BoundPolicy, Noise, Any], Tensor],
+    problem: Problem,
+    params: Params,
+    noise: Noise,
+    given: Any,
+) -> GradientSamples:
+    """Gradients of a surrogate; the first time, the first samples are checked not to couple."""
+    if engine != "pullback":
+        surrogate = partial(surrogate, problem.eager)
+        return per_sample_gradients(surrogate, problem.eager, params, noise, given, engine)
+    key = _key(estimator, type(problem.task), problem.policy, problem.horizon)
+    count = max(2, estimator.group)
+    if noise.count >= count and key not in CHECKED:
+        few = type(given)(*(part[:count] for part in given)) if given else ()
+        first = partial(surrogate, problem.eager)
+        check_independent(first, problem, params, noise.rows(0, count), few)
+        CHECKED.add(key)
+    surrogate = partial(surrogate, problem)
+    return per_sample_gradients(surrogate, problem, params, noise, given, engine)
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,15 @@ def pullback(
 ) -> Factored:
     """One batched backward pass to the policy's outputs, then the policy's own pullback."""
     _check_layers(problem.policy, params)
-    fixed = {name: value.detach() for name, value in params.items()}
+    # its calls are recorded and take constants: whatever else reads the parameters would be lost
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     tape: list[Call] = []
-    values = surrogate(BoundPolicy(problem.policy, fixed, tape), noise, given)
+    values = surrogate(BoundPolicy(problem.policy, leaves, tape), noise, given)
     count = noise.count
     if not isinstance(values, Tensor) or values.shape != (count,):
         raise _bad_shape(count, values)
     policy = problem.policy
+    _check_recorded(values, leaves)
     if not values.requires_grad or not tape:  # nothing of the surrogate depends on the policy
         obs = noise.initial.new_zeros(count, 0, policy.observation_dim)
         empty = noise.initial.new_zeros(count, 0, policy.output_dim)
@@ -107,6 +109,47 @@ def _check_layers(policy: GaussianPolicy, params: Params) -> None:
             f"{'missing' if other[0] in expected else 'none of its own'} ({len(other)} differ); "
             'use policy.init, or engine="vmap" for parameters that only your own code reads'
         )
+
+
+def _check_recorded(values: Tensor, leaves: Params) -> None:
+    """Raise if the values depend on parameters in another way than through recorded calls."""
+    if not values.requires_grad:
+        return
+    grads = torch.autograd.grad(
+        values.sum(), list(leaves.values()), allow_unused=True, retain_graph=True
+    )
+    for name, grad in zip(leaves, grads, strict=True):
+        if grad is not None and bool((grad != 0).any()):
+            raise BadValue(
+                f"the surrogate reads {name} itself and not through policy(obs), which "
+                'engine="pullback" alone sees: it would lose that part; use engine="vmap"'
+            )
+
+
+def check_independent(
+    surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
+) -> None:
+    """Raise `BadValue` if the first sample's number has a gradient by what the policy did in another.
+
+    One small rollout and backward pass. `pullback` would count such a gradient for the other
+    sample; `vmap` has no other sample.
+    """
+    tape: list[Call] = []
+    fixed = {name: value.detach() for name, value in params.items()}
+    values = surrogate(BoundPolicy(problem.policy, fixed, tape), noise, given)
+    if not isinstance(values, Tensor) or values.shape != (noise.count,):
+        raise _bad_shape(noise.count, values)
+    if not values.requires_grad or not tape:
+        return
+    grads = torch.autograd.grad(values[0], [call.probes.z for call in tape], allow_unused=True)
+    for grad in grads:
+        # a NaN says nothing: 0 · inf of a sample that is not finite
+        if grad is not None and bool((grad.reshape(noise.count, -1)[1:].abs() > 0).any()):
+            raise BadValue(
+                "the surrogate couples samples: the number of one depends on the policy's outputs in "
+                "another, so that there are no gradients of one sample; hand over what comes from "
+                "other samples as constants, with TwoPassEstimator and its `group`"
+            )
 
 
 def _over_calls(parts: Sequence[Tensor], count: int) -> Float[Tensor, "N K size"]:

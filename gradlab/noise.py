@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gradlab.display import line
+
 
 class Noise(NamedTuple):
     """Randomness of N episodes; a NamedTuple, so that it passes through `torch.func` as it is."""
@@ -20,6 +22,12 @@ class Noise(NamedTuple):
     action: Float[Tensor, "*N T nu"]  # standard normal [1]
     process: Float[Tensor, "*N T nw"]  # standard normal [1]
     seed: Int[Tensor, "*N"]  # of whatever else an estimator perturbs, one per episode
+
+    def __repr__(self) -> str:
+        shapes = {
+            name: str(list(part.shape)) for name, part in zip(self._fields, self, strict=True)
+        }
+        return line("Noise", {**shapes, "dtype": str(self.action.dtype)})
 
     @property
     def count(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]

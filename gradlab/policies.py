@@ -357,20 +357,25 @@ class BoundPolicy:
         probes = self.probes(obs)
         if probes is None:
             return self.policy.apply(self.params, obs)
-        z, inputs = self.policy.probed(self.params, obs.flatten(0, -2), probes)
+        z, inputs = self.policy.probed(self.constants, obs.flatten(0, -2), probes)
         self.record(obs, inputs, probes, steps)
         return z.unflatten(0, obs.shape[:-1])
 
     @property
     def frozen(self) -> BoundPolicy:
         """The same policy; its parameters are constants and its calls are not recorded."""
-        return BoundPolicy(self.policy, {k: v.detach() for k, v in self.params.items()})
+        return BoundPolicy(self.policy, self.constants)
+
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        """The parameters without a gradient: what recorded calls compute with."""
+        return {name: value.detach() for name, value in self.params.items()}
 
     def probes(self, like: Tensor) -> Probes | None:
         """Probes of a call with the leading shape of `like`, if recording."""
         if self.tape is None:
             return None
-        return self.policy.probes(self.params, math.prod(like.shape[:-1]))
+        return self.policy.probes(self.constants, math.prod(like.shape[:-1]))
 
     def record(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor
 from gradlab import outcome
 from gradlab.arguments import check_device, check_dtype, check_generator, got, number, whole
 from gradlab.critics.base import Critic, View
+from gradlab.display import Facts, Shown
 from gradlab.errors import BadShape, BadValue, Missing
 from gradlab.events import STEPS, Hard, Step
 from gradlab.noise import Noise
@@ -27,8 +28,8 @@ FIT = (
 )
 
 
-@dataclass(frozen=True)
-class Problem:
+@dataclass(frozen=True, repr=False)
+class Problem(Shown):
     """J(θ) = E[ Σ_{t<T} γ^t alive_t r_t ] of a policy on a task in a simulator.
 
     Immutable: `replace` returns a copy. `dtype` is that of rollouts; statistics are float64.
@@ -76,6 +77,22 @@ class Problem:
                     f"the policy's {what}_dim should be {expected} for {self.name}, got {came}; "
                     f"build it with {what}_dim={expected}"
                 )
+
+    def facts(self) -> Facts:
+        policy = self.policy
+        sizes = policy.observation_dim, *policy.hidden, policy.action_dim
+        return {
+            "name": self.name,
+            "simulator": type(self.simulator).__name__,
+            "task": type(self.task).__name__,
+            "policy": f"{type(policy).__name__} {'-'.join(map(str, sizes))}",
+            "horizon": f"{self.horizon} steps",
+            "discount": f"{self.discount:g}",
+            "critic": "none" if self.critic is None else self.critic.name,
+            "events": "hard" if self.hard else repr(self.event_step),
+            "dtype": f"{str(self.dtype).removeprefix('torch.')} on {self.device}",
+            "compile": "yes" if self.compile else "no",
+        }
 
     def replace(self, **changes: object) -> Problem:
         """A copy with some fields changed."""

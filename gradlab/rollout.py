@@ -79,11 +79,12 @@ def rollout(
     process = noise.process.movedim(-2, 0).contiguous().unbind(0)
     path: list[Transition] = []
     states, memories = [state], [memory]
+    params = policy.params if policy.tape is None else policy.constants
     for t in range(length or problem.horizon):
         if cut_every is not None and t > 0 and t % cut_every == 0:
             state = _constant(problem, state.detach())
         probes = policy.probes(state)
-        now = step(policy.params, probes, state, memory, indices[t], eps[t], process[t])
+        now = step(params, probes, state, memory, indices[t], eps[t], process[t])
         policy.record(now.obs, now.inputs, probes, t)
         path.append(now)
         state, memory = now.state, now.memory

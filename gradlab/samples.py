@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.arguments import whole
+from gradlab.display import Facts, Shown, leaves
 from gradlab.errors import BadShape, BadValue
 from gradlab.factors import Factors
 from gradlab.policies import GaussianPolicy
@@ -19,7 +20,7 @@ from gradlab.products import layer_inner
 from gradlab.statistics.moments import Moments
 
 
-class GradientSamples(ABC):
+class GradientSamples(Shown):
     """N samples of a gradient estimate; means and norms come from here, never from an estimator.
 
     Sums and scalings of samples are samples. `*` takes a number or one weight per sample [N].
@@ -135,7 +136,7 @@ def _check_groups(count: int, size: int) -> None:
         raise BadShape(f"{count} samples do not make whole groups of {size}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Factored(GradientSamples):
     """Samples as policy calls: g_i = Σ_k (∂f_θ(o_ik)/∂θ)ᵀ λ_ik.
 
@@ -150,6 +151,15 @@ class Factored(GradientSamples):
     steps: Int[Tensor, " K"]  # time step of each call; −1 where unknown
     known: Factors | None = field(default=None, compare=False, repr=False)
     group: int = 1
+
+    def facts(self) -> Facts:
+        return {
+            "samples": f"{len(self):,}",
+            "policy calls each": str(self.obs.shape[1]),
+            "parameters": leaves(self.params),
+            "group": str(self.group),
+            "dtype": str(self.cotangent.dtype),
+        }
 
     def grouped(self, group: int) -> Factored:
         return replace(self, group=group)
@@ -248,12 +258,21 @@ class Factored(GradientSamples):
         return replace(self, cotangent=cotangent, known=None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dense(GradientSamples):
     """Samples as one tensor per parameter, [N, *param]."""
 
     leaves: dict[str, Tensor]
     group: int = 1
+
+    def facts(self) -> Facts:
+        first = next(iter(self.leaves.values()))
+        return {
+            "samples": f"{len(self):,}",
+            "parameters": leaves({name: leaf[0] for name, leaf in self.leaves.items()}),
+            "group": str(self.group),
+            "dtype": str(first.dtype),
+        }
 
     def grouped(self, group: int) -> Dense:
         return replace(self, group=group)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gradlab.display import Facts, Shown, leaves, norm
 from gradlab.errors import BadShape, BadValue, NotFinite
 
 BLOCKS = 64  # G: block means whose spread gives the intervals
@@ -40,8 +41,8 @@ def parts(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {ALL: names, **several, **{name: (name,) for name in names}}
 
 
-@dataclass(frozen=True)
-class Moments:
+@dataclass(frozen=True, repr=False)
+class Moments(Shown):
     """Count, mean, spread and block means of N replicates of a gradient, all in float64.
 
     The even and the odd blocks keep their sums of squares apart, so that `split` can hand back two
@@ -56,6 +57,16 @@ class Moments:
     pilot: Leaves  # {leaf: [*param]}: a fixed point near the mean, the same for all that is merged
     nonfinite: int = 0  # replicates left out
     group: int = 1  # samples averaged in one replicate
+
+    def facts(self) -> Facts:
+        return {
+            "replicates": f"{self.count:,}",
+            "samples in each": str(self.group),
+            "not finite": str(self.nonfinite),
+            "parameters": leaves(self.pilot),
+            "norm of the mean": norm(self.mean),
+            "variance": f"{self.variance():.4g}" if self.count > 1 else "unknown",
+        }
 
     @staticmethod
     def of(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
+from gradlab.display import Facts, Shown, leaves, norm
 from gradlab.errors import BadShape, NotFinite
 from gradlab.statistics.moments import ALL, Leaves, Moments
 
 
-@dataclass(frozen=True)
-class OracleGradient:
+@dataclass(frozen=True, repr=False)
+class OracleGradient(Shown):
     """A reference gradient ĝ* and how sure it is; seeds independent of whatever it judges.
 
     Build it with `exact` (closed forms, converged quadrature) or `sampled` (large samples).
@@ -22,6 +23,14 @@ class OracleGradient:
     name: str  # of the method, for tables
     moments: Moments | None  # of the samples behind the mean; None: no sampling error
     seconds: float = 0.0  # spent on it [s]
+
+    def facts(self) -> Facts:
+        return {
+            "name": self.name,
+            "parameters": leaves(self.mean),
+            "norm": norm(self.mean),
+            "relative standard error": f"{self.relative_stderr:.2g}",
+        }
 
     @staticmethod
     def exact(mean: Mapping[str, torch.Tensor], name: str, seconds: float = 0.0) -> OracleGradient:
