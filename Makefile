@@ -17,10 +17,11 @@ help:
 	@echo "make clean   remove .venv and caches (results under runs/ stay)"
 
 study: $(STAMP)
-	$(PY) -m studies.bias_vs_relaxation $(ARGS)
+	@$(PY) -m studies.bias_vs_relaxation $(ARGS)
 
 test: $(STAMP)
-	$(PY) -m pytest -n 2 $(ARGS)
+	@echo "the default tests take 5 to 10 minutes on two free cores (make slow: tens of minutes)"
+	@$(PY) -m pytest -n 2 $(ARGS)
 
 slow: $(STAMP)
 	$(PY) -m pytest -n 2 -m "slow and not gpu" $(ARGS)
@@ -52,8 +53,10 @@ $(PY):
 	echo "gradlab needs Python 3.11 or newer, and found none on the PATH; install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2; exit 1
 
 $(STAMP): pyproject.toml constraints.txt | $(PY)
-	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,notebooks]"
+	@echo "installing gradlab and what it needs into .venv: torch is large, so this takes a few minutes"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,notebooks]"
 	@touch $@
+	@echo "installed: torch $$($(PY) -c 'import torch; print(torch.__version__)')"
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

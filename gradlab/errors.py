@@ -44,6 +44,10 @@ class Corrupt(GradlabError):
     """A file that is truncated or is not what its name says."""
 
 
+class NotWritten(GradlabError):
+    """A result that could not be written: the disk is full, or the folder forbids it."""
+
+
 class NotFinite(GradlabError):
     """NaN or infinity where a finite number is needed to go on."""
 

@@ -54,7 +54,17 @@ from studies.relaxation_truths import (
     window_of,
 )
 
-__all__ = ["PRESETS", "Config", "answer", "artefacts", "cells", "plot", "run_cell", "summarise"]
+__all__ = [
+    "MINUTES",
+    "PRESETS",
+    "Config",
+    "answer",
+    "artefacts",
+    "cells",
+    "plot",
+    "run_cell",
+    "summarise",
+]
 
 BATCH = 100  # actor batch of ABPT, the B of MSE(B)
 EXACT = "exact"  # the critic of a known-answer problem
@@ -116,6 +126,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "oracle_samples": 4_000_000,
     },
 }
+MINUTES = {"smoke": 1}  # of the presets that were timed, on two free cores
 
 # ------------------------------------------------------------------------------------ artefacts
 

@@ -37,7 +37,6 @@ from gradlab.study import Artefact, Cell, Saved, cli, seed_for
 from gradlab.tasks.static import Decision
 from studies import stiffness_growth as growth
 from studies.stiffness_answer import answer
-from studies.stiffness_figures import plot
 from studies.stiffness_problems import (
     PANELS,
     PEGS,
@@ -49,9 +48,19 @@ from studies.stiffness_problems import (
     step_of,
     tasks,
 )
-from studies.stiffness_report import summarise
+from studies.stiffness_report import plot, summarise
 
-__all__ = ["PRESETS", "Config", "answer", "artefacts", "cells", "plot", "run_cell", "summarise"]
+__all__ = [
+    "MINUTES",
+    "PRESETS",
+    "Config",
+    "answer",
+    "artefacts",
+    "cells",
+    "plot",
+    "run_cell",
+    "summarise",
+]
 
 BATCH = 16  # episodes of PG's leave-one-out baseline, and the B of MSE(B)
 PILOT = 64  # episodes behind the weights of InverseVariance
@@ -115,6 +124,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "jacobian_episodes": 256,
     },
 }
+MINUTES = {"smoke": 2, "default": 5}  # of the presets that were timed, on two free cores
 
 # ------------------------------------------------------------------------------------ artefacts
 
@@ -313,7 +323,7 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
     read = {other: _moments(needs[_samples_name(task, width, horizon, other)]) for other in SWEPT}
     exact = needs.get(f"truths/{_at(task, width, horizon)}")
     truth = _truth(name, read, exact)
-    quality: dict[str, float | None] = {"critic_quality": None}
+    quality = None
     if name in SWEPT:
         moments = read[name]
     else:
@@ -322,13 +332,13 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
             kept = needs[f"critics/{_at(task, width, horizon)}"]
             fitted = FittedCritic.of(dict(kept.tensors), kept.metadata)
             problem = problem.replace(critic=fitted.critic(problem))
-            quality = {**fitted.quality["q"].columns()}
+            quality = fitted.quality["q"].overall.value
         seed = seed_for(config.seed, cell.key)
         estimator = _make(name, task, max(1, round(config.window * horizon)))
         moments = gradlab.stream(estimator, problem, policy_of(task), config.samples, seed, CHUNK)
     described = {
         "kind": "estimator", "task": task, "width": width, "horizon": horizon,
-        "estimator": name, **quality,
+        "estimator": name, "critic_quality": quality,
     }  # fmt: skip
     known = {} if exact is None else exact.metadata
     report = compare(moments, truth, batch=BATCH * 4, only=lambda part: part == "all")

@@ -43,7 +43,17 @@ from studies.landscape_arrows import ARROWS
 from studies.landscape_figures import plot
 from studies.landscape_report import RETURN, summarise
 
-__all__ = ["PRESETS", "Config", "answer", "artefacts", "cells", "plot", "run_cell", "summarise"]
+__all__ = [
+    "MINUTES",
+    "PRESETS",
+    "Config",
+    "answer",
+    "artefacts",
+    "cells",
+    "plot",
+    "run_cell",
+    "summarise",
+]
 
 CONFIDENCE = 0.95
 
@@ -106,6 +116,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "arrow_episodes": 4096,
     },
 }
+MINUTES = {"smoke": 0.5}  # of the presets that were timed, on two free cores
 
 
 def artefacts(config: Config) -> Iterator[Artefact]:
@@ -217,7 +228,7 @@ def _bench(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Bench:
         "task": task,
         "label": label,
         "policy": landscape_policies.describe(task, label),
-        **critic.quality["q"].columns(),
+        "critic_quality": critic.quality["q"].overall.value,
         "directions": config.directions,
     }
     seed = seed_for(config.seed, task, label)

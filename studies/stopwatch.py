@@ -13,7 +13,6 @@ import importlib.util
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -255,7 +254,7 @@ def race(task: Race) -> dict[str, Any]:
         "first_seconds": first,
         "peak_mib": peaks,
         "skipped": skipped,
-        "load": os.getloadavg()[0],
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan,
     }
 
 
@@ -265,8 +264,16 @@ def streamed(task: Stream) -> dict[str, Any]:
     begin = time.perf_counter()
     moments = stream(FOG(), problem, params, task.count, task.seed, task.chunk_size)
     seconds = time.perf_counter() - begin
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if LINUX else 1)
-    return {"count": moments.count, "seconds": seconds, "peak_mib": largest / MIB}
+    return {"count": moments.count, "seconds": seconds, "peak_mib": _largest_resident() / MIB}
+
+
+def _largest_resident() -> float:
+    """Of this process so far [bytes]; nan on Windows, which has no `resource`."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if LINUX else 1)
 
 
 def _timed(call: Call, clock: Callable[[], float]) -> float:

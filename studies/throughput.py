@@ -11,7 +11,6 @@ Cells take turns whatever --jobs is: two races at once would only slow each othe
 
 from __future__ import annotations
 
-import fcntl
 import math
 import statistics
 import tempfile
@@ -21,13 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradlab.errors import BadValue, UnknownName
+import torch
+from filelock import FileLock
+
+from gradlab.errors import BadValue, Unavailable, UnknownName
 from gradlab.study import Cell, Saved, cli
-from studies.stopwatch import CONTENDERS, PROBLEMS, Race, Stream, separately
+from studies.stopwatch import CLOCKS, CONTENDERS, PROBLEMS, Race, Stream, separately
 from studies.throughput_answer import answer
 from studies.throughput_report import plot, summarise
 
-__all__ = ["PRESETS", "Config", "answer", "cells", "plot", "run_cell", "summarise"]
+__all__ = ["MINUTES", "PRESETS", "Config", "answer", "cells", "plot", "run_cell", "summarise"]
 
 YARDSTICKS = (
     "batched",
@@ -108,6 +110,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "jobs": 1,
     },
 }
+MINUTES = {"smoke": 1}  # of the presets that were timed, on two free cores
 
 
 def cells(config: Config) -> Iterator[Cell]:
@@ -130,6 +133,12 @@ def _check(config: Config) -> None:
     for contender in config.contenders:
         if contender not in CONTENDERS:
             raise UnknownName("contender", contender, CONTENDERS)
+    if config.clock not in CLOCKS:
+        raise UnknownName("clock", config.clock, CLOCKS)
+    if config.device not in ("cpu", "cuda"):
+        raise UnknownName("device", config.device, ("cpu", "cuda"))
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise Unavailable("expected a CUDA device for --device cuda, and torch finds none; try cpu")
     counts = (*config.samples, *config.horizons, *config.stream_counts)
     if min(*counts, config.repeats, config.threads, config.stream_chunk) < 1:
         raise BadValue("samples, horizons, repeats, threads and stream sizes must be at least 1")
@@ -241,8 +250,7 @@ def _coverage(n: int, depth: int) -> float:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Waits until no other cell of this study is being timed on this machine."""
-    with (Path(tempfile.gettempdir()) / "gradlab-throughput.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(Path(tempfile.gettempdir()) / "gradlab-throughput.lock"):
         yield
 
 

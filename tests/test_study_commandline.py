@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 from gradlab.errors import GradlabError
 from gradlab.study import Study, cli
 from gradlab.study.commandline import parse
+from gradlab.study.progress import Progress
+from studies.__main__ import listed
 from tests import toy_study
 
 STUDY = Study.of(toy_study)
@@ -71,6 +75,9 @@ def test_a_run_prints_the_summary_and_where_things_are(
     answer = "\n".join(out.splitlines()[:-2])
     whole = (tmp_path / "runs" / "toy_study" / "smoke" / "summary.txt").read_text()
     assert whole == f"{answer}\n\n\n{long_form}\n"
+    assert err.startswith(
+        "1 of 1 cells and 2 artefacts to do in runs/toy_study/smoke with 1 worker; about 1 min"
+    )
     assert "3/3" in err  # the progress of a run without a terminal
     assert (tmp_path / "runs" / "toy_study" / "smoke" / "rows.parquet").exists()
 
@@ -83,7 +90,12 @@ def test_a_run_prints_the_summary_and_where_things_are(
         (["--preset", "smoek"], "unknown preset 'smoek'; did you mean smoke?"),
         (["--jobs", "0"], "expected jobs >= 1, got 0"),
         (["--repeats", "x"], "--repeats"),
-        (["--repeat", "1"], "--repeats"),
+        (["--repeat", "1"], "unknown option '--repeat'; did you mean --repeats"),
+        (["--shaeps", "wide"], "unknown option '--shaeps'; did you mean --shapes"),
+        (["--out", ""], "expected a folder for --out, got ''"),
+        (["--seconds", "1e300"], "expected numbers that float32 holds"),
+        (["--seconds", "nan"], "expected numbers that float32 holds"),
+        (["--fresh", "--keep"], "expected one of --fresh and --keep, got both"),
         (["--seed"], "--seed"),
         (["stray"], "stray"),
     ],
@@ -91,7 +103,8 @@ def test_a_run_prints_the_summary_and_where_things_are(
 def test_an_error_is_one_line(
     args: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = attempt([*args, "--out", str(tmp_path / "out")], capsys)
+    code, out, err = attempt(["--out", str(tmp_path / "out"), *args], capsys)
+    assert not (tmp_path / "out" / "cells").exists()
     assert code == 2
     assert out == ""
     assert err.startswith("toy_study: ") and err.count("\n") == 1
@@ -129,3 +142,108 @@ def test_no_traceback_from_a_shell(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == "toy_study: unknown shape 'wid'; did you mean wide?\n"
+
+
+def test_a_folder_of_other_things_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thesis.tex").touch()
+    monkeypatch.chdir(tmp_path)
+    code, _, err = attempt(["--out", "."], capsys)
+    assert code == 2 and "which holds thesis.tex; try another --out" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of the shell")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path, jobs: str) -> None:
+    """No file may be larger than 16 KiB: artefacts fit, a cell of 1,000 rows does not."""
+    arguments = [sys.executable, "-m", "tests.toy_study", "--jobs", jobs, "--out", "run"]
+    rows = ["--shapes", "flat", "wide", "--repeats", "1000"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    limited = ["bash", "-c", 'ulimit -f 16; exec "$@"', "-", *arguments, *rows]
+    result = subprocess.run(
+        limited, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    last = result.stderr.splitlines()[-1]
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    assert last.startswith("toy_study: cannot write run/cells/") and "(File too large)" in last
+    assert last.endswith(f"python -m tests.toy_study --jobs {jobs} --out run {' '.join(rows)}")
+    assert not list(tmp_path.rglob(".*.tmp"))
+    free = subprocess.run(
+        limited[4:], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "2000 products" in free.stdout
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_sigterm_says_how_to_go_on(tmp_path: Path, jobs: str) -> None:
+    arguments = [sys.executable, "-m", "tests.toy_study", "--jobs", jobs, "--out", "run", "--fresh"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOY_LOG": str(tmp_path / "log")}
+    with subprocess.Popen(
+        [*arguments, "--seconds", "20"],
+        env=environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while (
+            "begun" not in (tmp_path / "log").read_text() if (tmp_path / "log").exists() else True
+        ):
+            assert process.poll() is None
+            time.sleep(0.05)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        err = process.stderr.read()
+    assert process.returncode == 143 and time.monotonic() - begin < 10
+    assert "Traceback" not in err
+    # without --fresh, which would delete what is done
+    assert err.splitlines()[-1] == (
+        "toy_study: stopped by SIGTERM; what is done is kept. To go on: "
+        f"python -m tests.toy_study --jobs {jobs} --out run --seconds 20"
+    )
+    assert not list(tmp_path.rglob(".*.tmp"))
+
+
+def test_a_log_is_never_silent_for_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradlab.study.progress._SILENT_AT_MOST", 0.5)
+    bar = Progress("toy", 2, 2.0)
+    with bar.shown():
+        bar.started("cell a")
+        time.sleep(2.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and all(line.endswith("at work: cell a") for line in lines)
+
+
+def test_the_studies_are_listed() -> None:
+    found = dict(listed(ROOT / "studies"))
+    assert {"bias_vs_relaxation", "throughput"} <= set(found)
+    assert all(line.endswith("?") for line in found.values())
+    assert dict(listed(ROOT / "tests")).keys() == {"toy_study"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="takes from a POSIX Python what Windows lacks")
+def test_a_study_runs_without_what_windows_lacks(tmp_path: Path) -> None:
+    program = """
+import os, sys, warnings
+for name in ("fcntl", "resource", "pwd", "grp"):
+    sys.modules[name] = None  # importing it raises ImportError
+del os.sched_getaffinity, os.getloadavg
+warnings.simplefilter("ignore")  # filelock says that it falls back on another kind of lock
+import studies.throughput
+from gradlab.study import cli
+cli("tests.toy_study", ["--preset", "smoke", "--out", sys.argv[1]])
+cli("tests.toy_study", ["--preset", "smoke", "--out", sys.argv[1]])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("2 products of one policy") == 2

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from gradlab.errors import BadValue, Conflict, Missing
 from gradlab.study import Cell, Study, run_study
@@ -102,8 +103,9 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path, log: Path) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with (out / ".workers").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # its workers have stopped
+    for lock in (out / ".locks").iterdir():
+        with FileLock(lock):
+            pass  # this worker has stopped
     kept = {f"shape/{path.stem}" for path in (out / "cells").rglob("[!.]*.parquet")}
     assert 1 <= len(kept) < 4
     assert not (out / "rows.parquet").exists()
@@ -168,12 +170,31 @@ def test_a_folder_of_another_config_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    tmp_path.joinpath(".lock").write_text("123")
-    with tmp_path.joinpath(".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(Conflict, match=r"in use by another run \(process 123\)"):
-            run(tmp_path)
+    tmp_path.joinpath(".holder").write_text("123")
+    used = pytest.raises(Conflict, match=r"in use by another run \(process 123\)")
+    with FileLock(tmp_path / ".lock"), used:
+        run(tmp_path)
     run(tmp_path)
+
+
+def test_a_run_waits_for_the_workers_of_an_earlier_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".locks").mkdir()
+    at_work = threading.Event()
+
+    def orphan() -> None:
+        with FileLock(tmp_path / ".locks" / "123"):
+            at_work.set()
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=orphan)
+    thread.start()
+    at_work.wait()
+    run(tmp_path)
+    assert not thread.is_alive()
+    thread.join()
+    assert "waiting for the workers of an earlier run" in capfd.readouterr().err
 
 
 def test_committed_artefacts_are_used_unless_retrained(tmp_path: Path, log: Path) -> None:

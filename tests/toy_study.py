@@ -33,6 +33,7 @@ class Config:
 
 
 PRESETS = {"smoke": {"shapes": ("square",), "jobs": 1}, "default": {}, "paper": {"repeats": 3}}
+MINUTES = {"smoke": 0.1}
 MEASURED = ("stopwatch",)
 
 

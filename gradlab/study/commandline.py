@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import io
+import re
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +21,35 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 
-from gradlab.errors import GradlabError
+from gradlab.errors import BadValue, GradlabError, NotWritten, UnknownName
 from gradlab.study.definition import Study
-from gradlab.study.runner import run_study
+from gradlab.study.runner import Result, run_study
+
+_STOPPED = 128 + signal.SIGTERM  # what a shell reports for a process that SIGTERM ended
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run; none of this changes the table (`--retrain` may)."""
+    """How to run; none of this changes the table (`--retrain` and `--keep` may)."""
 
     preset: str = "default"
     """Named set of values for the options of the study; options given beside it win."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for results. A run that was stopped goes on where it was. Default:
     runs/STUDY/PRESET."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Worker processes. Default: what the preset says, else one for each usable core."""
     retrain: bool = False
     """Build the artefacts that come with the repository anew."""
+    fresh: bool = False
+    """Delete the results in the folder and do them again."""
+    keep: bool = False
+    """Go on with results in the folder that other code made (recorded in manifest.json)."""
+
+
+class Stopped(BaseException):
+    """SIGTERM came."""
 
 
 def cli(study: str | ModuleType | Study, args: Sequence[str] | None = None) -> None:
@@ -43,7 +58,8 @@ def cli(study: str | ModuleType | Study, args: Sequence[str] | None = None) -> N
     A study module ends in `if __name__ == "__main__": cli("studies.its_name")`. The name, rather
     than the running module, lets workers import its functions.
 
-    Exits with 2 after one line for anything that the user can mend, with 130 when interrupted.
+    Exits with 2 after one line for anything that the user can mend, with 1 where the disk is full or
+    a worker was killed, with 130 when interrupted and 143 after SIGTERM.
     """
     args = sys.argv[1:] if args is None else list(args)
     name = (
@@ -55,32 +71,79 @@ def cli(study: str | ModuleType | Study, args: Sequence[str] | None = None) -> N
     )
     short = name.rpartition(".")[2]
     command = shlex.join(["python", "-m", name, *args])
+    # --fresh would delete what the stopped run has done
+    again = shlex.join(["python", "-m", name, *(arg for arg in args if arg != "--fresh")])
+    _never_fail_to_print()
     try:
-        definition = Study.of(study)
-        options, config, jobs = parse(definition, args)
-        out = options.out or Path("runs") / definition.name / options.preset
-        result = run_study(
-            definition,
-            config,
-            out,
-            jobs=jobs,
-            retrain=options.retrain,
-            preset=options.preset,
-            command=command,
-        )
+        with _sigterm_raises():
+            result = _run(Study.of(study), args, command)
+    except NotWritten as error:
+        fail(short, f"{_in_one_line(error)}; what is done is kept. To go on: {again}", 1)
     except GradlabError as error:
-        where = "".join(f" ({line})" for line in getattr(error, "__notes__", ()))
-        fail(short, f"{' '.join(str(error).split())}{where}", 2)
+        fail(short, _in_one_line(error), 2)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        fail(short, f"{error.strerror or error}; what is done is kept. To go on: {again}", 1)
     except BrokenExecutor:
         fail(short, "a worker was killed, perhaps for lack of memory; what is done is kept: "
-             "run the same command with fewer --jobs", 1)  # fmt: skip
+             f"run the same command with fewer --jobs: {again}", 1)  # fmt: skip
     except KeyboardInterrupt:
-        fail(short, f"stopped; what is done is kept. To go on: {command}", 130)
+        fail(short, f"stopped; what is done is kept. To go on: {again}", 130)
+    except Stopped:
+        fail(short, f"stopped by SIGTERM; what is done is kept. To go on: {again}", _STOPPED)
     else:
         print(result.answer)
         print(
             f"\nAll in {result.out}: figure.png, rows.parquet (the table), summary.txt (the long form)"
         )
+
+
+def _run(definition: Study, args: Sequence[str], command: str) -> Result:
+    options, config, jobs = parse(definition, args)
+    if options.out is not None and not options.out.strip():
+        raise BadValue(f"expected a folder for --out, got {options.out!r}; try leaving it out")
+    return run_study(
+        definition,
+        config,
+        Path(options.out or Path("runs") / definition.name / options.preset),
+        jobs=jobs,
+        retrain=options.retrain,
+        fresh=options.fresh,
+        keep=options.keep,
+        preset=options.preset,
+        command=command,
+    )
+
+
+def _in_one_line(error: GradlabError) -> str:
+    where = "".join(f" ({line})" for line in getattr(error, "__notes__", ()))
+    return f"{' '.join(str(error).split())}{where}"
+
+
+def _never_fail_to_print() -> None:
+    """Letters that the terminal lacks (∇ on an old Windows console) become question marks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Inside, SIGTERM raises `Stopped` in the main thread: files are whole or not there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fail(name: str, message: str, code: int) -> NoReturn:
@@ -114,18 +177,26 @@ def parse(study: Study, args: Sequence[str]) -> tuple[RunOptions, Any, int | Non
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        fail(study.name, _one_line(shown.getvalue()), 2)
+        fail(study.name, _one_line(shown.getvalue(), _options(study)), 2)
     return parsed.run, parsed.study, parsed.run.jobs if parsed.run.jobs is not None else jobs
 
 
-def _one_line(box: str) -> str:
-    """The sentences of tyro's error box, without its frame, its copy of the help and its
-    colours."""
-    lines = [line.strip("│╭╮╰╯ \t") for line in box.splitlines()[1:]]
+def _options(study: Study) -> list[str]:
+    fields = [*dataclasses.fields(RunOptions), *dataclasses.fields(study.config)]
+    return [f"--{field.name}" for field in fields]
+
+
+def _one_line(box: str, options: Sequence[str]) -> str:
+    """The sentences of tyro's error box, without its frame, its copy of the help and its colours; for an
+    unknown option the nearest names."""
+    lines = [line.strip("│╭╮╰╯| \t") for line in box.splitlines()[1:]]
     kept: list[str] = []
     for line in lines:
         if line.startswith(("Argument helptext", "For full helptext")):
             break
-        if line.strip("─") and not line.startswith("(default"):
+        if line.strip("─-") and not line.startswith("(default"):
             kept.append(line)
-    return f"{' '.join(kept) or 'cannot read the options'}; see --help"
+    said = " ".join(kept) or "cannot read the options"
+    if unknown := re.search(r"Unrecognized options?: (--[\w-]+)", said):
+        return str(UnknownName("option", unknown[1].replace("_", "-"), options))
+    return f"{said}; see --help"

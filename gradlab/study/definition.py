@@ -17,7 +17,7 @@ from gradlab.errors import BadValue, Missing, UnknownName
 from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, Row, Saved
 
-RUN_OPTIONS = ("preset", "out", "jobs", "retrain")
+RUN_OPTIONS = ("preset", "out", "jobs", "retrain", "fresh", "keep")
 _REQUIRED = ("Config", "PRESETS", "cells", "run_cell", "plot", "summarise", "answer")
 
 
@@ -52,6 +52,8 @@ class Study:
     measured: tuple[str, ...] = ()
     """Columns that a clock or a memory meter fills in: kept in timings.parquet, so that
     rows.parquet is the same for every run; `plot`, `summarise` and `answer` see both."""
+    minutes: Mapping[str, float] = field(default_factory=dict)
+    """What each preset takes, roughly, on two free cores [min]; said before it begins."""
     committed: Path | None = None
     """Read-only folder of artefacts that come with the repository."""
     module: str = field(default="", compare=False)
@@ -70,6 +72,9 @@ class Study:
             )
         if "default" not in self.presets:
             raise Missing(f"{self.name}.PRESETS has no 'default'; add one (it may be empty)")
+        for preset in self.minutes:
+            if preset not in self.presets:
+                raise UnknownName(f"preset in {self.name}.MINUTES:", preset, self.presets)
         for preset, values in self.presets.items():
             for key in values:
                 if key not in (*names, "jobs"):
@@ -80,7 +85,7 @@ class Study:
         """The study that a module (or its dotted name) defines. Raises `Missing` for what it lacks.
 
         The module defines `Config`, `PRESETS`, `cells`, `run_cell`, `plot`, `summarise`, `answer`, and
-        may define `artefacts` and `MEASURED`.
+        may define `artefacts`, `MEASURED` and `MINUTES`.
         """
         if isinstance(source, Study):
             return source
@@ -100,6 +105,7 @@ class Study:
             answer=has["answer"],
             artefacts=has.get("artefacts", no_artefacts),
             measured=tuple(has.get("MEASURED", ())),
+            minutes=has.get("MINUTES", {}),
             committed=Path(has["__file__"]).parent / "artefacts" / name,
             module=module.__name__,
             description=module.__doc__ or "",
@@ -112,6 +118,17 @@ class Study:
         values = dict(self.presets[name])
         jobs = values.pop("jobs", None)
         return self.config(**values), jobs
+
+
+def check_numbers(config: Any) -> None:
+    """Raises `BadValue` for a number of the config that is not finite or that float32 cannot hold."""
+    for name, value in vars(config).items():
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, float) and one != 0 and not 1e-30 <= abs(one) <= 1e30:
+                raise BadValue(
+                    f"expected numbers that float32 holds (0, or 1e-30 to 1e30 in size) for {name}, "
+                    f"got {one:g}; try the default"
+                )
 
 
 def as_json(config: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 _LOG_EVERY = 5.0  # [s]
+_SILENT_AT_MOST = 30.0  # in a log, while nothing ends [s]
 
 
 def note(message: str) -> None:
@@ -56,11 +57,9 @@ class Progress:
             left = tqdm.format_interval(elapsed / gained * (self.total_cost - self.cost_done))
         return f"{self.units_done}/{self.units} [{tqdm.format_interval(elapsed)}<{left}]"
 
-    def _line(self, unit: str) -> None:
+    def _line(self, unit: str, every: float = _LOG_EVERY) -> None:
         now = time.monotonic()
-        if sys.stderr.isatty() or (
-            now - self._last_line < _LOG_EVERY and self.units_done < self.units
-        ):
+        if sys.stderr.isatty() or (now - self._last_line < every and self.units_done < self.units):
             return
         self._last_line = now
         print(f"{self.name} {self.text()} {unit}", file=sys.stderr, flush=True)
@@ -68,28 +67,45 @@ class Progress:
     @contextmanager
     def shown(self) -> Iterator[Progress]:
         """Draws the bar twice a second while inside, so that time is seen to pass during a long
-        cell."""
-        if not sys.stderr.isatty() or self.units_done == self.units:
+        cell; a log gets a line at least every half minute."""
+        if self.units_done == self.units:
             yield self
+            return
+        if not sys.stderr.isatty():
+            with _ticking(1.0, self._still_running):
+                yield self
             return
         layout = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
         bar = tqdm(total=max(self.total_cost, 1e-9), desc=self.name, bar_format=layout, leave=True)
-        stop = threading.Event()
 
         def draw() -> None:
             bar.n = min(self.cost_done, bar.total)
             bar.postfix = f"{self.text()} {', '.join(self.running[:3])}"
             bar.refresh()
 
-        ticker = threading.Thread(target=_every, args=(0.5, stop, draw), daemon=True)
-        ticker.start()
         try:
-            yield self
+            with _ticking(0.5, draw):
+                yield self
         finally:
-            stop.set()
-            ticker.join()
             draw()
             bar.close()
+
+    def _still_running(self) -> None:
+        self._last_line = max(self._last_line, self._begin)
+        self._line(f"at work: {', '.join(self.running[:3])}", every=_SILENT_AT_MOST)
+
+
+@contextmanager
+def _ticking(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    """Calls `act` from a thread every few seconds while inside."""
+    stop = threading.Event()
+    ticker = threading.Thread(target=_every, args=(seconds, stop, act), daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        ticker.join()
 
 
 def _every(seconds: float, stop: threading.Event, act: Callable[[], None]) -> None:

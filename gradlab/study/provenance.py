@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "joblib", "safetensors")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "joblib",
+    "safetensors",
+    "mujoco",
+    "gymnasium",
+)
 
 
 def versions() -> dict[str, str]:
@@ -20,20 +31,26 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The checked-out commit, with '+changes' if tracked files differ from it; 'unknown' outside a
-    checkout."""
+    """The checked-out commit, with '+changes-HASH' of the difference if tracked files differ from it;
+    'unknown' outside a checkout."""
     here = Path(__file__).parent
     try:
         commit = _git(here, "rev-parse", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+        difference = _git(here, "diff", "HEAD", "--binary")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{commit}+changes" if changed else commit
+    if not difference:
+        return commit
+    return f"{commit}+changes-{hashlib.sha256(difference.encode()).hexdigest()[:12]}"
 
 
 def _git(folder: Path, *arguments: str) -> str:
     result = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=True,
     )
     return result.stdout.strip()
 

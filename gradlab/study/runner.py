@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +20,11 @@ from joblib.parallel import LokyBackend, get_active_backend
 from gradlab.errors import BadValue, Missing
 from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, digest, in_order
-from gradlab.study.definition import Study, as_json
+from gradlab.study.definition import Study, as_json, check_numbers
 from gradlab.study.folder import Folder
 from gradlab.study.progress import Progress, note
 from gradlab.study.provenance import git_revision, usable_cores, versions
+from gradlab.study.sources import Code, accepted
 from gradlab.study.storage import read_cell, read_header, write_json, write_rows, write_whole
 from gradlab.study.survey import Survey
 from gradlab.study.worker import Job, pause, stop_when_alone, work
@@ -44,6 +47,8 @@ def run_study(
     *,
     jobs: int | None = None,
     retrain: bool = False,
+    fresh: bool = False,
+    keep: bool = False,
     preset: str = "",
     command: str = "",
 ) -> Result:
@@ -55,14 +60,20 @@ def run_study(
         jobs: workers; default: the usable cores. No part of the identity: results do not depend on
         it.
         retrain: build committed artefacts anew.
+        fresh: delete the results in `out` first.
+        keep: go on with results there that other code made.
         preset, command: recorded in the manifest and in artefacts.
 
     Raises:
-        Conflict: `out` belongs to another config, or another process is at work there.
-        BadValue: `jobs` < 1, or cells or artefacts that contradict each other.
+        Conflict: `out` belongs to another config, or another process is at work there, or it holds
+            results of other code and neither `fresh` nor `keep` is given.
+        BadValue: `jobs` < 1, cells or artefacts that contradict each other, or a folder of other
+            things.
+        NotWritten: the disk is full.
     """
     if jobs is not None and jobs < 1:
         raise BadValue(f"expected jobs >= 1, got {jobs}; leave it out to use every core")
+    check_numbers(config)
     folder = Folder(Path(out))
     identity = {"study": study.name, "config": as_json(config), "retrain": retrain}
     cells = list(study.cells(config))
@@ -71,18 +82,25 @@ def run_study(
     artefacts = in_order(study.artefacts(config), cells)
     if repeated := _repeated([cell.key for cell in cells]):
         raise BadValue(f"expected cells with different keys, got {repeated!r} twice")
+    if fresh and keep:
+        raise BadValue("expected one of --fresh and --keep, got both; leave one out")
+    folder.check()
     with folder.locked(note):
         begin = time.perf_counter()
+        if fresh:
+            folder.clear(study.name)
         earlier = folder.claim(identity)
+        code = _code(study, artefacts)
+        kept = accepted(folder, earlier, code, keep)
         revision = git_revision()
-        if earlier.get("git_revision", revision) != revision:
-            note(f"cells made at {earlier['git_revision']} are kept; the code is now at {revision}")
         settings = identity["config"]
         record = {
             **identity,
             "preset": preset,
             "command": command,
-            "git_revision": earlier.get("git_revision", revision),
+            "git_revision": revision,
+            "code": asdict(code),
+            "kept": kept,
             "versions": versions(),
             "device": settings.get("device", "cpu"),
             "dtype": settings.get("dtype", str(torch.get_default_dtype())),
@@ -91,9 +109,20 @@ def run_study(
         write_json(folder.manifest, {**record, "completed": False})
         committed = None if retrain else study.committed
         survey = Survey.of(folder, artefacts, cells, digest(identity), committed)
-        header = {"command": command, "git_revision": revision, "versions": versions()}
-        used = _carry_out(study, config, folder, survey, header, jobs)
+        header = {
+            "command": command,
+            "git_revision": revision,
+            "code": code.digest,
+            "versions": versions(),
+        }
+        used = _carry_out(
+            study, config, folder, survey, header, jobs, _minutes(study, config, preset)
+        )
         rows, headers = _gather(study, folder, cells)
+        if (now := _code(study, artefacts)).digest != code.digest:
+            note(
+                f"the code changed while it ran ({now.changes(asdict(code))}): run again with --fresh"
+            )
         study.plot(rows, folder.path / "figure")
         summary = study.summarise(rows)
         answer = study.answer(rows)
@@ -105,12 +134,17 @@ def run_study(
             "seconds_of_last_run": time.perf_counter() - begin,
             "artefacts": {name: _origin(path, folder) for name, path in survey.paths.items()},
             "cells": {
-                header["cell"]: _some(header, "rows", "seconds", "git_revision")
+                header["cell"]: _some(header, "rows", "seconds", "git_revision", "code")
                 for header in headers
             },
         }
         write_json(folder.manifest, record)
     return Result(rows, answer, summary, folder.path)
+
+
+def _code(study: Study, artefacts: Mapping[str, Artefact]) -> Code:
+    builds = [artefact.build for artefact in artefacts.values()]
+    return Code.of([study.config, study.cells, study.run_cell, study.artefacts, *builds])
 
 
 def _carry_out(
@@ -120,6 +154,7 @@ def _carry_out(
     survey: Survey,
     header: Mapping[str, Any],
     jobs: int | None,
+    typical: float | None,
 ) -> int:
     """Does everything that is left; returns the number of jobs used."""
     units = [*survey.artefacts.values(), *survey.cells]
@@ -142,6 +177,7 @@ def _carry_out(
 
     if not waiting:
         return used
+    print(_plan(survey, folder, used, typical), file=sys.stderr, flush=True)
     # One unit at a time for each worker, chosen when it is free. (joblib's stubs know only
     # strings.)
     single: Any = 1
@@ -157,6 +193,28 @@ def _carry_out(
             if name is not None:
                 progress.finished(name, costs[name])
     return used
+
+
+def _minutes(study: Study, config: Any, preset: str) -> float | None:
+    """What the preset takes on two cores [min], if it is known and nothing else was asked for."""
+    known = preset in study.minutes and study.preset(preset)[0] == config
+    return study.minutes[preset] if known else None
+
+
+def _plan(survey: Survey, folder: Folder, jobs: int, typical: float | None) -> str:
+    """One line: what will be done, where, and roughly how long it takes."""
+    units = [*survey.artefacts.values(), *survey.cells]
+    new = sum(isinstance(unit, Cell) for unit in survey.left)
+    parts = [f"{new} of {len(survey.cells)} cells"]
+    if more := len(survey.left) - new:
+        parts.append(f"{more} artefact{'s' if more > 1 else ''}")
+    if typical is None:
+        long = "the time left is shown once the first is done"
+    else:
+        share = sum(u.cost for u in survey.left) / sum(u.cost for u in units)
+        long = f"about {max(1, round(typical * share))} min on two free cores"
+    workers = f"{jobs} worker{'s' if jobs > 1 else ''}"
+    return f"{' and '.join(parts)} to do in {folder.path} with {workers}; {long}"
 
 
 def _job(
@@ -182,7 +240,7 @@ def _job(
         path=path,
         needs={name: survey.paths[name] for name in unit.needs},
         header={**header, **stamp},
-        lock=folder.worker_lock,
+        locks=folder.worker_locks,
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gradlab.errors import BadValue, Corrupt
+from gradlab.errors import BadValue, Corrupt, NotWritten
 from gradlab.study.cells import Row, Saved, digest
 
 _KEY = "gradlab"
@@ -29,19 +30,33 @@ _TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write(temporary)`, forces it to disk and renames it to `path`: never half a file under
     that name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         _force_to_disk(temporary)
         os.replace(temporary, path)
+    except (OSError, SafetensorError, pa.ArrowException) as error:
+        raise NotWritten(
+            f"cannot write {path} ({_reason(error)}); make room, or try another --out"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
-    _force_to_disk(path.parent)
+    if os.name != "nt":  # Windows has no way to force a folder
+        _force_to_disk(path.parent)
+
+
+def _reason(error: Exception) -> str:
+    """In the system's words: pyarrow and safetensors give its number in their message only."""
+    number = getattr(error, "errno", None)
+    if found := re.search(r"(?:errno|os error) (\d+)", str(error)):
+        number = int(found[1])
+    return os.strerror(number) if number else _first_line(error)
 
 
 def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows forces only what is open for writing
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -49,7 +64,7 @@ def _force_to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_whole(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n"))
+    write_whole(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n", "utf-8"))
 
 
 def _plain(value: Any) -> Any:
@@ -110,6 +125,14 @@ def read_cell(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     if header.get("rows") != table.num_rows or header.get("checksum") != _table_digest(table):
         raise Corrupt(f"{path} is damaged (its rows do not match its checksum)")
     return table.to_pylist(), header
+
+
+def cell_header(path: Path) -> dict[str, Any]:
+    """The header of a cell file, without its rows. Raises `Corrupt`."""
+    try:
+        return json.loads((pq.read_schema(path).metadata or {})[_KEY.encode()])
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise Corrupt(f"{path} is damaged ({_first_line(error)})") from None
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from gradlab.study.cells import Artefact, Cell
 from gradlab.study.definition import Study
@@ -34,7 +35,8 @@ class Job:
     """Files of the artefacts that the unit needs; they exist when the job starts."""
     header: Mapping[str, Any]
     """Kept in the result's file."""
-    lock: Path
+    locks: Path
+    """Folder of the locks that workers hold while they work."""
 
     @property
     def name(self) -> str:
@@ -50,7 +52,7 @@ class Job:
 
 def work(job: Job) -> str:
     """Does a job and returns its name. An exception carries the name as a note."""
-    with _held(job.lock):
+    with _held(job.locks):
         _stop_if_alone()
         with _quiet_torch(seed_for(job.config.seed, job.name)):
             try:
@@ -97,10 +99,10 @@ def _quiet_torch(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _held(lock: Path) -> Iterator[None]:
-    """Shared lock: the next run of the study waits until no worker of this one is at work."""
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+def _held(locks: Path) -> Iterator[None]:
+    """This process's own lock: the next run of the study waits until no worker of this one is at
+    work."""
+    with FileLock(locks / str(os.getpid())):
         yield
 
 
@@ -110,9 +112,11 @@ _study_process: list[int] = []  # of this worker; empty in a process that is no 
 def stop_when_alone(process: int) -> None:
     """Ends this worker, a child of the study's `process`, soon after that was killed.
 
-    Runs once when a worker starts, and watches from a thread. A change of parent is the one sign
+    Runs once when a worker starts, and watches from a thread. SIGTERM is left to the study's process,
+    which also gets it where a cluster sends it to all: it says how to go on, and ends its workers. A change of parent is the one sign
     that does not depend on whether somebody has collected the dead process.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _study_process.append(process)
 
     def watch() -> None:

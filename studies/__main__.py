@@ -1,0 +1,31 @@
+"""`python -m studies`: the studies, one line each."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def listed(folder: Path) -> Iterator[tuple[str, str]]:
+    """Name and first line of every study: of each module that defines PRESETS. Runs none of them."""
+    for path in sorted(folder.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {
+            target.id
+            for node in tree.body
+            for target in (
+                node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            )
+            if isinstance(target, ast.Name)
+        }
+        if "PRESETS" in names:
+            yield path.stem, (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    studies = dict(listed(Path(__file__).parent))
+    width = max(map(len, studies))
+    for name, line in studies.items():
+        print(f"python -m studies.{name.ljust(width)}  {line}")
+    print("\nEach has --help, and --preset smoke for a first look.")
