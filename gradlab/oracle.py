@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gradlab import closed_forms
 from gradlab.errors import BadShape, BadValue, NotFinite
+from gradlab.generators import generator
 from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
@@ -212,14 +213,16 @@ class Quadrature:
 
 @dataclass(frozen=True)
 class FiniteDifference:
-    """Central differences of the mean return with common random numbers, coordinate by coordinate.
+    """Differences of the mean return with common random numbers, coordinate by coordinate.
 
-    Needs no gradient at all, only 2P rollouts per sample and step size: for small policies. The
-    step size is chosen by a study: from large to small, the first h/2 whose answer differs from that
-    of h by no more than the paired standard error of the difference, or by so little that a bias of
-    order h² is a tenth of the answer's own standard error. On a hard event the per-sample difference
-    is a jump over 2h, whose variance grows like 1/h.
-    Raises `BadValue` for more than `max_parameters` parameters or when no step size passes.
+    Needs no gradient at all, only 2P rollouts per sample and step size: for small policies. Central
+    differences D(h) are combined to R(h) = D(h') + (D(h') − D(h))/((h/h')² − 1), h' the next step, whose error is of
+    order h⁴ (Richardson). From large to small, the first R(h) is taken that differs from the next one by no more
+    than the paired standard error of that difference, or by a tenth of its own standard error. What it does
+    differ by, its error of step, is part of the truth's standard error. On a hard event the per-sample
+    difference is a jump over 2h, whose variance grows like 1/h; a jump that no sample saw is in no error.
+    Raises `BadValue` for more than `max_parameters` parameters, fewer than three steps, or when no step
+    size passes.
     """
 
     count: int = 4096
@@ -237,37 +240,40 @@ class FiniteDifference:
                 f"at most {self.max_parameters} are allowed: use LargeSample, or raise "
                 "max_parameters"
             )
-        coarse = self._moments(problem, params, self.steps[0])
-        for half in self.steps[1:]:
-            fine = self._moments(problem, params, half)
-            gap = {n: coarse.block_mean[n] - fine.block_mean[n] for n in params}
-            blocks = len(next(iter(gap.values())))
-            mean2 = sum(float(g.mean(0).square().sum()) for g in gap.values())
-            noise = sum(float(g.var(0).sum()) / blocks for g in gap.values())
-            error = fine.variance() / fine.count
-            # E mean2 = (3·bias of h/2)² + noise; on smooth problems both fall together with h⁴
-            if mean2 <= 2 * noise or mean2 / 9 <= BIAS_SHARE**2 * error:
-                name = f"finite difference h={half:g} x {self.count}"
-                return OracleGradient.sampled(fine, name, time.perf_counter() - begin)
-            coarse = fine
+        if len(self.steps) < 3 or any(b >= a for a, b in itertools.pairwise(self.steps)):
+            raise BadValue(
+                f"expected three falling steps or more, got {self.steps}; try (0.1, 0.05, 0.025)"
+            )
+        last, found = self._differences(problem, params, self.steps[0]), None
+        for k, (h, half) in enumerate(itertools.pairwise(self.steps)):
+            central = self._differences(problem, params, half)
+            share = 1 / ((h / half) ** 2 - 1)
+            finer = {n: d + share * (d - last[n]) for n, d in central.items()}
+            if found is not None:
+                gap = {n: found[n] - finer[n] for n in finer}
+                if _as_good(gap, found):
+                    held = _holding(found, {n: leaf.mean(0) for n, leaf in gap.items()})
+                    name = f"finite difference h={self.steps[k - 1]:g} x {self.count}"
+                    moments = Dense(held).moments()
+                    return OracleGradient.sampled(moments, name, time.perf_counter() - begin)
+            last, found = central, finer
         raise BadValue(
             f"no step size of {self.steps} has a bias below its noise with {self.count} episodes; "
             "add smaller steps, or fewer episodes if less precision will do"
         )
 
-    def _moments(self, problem: Problem, params: Params, h: float) -> Moments:
-        total: Moments | None = None
-        position = 0
+    def _differences(self, problem: Problem, params: Params, h: float) -> Params:
+        """Central differences of every episode's return: {name: [count, *param]}."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in params}
         for noise in noise_stream(problem, self.count, self.seed, self.chunk_size):
-            leaves = {name: self._slopes(problem, params, noise, name, h) for name in params}
-            if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves.values()):
-                raise NotFinite(f"a return of {problem.name} is not finite; no truth without it")
-            pilot = None if total is None else total.pilot
-            piece = Dense(leaves).moments(start=position, pilot=pilot)
-            total = piece if total is None else total.merge(piece)
-            position += noise.count
-        assert total is not None
-        return total
+            for name, found in parts.items():
+                leaf = self._slopes(problem, params, noise, name, h)
+                if not bool(torch.isfinite(leaf).all()):
+                    raise NotFinite(
+                        f"a return of {problem.name} is not finite; no truth without it"
+                    )
+                found.append(leaf)
+        return {name: torch.cat(found) for name, found in parts.items()}
 
     def _slopes(
         self, problem: Problem, params: Params, noise: Noise, name: str, h: float
@@ -287,3 +293,28 @@ class FiniteDifference:
         with torch.no_grad():
             path = rollout(problem, BoundPolicy(problem.policy, params), noise)
             return problem.evaluate(path).value.sum(-1).double()
+
+
+def _as_good(gap: Params, slopes: Params) -> bool:
+    """Whether the mean of `gap` is what its noise explains, or next to nothing of that of `slopes`."""
+
+    def error(samples: Params) -> float:
+        return sum(float(x.var(0).sum()) / len(x) for x in samples.values())
+
+    size = sum(float(x.mean(0).square().sum()) for x in gap.values())
+    return size <= 2 * error(gap) or size <= BIAS_SHARE**2 * error(slopes)
+
+
+def _holding(samples: Params, error: Params) -> Params:
+    """Samples with the same mean, whose standard error holds `error` beside the noise, in squares.
+
+    Each is moved by ±√N·error, as many up as down, in an order that knows nothing of the samples: what a
+    truth says of its own error (blocks, variances) then contains it without being told.
+    """
+    count = len(next(iter(samples.values())))
+    order = torch.randperm(count, generator=generator("finite difference", count))
+    signs = math.sqrt(count) * torch.linspace(-1, 1, count, dtype=torch.float64).sign()[order]
+    return {
+        n: x + signs.to(x.device).reshape(-1, *[1] * (x.ndim - 1)) * error[n]
+        for n, x in samples.items()
+    }

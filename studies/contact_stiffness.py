@@ -37,6 +37,7 @@ from gradlab.study import Artefact, Cell, Saved, cli, seed_for
 from gradlab.tasks.static import Decision
 from studies import stiffness_growth as growth
 from studies.stiffness_answer import answer
+from studies.stiffness_figures import plot
 from studies.stiffness_problems import (
     PANELS,
     PEGS,
@@ -48,7 +49,7 @@ from studies.stiffness_problems import (
     step_of,
     tasks,
 )
-from studies.stiffness_report import plot, summarise
+from studies.stiffness_report import summarise
 
 __all__ = [
     "MINUTES",
@@ -323,7 +324,7 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
     read = {other: _moments(needs[_samples_name(task, width, horizon, other)]) for other in SWEPT}
     exact = needs.get(f"truths/{_at(task, width, horizon)}")
     truth = _truth(name, read, exact)
-    quality = None
+    quality: dict[str, float | None] = {"critic_quality": None}
     if name in SWEPT:
         moments = read[name]
     else:
@@ -332,13 +333,13 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
             kept = needs[f"critics/{_at(task, width, horizon)}"]
             fitted = FittedCritic.of(dict(kept.tensors), kept.metadata)
             problem = problem.replace(critic=fitted.critic(problem))
-            quality = fitted.quality["q"].overall.value
+            quality = {**fitted.quality["q"].columns()}
         seed = seed_for(config.seed, cell.key)
         estimator = _make(name, task, max(1, round(config.window * horizon)))
         moments = gradlab.stream(estimator, problem, policy_of(task), config.samples, seed, CHUNK)
     described = {
         "kind": "estimator", "task": task, "width": width, "horizon": horizon,
-        "estimator": name, "critic_quality": quality,
+        "estimator": name, **quality,
     }  # fmt: skip
     known = {} if exact is None else exact.metadata
     report = compare(moments, truth, batch=BATCH * 4, only=lambda part: part == "all")

@@ -228,7 +228,7 @@ def _bench(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Bench:
         "task": task,
         "label": label,
         "policy": landscape_policies.describe(task, label),
-        "critic_quality": critic.quality["q"].overall.value,
+        **critic.quality["q"].columns(),
         "directions": config.directions,
     }
     seed = seed_for(config.seed, task, label)

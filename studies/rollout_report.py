@@ -1,13 +1,11 @@
-"""What `rollout_variance` makes of its rows: the figure and the verdict in words."""
+"""The long form of what `rollout_variance` found; `studies/rollout_figures.py` draws it."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
+from gradlab.critics.quality import Quality
 from gradlab.statistics import format_interval
 
 # a pandas table and one row of it; pandas' own types get lost at the first column
@@ -21,9 +19,6 @@ NAMES = {
     "qg": "QG",
     "sg": "SG (one step)",
 }
-# the looks of the project: SG is first-order, so FOG's
-LOOKS = {"pg": "pg", "pg_q": "pg_q", "pg_return": "pg_return", "qg": "qg", "sg": "fog"}
-DASHES = {"pg_q": ":", "pg_return": "--"}
 FLAGS = {
     "touching": "something touches",
     "changes": "something lands or lifts off",
@@ -46,12 +41,14 @@ def summarise(rows: Table) -> str:
 
 
 LEGEND = (
-    "Variance is Σ‖g_i − ḡ‖²/(M − 1) over the action noise at one state (AGPO, Definition 3.1), of gradients by "
-    "the policy's parameters. Spread: decades between its 5 % and 95 % quantiles over all steps and states. "
-    "Wander: decades between the least and the largest median over states along the rollout. Orders: median of "
-    "log10 of a ratio at the same step and state. Q is that of a finite horizon, so all gradients shrink "
-    "towards its end, which adds to what wanders; SG's outliers, and the states of low and high variance that "
-    "ascent starts from, are those of its variances over the median of their step. Brackets: 95 % intervals, start states resampled as wholes."
+    "This study is about noise alone: it says nothing of direction or length. A variance is Σ‖g_i − ḡ‖²/(M − 1) over the "
+    "action noise at one state (AGPO, Definition 3.1), of gradients by the policy's parameters. The spread of an "
+    "estimator is the number of decades between the 5 % and the 95 % quantile of its variances over all steps and states. "
+    "It wanders by the decades between the least and the largest median over states along the rollout. How many orders "
+    "one lies above another is the median of log10 of their ratio at the same step and state. Q is that of a finite "
+    "horizon, so all gradients shrink towards its end, which adds to how far they wander. SG's outliers, and the states "
+    "of low and of high variance that ascent starts from, are those of its variances over the median of their step. "
+    "Brackets are 95 % intervals, from resampling start states as wholes."
 )
 
 
@@ -60,7 +57,7 @@ def _lines(mine: Table) -> list[str]:
     lines = [_policy(policy)]
     if not policy["explained_low"] > 0:
         lines.append(
-            "  Q IS NOT SEEN TO EXPLAIN ANYTHING HERE: what is said of QG, and of the γQ in SG, is said of this Q."
+            "  Q is not seen to explain anything here: what is said of QG, and of the γQ in SG, is said of this Q."
         )
     found = _answers(mine)
     if any(math.isnan(found[key]["value"]) for key in (("orders", "sg/qg"), ("spread", "qg"))):
@@ -115,8 +112,14 @@ def _policy(row: Row) -> str:
         f"{row['own_return']:.4g}, untrained {row['untrained_return']:.4g}), speed {row['speed']:.2g} m/s, "
         f"{row['survival']:.0%} of episodes survive, mean std {row['std']:.2g}"
     )
-    ends = f"[{_short(row['explained_low'])}, {_short(min(1.0, row['explained_high']))}]"
-    return f"{text}; Q explains {_short(row['explained'])} {ends} of the returns' variance"
+    ends = row["explained"], row["explained_low"], min(1.0, row["explained_high"])
+    text = (
+        f"{text}. Q explains {format_interval(*ends)} of the returns' variance along this rollout; on its own test "
+        f"episodes it explains {Quality.in_words(row)}"
+    )
+    if row["survival"] == 1:
+        return f"{text}. No episode ended here, so that falling plays no part in what follows."
+    return f"{text}."
 
 
 def _answers(mine: Table) -> dict[tuple[str, str], Row]:
@@ -145,7 +148,7 @@ def _less(row: Row) -> str:
     if row["value_low"] > 0:
         verdict = "smaller"
     elif row["value_high"] < 0:
-        verdict = "LARGER"
+        verdict = "larger"
     else:
         verdict = "cannot be told"
     return f"{verdict} (difference {_interval(row)})"
@@ -272,136 +275,3 @@ def _interval(row: Row, name: str = "value") -> str:
 
 def _short(value: float) -> str:
     return "unknown" if value is None or math.isnan(value) else f"{value:.2g}"
-
-
-# ------------------------------------------------------------------------------------- figures
-
-
-def plot(rows: Table, path: Path) -> None:
-    """A line of panels per setting: variances along the rollout, SG's at contact, and two ascents.
-
-    `path`_states beside it has the variances over states, one action each.
-    """
-    from gradlab.study import figures
-
-    plot_states(rows, path.with_name(f"{path.name}_states"))
-
-    settings = list(rows.groupby("setting", sort=False))
-    ascends = bool((rows["kind"] == "path").any())
-    columns = 4 if ascends else 2
-    with figures.style():
-        title = "Empirical variance of one-step gradients of the ant, and ascent of r + γQ by SG"
-        figure, axes = figures.panels(len(settings), columns, title)
-        for line, (name, mine) in zip(axes, settings, strict=True):
-            _rollout_panel(line[0], mine, str(name))
-            _contact_panel(line[1], mine)
-            if ascends:
-                for axis, end in zip(line[2:], ENDS, strict=True):
-                    _path_panel(axis, mine, end)
-        figures.legend(figure, axes[:, 0], columns=4)
-        figures.save(figure, path)
-
-
-def plot_states(rows: Table, path: Path) -> None:
-    """The variance over states of one sample each, with its 95 % interval, a panel per setting."""
-    from gradlab.study import figures
-
-    settings = list(rows.groupby("setting", sort=False))
-    columns = min(3, len(settings))
-    with figures.style():
-        title = "Variance over the start states, one action each\nbars: 95 % jackknife intervals"
-        figure, axes = figures.panels(math.ceil(len(settings) / columns), columns, title)
-        for axis in axes.flat[len(settings) :]:
-            axis.set_visible(False)
-        for axis, (name, mine) in zip(axes.flat, settings, strict=False):
-            steps = mine[(mine["kind"] == "step") & (mine["across"] > 0)]
-            for estimator, label in NAMES.items():
-                curve = steps[steps["estimator"] == estimator].sort_values("step")
-                if len(curve):
-                    _curve(axis, curve, "across", estimator, label)
-            axis.set(yscale="log", title=str(name), ylabel="variance [reward²]")
-            axis.set_xlabel("step of the rollout [control periods]")
-        figures.legend(figure, axes, columns=3)
-        figures.save(figure, path)
-
-
-def _curve(axis: Any, curve: Table, column: str, estimator: str, label: str) -> None:
-    """A line with the interval of every point, in the look of an estimator."""
-    from gradlab.study import figures
-
-    look = figures.look(LOOKS[estimator])
-    low = (curve[column] - curve[f"{column}_low"]).clip(lower=0).fillna(0)
-    high = (curve[f"{column}_high"] - curve[column]).clip(lower=0).fillna(0)
-    axis.errorbar(
-        curve["step"], curve[column], np.stack([low, high]), color=look.colour,
-        marker=look.marker, markersize=3, linewidth=1.1, elinewidth=0.7,
-        linestyle=DASHES.get(estimator, "-"), label=label,
-    )  # fmt: skip
-
-
-def _rollout_panel(axis: Any, mine: Table, name: str) -> None:
-    """Medians over states with bands from the 5 % to the 95 % quantile, and the interval of the median."""
-    from gradlab.study import figures
-
-    steps = mine[(mine["kind"] == "step") & (mine["value"] > 0)]
-    for estimator, label in NAMES.items():
-        curve = steps[steps["estimator"] == estimator].sort_values("step")
-        if not len(curve):
-            continue
-        colour = figures.look(LOOKS[estimator]).colour
-        axis.fill_between(
-            curve["step"], curve["q05"], curve["q95"], color=colour, alpha=0.13, linewidth=0
-        )
-        _curve(axis, curve, "value", estimator, label)
-    axis.set_yscale("log")
-    axis.set(title=f"{name}: median over states, 5-95 % band", ylabel="variance [reward²]")
-    axis.set_xlabel("step of the rollout [control periods]")
-
-
-def _contact_panel(axis: Any, mine: Table) -> None:
-    """Distribution of SG's variance with and without a change of contact."""
-    from gradlab.study import figures
-
-    states = mine[(mine["kind"] == "state") & (mine["estimator"] == "sg") & (mine["value"] > 0)]
-    colour = figures.look("fog").colour
-    looks = {False: ("--", "#777777", "none"), True: ("-", colour, "some")}
-    for flag, (dashes, shade, word) in looks.items():
-        values = np.sort(states.loc[states["changes"].astype(bool) == flag, "value"].to_numpy())
-        if len(values):
-            above = 1 - np.arange(len(values)) / len(values)
-            axis.step(
-                values,
-                above,
-                where="post",
-                color=shade,
-                linestyle=dashes,
-                label=f"{word} ({len(values)})",
-            )
-    if len(states):
-        cut = float(states["value"].quantile(0.95))
-        axis.axvline(cut, color="#aaaaaa", linewidth=0.8)
-    axis.set(xscale="log", yscale="log", ylabel="share above [1]")
-    axis.set_xlabel("variance of SG [reward²]")
-    axis.set_title("SG, by change of contact; line: top 5 %")
-    axis.legend(title="lands or lifts off", fontsize=7, title_fontsize=7, loc="lower left")
-
-
-def _path_panel(axis: Any, mine: Table, end: str) -> None:
-    """Change of r + γQ along the ascents from one state: each seed, the median and a 90 % band."""
-    from gradlab.study import figures
-
-    paths = mine[(mine["kind"] == "path") & (mine["end"] == end)]
-    if not len(paths):
-        axis.set_visible(False)
-        return
-    table = paths.pivot(index="update", columns="ascent_seed", values="value")
-    change = table - table.iloc[0]
-    colour = figures.look("fog").colour
-    axis.plot(change.index, change.to_numpy(), color=colour, linewidth=0.5, alpha=0.5)
-    low, middle, high = (change.quantile(q, axis=1) for q in (0.05, 0.5, 0.95))
-    axis.fill_between(change.index, low, high, color=colour, alpha=0.15, linewidth=0)
-    axis.plot(change.index, middle, color=colour, linewidth=1.8)
-    first = paths.iloc[0]
-    axis.set_title(f"{end} variance {first['variance']:.1e}, step {first['step']:.0f}")
-    axis.set_ylabel("change of r + γQ [reward]")
-    axis.set_xlabel("updates by SG")

@@ -10,8 +10,9 @@ high variance. This study does both for each preset and contact law, with interv
   contacts change;
 - paths of r + γQ under ascent by SG from states of low and of high variance.
 
-`studies/rollout_gradients.py` has the formulas, and what the paper leaves open. Policies and critics are made with
-compliant contact (`studies/rollout_policies.py`); other contact laws are measured with the same two.
+`studies/rollout_gradients.py` has the formulas, and what the paper leaves open. Policies are made with compliant
+contact (`studies/rollout_policies.py`); other contact laws are measured with the same policy and a Q that is fitted to
+its returns under that law.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scipy import stats
 from torch import Tensor
 
 from gradlab.critics.base import View
+from gradlab.critics.fitted import FittedCritic
 from gradlab.errors import BadValue, UnknownName
 from gradlab.problem import Problem
 from gradlab.sampling import block_generator
@@ -33,6 +35,7 @@ from gradlab.statistics import Interval
 from gradlab.study import Artefact, Cell, Saved, cli, seed_for
 from studies import rollout_ascent, rollout_policies, rollout_statistics
 from studies.rollout_answer import answer
+from studies.rollout_figures import plot
 from studies.rollout_gradients import (
     SAMPLED,
     Contact,
@@ -44,7 +47,7 @@ from studies.rollout_gradients import (
     variance_of,
 )
 from studies.rollout_policies import HORIZON, Episodes, Setting
-from studies.rollout_report import plot, summarise
+from studies.rollout_report import summarise
 
 __all__ = [
     "MINUTES",
@@ -190,6 +193,7 @@ class Bench:
     """A setting with its policy, critic and rollout."""
 
     problem: Problem
+    critic: FittedCritic
     params: dict[str, Tensor]
     seen: Episodes
     steps: tuple[int, ...]  # at which is measured
@@ -242,7 +246,7 @@ def _bench(config: Config, setting: Setting, needs: Mapping[str, Saved]) -> Benc
     seed = seed_for(config.seed, setting.preset)
     noise = problem.draw(config.states, block_generator(seed_for(seed, "starts"), 0))
     seen = rollout_policies.episodes_of(problem, params, noise)
-    return Bench(problem, params, seen, tuple(range(0, HORIZON, config.every)), seed)
+    return Bench(problem, critic, params, seen, tuple(range(0, HORIZON, config.every)), seed)
 
 
 def _policy_row(bench: Bench, policy: Saved) -> dict[str, Any]:
@@ -252,6 +256,7 @@ def _policy_row(bench: Bench, policy: Saved) -> dict[str, Any]:
         "kind": "policy",
         **rollout_policies.described(bench.problem, bench.seen),
         **_flat("explained", explained),
+        **bench.critic.quality["q"].columns(),
         **{f"own_{name}": policy.metadata["trained"][name] for name in ("return", "return_stderr", "speed")},
         "untrained_return": policy.metadata["untrained"]["return"],
     }  # fmt: skip

@@ -1,14 +1,12 @@
-"""What `contact_stiffness` makes of its rows: the figure and the answer in words."""
+"""The long form of what `contact_stiffness` found; `studies/stiffness_figures.py` draws it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
+from gradlab.critics.quality import Quality
 from gradlab.statistics import format_interval
 from studies.stiffness_problems import PEGS, PERIOD, SPEED, bounce_rate, bounce_time
 
@@ -25,15 +23,17 @@ NAMES = {
 }
 BOUNCES = 4  # in the longest horizon, before growth per step can be compared with growth per bounce
 MISFIT = 3.0  # χ² per degree of freedom above which a law is said not to hold
-DASHES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (6, 4)))
 POLICIES = {PEGS: "throws with std 1 cm around 1 cm off the line of centres"}
 RANDOM = "a seeded random policy (nothing is learnt: it falls)"
 
+SHOWN = 0.2  # relative bias that a setting is asked whether it could have shown [1]
+ENDS = ("", "_low", "_high")
+
 LEGEND = (
-    "Rates are of ln variance, with 95 % intervals from the variances' own errors (widened where the law "
-    "misfits: χ² per degree of freedom in brackets); the errors of heavy-tailed variances are too small. "
-    "Relative bias is ‖E ĝ − ∇J‖/‖∇J‖ with its sign, against the truth that is named: never the estimator's own "
-    "episodes. Contact is harder the smaller the width; stiffness is load/width."
+    "Rates are those of ln variance over the horizon T or over ln stiffness, with 95 % intervals from the errors of the "
+    "variances themselves. They are widened where a law misfits; the misfit is χ² per degree of freedom, about 1 where "
+    "the law holds. The errors of heavy-tailed variances are too small. Contact is harder the smaller its width, and "
+    "stiffness is load/width. Every estimator is judged by a truth from other episodes than its own."
 )
 
 
@@ -45,7 +45,7 @@ def summarise(rows: Table) -> str:
     parts = [LEGEND]
     for task, mine in rows.groupby("task", sort=False):
         parts.append(f"{task}, {POLICIES.get(task, RANDOM)}.")
-        parts += [_growth(one) for _, one in _by_width(mine)]
+        parts += [_growth(one) for _, one in by_width(mine)]
         parts += [text for text in (_stiffness(mine), _bias(mine), _critics(mine)) if text]
         if task == PEGS:
             parts.append(_check_of_toy(mine))
@@ -58,7 +58,7 @@ def summarise(rows: Table) -> str:
     return "\n\n".join(parts)
 
 
-def _by_width(rows: Table) -> Iterator[tuple[float, Table]]:
+def by_width(rows: Table) -> Iterator[tuple[float, Table]]:
     found = rows[rows["width"].notna()]
     for width in sorted(set(found["width"]), reverse=True):
         yield width, found[found["width"] == width]
@@ -72,18 +72,24 @@ def _growth(rows: Table) -> str:
 
 
 def _laws(rows: Table, name: str) -> str:
-    """The law that fits better, and the other beside it."""
+    """The law that fits better, and the other beside it; or that no growth is seen."""
     fits = rows[(rows["kind"] == "growth") & (rows["estimator"] == name)].set_index("law")
     power, exponential = fits.loc["power"], fits.loc["exponential"]
     if not math.isfinite(power["rate"]):
         return f"is positive at only {int(power['points'])} horizons: no rate"
-    as_power = f"T^{_interval(power, 'rate')} ({power['misfit']:.1f})"
-    as_exponential = f"e^(T·{_interval(exponential, 'rate')}) ({exponential['misfit']:.1f})"
-    better, other = (as_power, as_exponential)
+    if all(law["rate_low"] <= 0 <= law["rate_high"] for law in (power, exponential)):
+        return (
+            f"is not seen to change with T: as a power of T its exponent is {_interval(power, 'rate')}, as an "
+            f"exponential its rate is {_interval(exponential, 'rate')} per step"
+        )
+    as_power = f"T^{_interval(power, 'rate')} (misfit {power['misfit']:.1f})"
+    as_exponential = f"e^(T·{_interval(exponential, 'rate')}) (misfit {exponential['misfit']:.1f})"
+    better, other, rate = as_power, as_exponential, power["rate"]
     if exponential["misfit"] < power["misfit"]:
-        better, other = other, better
+        better, other, rate = as_exponential, as_power, exponential["rate"]
     least = min(power["misfit"], exponential["misfit"])
-    how = "grows as" if least <= MISFIT else "follows neither law; nearest is"
+    known = "grows as" if rate > 0 else "falls as"
+    how = known if least <= MISFIT else "follows neither law; nearest is"
     return f"{how} {better} rather than {other}"
 
 
@@ -147,7 +153,7 @@ def _stiffness(rows: Table) -> str:
 
 
 def _bias(rows: Table) -> str:
-    """Which estimators are seen to be biased, at which widths."""
+    """Direction, then length, at the longest horizon, and in how many settings a bias is seen."""
     table = rows[rows["kind"] == "estimator"]
     lines = []
     for name, label in NAMES.items():
@@ -155,19 +161,34 @@ def _bias(rows: Table) -> str:
         if not len(mine):
             continue
         seen = mine[mine["relative_bias_low"] > 0]
+        could = mine["relative_bias_high"] - mine["relative_bias_low"] < SHOWN
         longest = mine[mine["horizon"] == mine["horizon"].max()]
-        said = ", ".join(f"{r['width'] * 1e3:g} mm {_size(r)}" for _, r in longest.iterrows())
+        said = "; ".join(
+            f"at {r['width'] * 1e3:g} mm direction {direction(r)}, length {length(r)}, both together {_size(r)}"
+            for _, r in longest.iterrows()
+        )
         lines.append(
-            f"{label}: seen in {len(seen)} of {len(mine)}; at T = {int(longest.iloc[0]['horizon'])} "
-            f"{said}"
+            f"{label}: a bias is seen in {len(seen)} of {len(mine)} settings; {int(could.sum())} are precise enough to show "
+            f"one of {SHOWN:.0%}. At T = {int(longest.iloc[0]['horizon'])}: {said}."
         )
     worst = table["truth_relative_stderr"].max()
     truths = ", ".join(dict.fromkeys(table["truth"]))
     return (
-        "Relative bias (seen: its 95 % interval excludes 0, which 2.5 % do by chance):\n"
+        "Expected gradients against the truth: direction is their cosine, length the ratio of their norms, and both "
+        "together the relative bias (seen: its 95 % interval excludes 0, which 2.5 % do by chance).\n"
         + "\n".join(lines)
-        + f"\nTruths: {truths}, relative standard error up to {_short(worst)}."
+        + f"\nThe truths are {truths}; their relative standard error is up to {_short(worst)}."
     )
+
+
+def direction(row: Row) -> str:
+    """The cosine of the expected gradient with the truth."""
+    return format_interval(*(row[f"cosine{end}"] for end in ENDS), within=(-1.0, 1.0))
+
+
+def length(row: Row) -> str:
+    """The length of the expected gradient over the truth's."""
+    return format_interval(*(row[f"relative_norm{end}"] for end in ENDS))
 
 
 def _size(row: Row) -> str:
@@ -178,13 +199,20 @@ def _size(row: Row) -> str:
 
 
 def _critics(rows: Table) -> str:
-    quality = rows["critic_quality"].dropna()
-    if not len(quality):
+    fitted = rows[rows["critic_quality"].notna()].drop_duplicates(["width", "horizon"])
+    if not len(fitted):
         return ""
-    low, high = (f"{end:.0%}" for end in (quality.min(), quality.max()))
+    low, high = (
+        f"{end:.0%}" for end in (fitted["critic_quality"].min(), fitted["critic_quality"].max())
+    )
+    each = "; ".join(
+        f"{row['width'] * 1e3:g} mm, T = {int(row['horizon'])}: {Quality.in_words(row)}"
+        for _, row in fitted.iterrows()
+    )
     return (
         f"QG and N-step read fitted critics, which explain {low if low == high else f'between {low} and {high}'} of "
-        "the returns' variance on episodes they have not seen; with exact ones they would have no bias."
+        f"the variance of returns on episodes that they have not seen. Their ceilings are known at the start ({each}). "
+        "With exact critics QG and N-step would have no bias here."
     )
 
 
@@ -218,145 +246,3 @@ def _interval(row: Row, name: str) -> str:
 
 def _short(value: float) -> str:
     return "unknown" if value is None or math.isnan(value) else f"{value:.2g}"
-
-
-# ------------------------------------------------------------------------------------- figure
-
-
-def plot(rows: Table, path: Path) -> None:
-    """A row of panels per task: variance over T, over stiffness, bias over stiffness, Jacobians."""
-    from gradlab.study import figures
-
-    groups = list(rows.groupby("task", sort=False))
-    with figures.style():
-        figure, axes = figures.panels(len(groups), 4, "From smooth to hard contact")
-        figure.set_size_inches(14.5, 3.3 * len(groups) + 1.1)
-        for line, (task, mine) in zip(axes, groups, strict=True):
-            _over_horizon(line[0], mine)
-            _over_width(line[1], mine, "variance")
-            _over_width(line[2], mine, "relative_bias")
-            _products(line[3], mine)
-            line[0].set_ylabel(f"{task}\nvariance tr Σ [return²]")
-        figures.legend(figure, [*axes[:, 1], *axes[:, 2]], columns=5)
-        figures.save(figure, path)
-
-
-def _over_horizon(axis: Any, rows: Table) -> None:
-    """FOG's and PG's variance over T, a dash pattern per width."""
-    from gradlab.study import figures
-
-    table = rows[rows["kind"] == "estimator"]
-    for k, (width, one) in enumerate(_by_width(table)):
-        for name in ("fog", "pg"):
-            mine = one[(one["estimator"] == name) & (one["variance"] > 0)]
-            figures.line(
-                axis, mine["horizon"], mine["variance"], mine["variance_low"], mine["variance_high"],
-                name=name, label="_", dashes=_dashes(k),
-            )  # fmt: skip
-        axis.plot([], [], color="#555555", linestyle=_dashes(k), label=f"{width * 1e3:g} mm")
-    _horizons(axis, table["horizon"])
-    axis.set_yscale("log")
-    axis.set_title("variance over the horizon")
-    axis.legend(title="width of contact", fontsize=8, title_fontsize=8)
-
-
-def _over_width(axis: Any, rows: Table, column: str) -> None:
-    """All estimators over the width, smooth left and hard right, at the horizon that all have."""
-    from gradlab.study import figures
-
-    table = rows[rows["kind"] == "estimator"]
-    counts = table.groupby("horizon")["estimator"].nunique()
-    horizon = int(counts[counts == counts.max()].index.max())
-    table = table[table["horizon"] == horizon]
-    for k, (name, label) in enumerate(NAMES.items()):
-        mine = table[table["estimator"] == name]
-        if column == "variance":
-            mine = mine[mine["variance"] > 0]
-        if not len(mine):
-            continue
-        ends = mine[f"{column}_low"], mine[f"{column}_high"]
-        if column == "variance":
-            x = mine["width"] * 1e3
-            figures.line(axis, x, mine[column], *ends, name=name, label=label)
-        else:
-            # side by side: intervals of several estimators cover each other
-            x = mine["width"] * 1e3 * DODGE ** (2 - k)
-            # a debiased square below 0 is a length that cannot be told from 0
-            _bars(axis, x, mine[column].clip(lower=0.0), *ends, figures.look(name))
-    ticks = sorted(set(table["width"] * 1e3))
-    axis.set_xscale("log")
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.minorticks_off()
-    axis.invert_xaxis()
-    axis.set_xlabel("width of contact [mm] (harder to the right)")
-    if column == "variance":
-        axis.set_yscale("log")
-        axis.set_title(f"variance at T = {horizon}")
-        axis.set_ylabel("variance tr Σ [return²]")
-    else:
-        figures.signed_log(axis, table[column].dropna())
-        axis.set_ylim(bottom=0.0)
-        axis.set_title(f"relative bias at T = {horizon}")
-        axis.set_ylabel("relative bias [1] (bars: 95 %)")
-
-
-LOOKS = {"product": ("#555555", "x"), "summed": ("#AAAAAA", "1")}  # not those of an estimator
-
-
-def _bars(axis: Any, x: Any, y: Any, low: Any, high: Any, look: Any) -> None:
-    """Points with bars."""
-    axis.vlines(x, low, high, color=look.colour, linewidth=1.2)
-    axis.plot(x, y, color=look.colour, marker=look.marker, linestyle="")
-
-
-LEGEND_ROOM = 1.3  # height of a panel over that of its lines [1]
-DODGE = 1.09  # between two estimators at one width [1]
-
-
-def _products(axis: Any, rows: Table) -> None:
-    """E‖P_T‖² of the step Jacobians and FOG's variance, both over their values at the first horizon."""
-    from gradlab.study import figures
-
-    fog = rows[
-        (rows["kind"] == "estimator") & (rows["estimator"] == "fog") & (rows["variance"] > 0)
-    ]
-    for k, (width, one) in enumerate(_by_width(rows[rows["kind"] == "product"])):
-        one = one.sort_values("horizon")
-        mine = fog[fog["width"] == width].sort_values("horizon")
-        for law, (colour, marker) in LOOKS.items():
-            squares, low, high = (
-                np.exp(np.clip(one[f"log_{law}{end}"] - one[f"log_{law}"].iloc[0], -700, 700))
-                for end in ("", "_low", "_high")
-            )
-            axis.plot(one["horizon"], squares, color=colour, linestyle=_dashes(k), marker=marker)
-            axis.fill_between(one["horizon"], low, high, color=colour, alpha=0.15, linewidth=0)
-        if len(mine):
-            figures.line(
-                axis, mine["horizon"], mine["variance"] / mine["variance"].iloc[0],
-                name="fog", label="_", dashes=_dashes(k),
-            )  # fmt: skip
-    for law, (colour, marker) in LOOKS.items():
-        axis.plot([], [], color=colour, marker=marker, label=f"mean square of {PRODUCTS[law]}")
-    axis.plot(
-        [], [], color=figures.look("fog").colour, marker=figures.look("fog").marker,
-        label="FOG's variance",
-    )  # fmt: skip
-    _horizons(axis, rows[rows["kind"] == "product"]["horizon"])
-    axis.set_yscale("log")
-    axis.set_title("growth and the Jacobian product")
-    axis.set_ylabel("over the first horizon [1]")
-    low, high = (math.log(end) for end in axis.get_ylim())
-    axis.set_ylim(top=math.exp(low + LEGEND_ROOM * (high - low)))
-    axis.legend(fontsize=8, loc="upper left")
-
-
-def _horizons(axis: Any, horizons: Any) -> None:
-    ticks = sorted(set(horizons))
-    axis.set_xscale("log")
-    axis.set_xticks(ticks, [str(int(t)) for t in ticks])
-    axis.minorticks_off()
-    axis.set_xlabel("horizon T [steps]")
-
-
-def _dashes(k: int) -> Any:
-    return DASHES[k % len(DASHES)]

@@ -104,6 +104,38 @@ def test_finite_differences_of_a_hard_event_are_noisy_but_right() -> None:
     assert largest_z(truth, answer.gradient) < Z
 
 
+def bent(monkeypatch: pytest.MonkeyPatch, bend: float) -> tuple:
+    """A problem whose return is Σ_i (a_i + bend a_i⁵) + 4 noise·a_0, a the parameters."""
+    problem = toy_problem()
+    params = {"a": torch.tensor([0.5, -0.3], dtype=torch.float64)}
+
+    def returns(self, problem, params, noise):
+        a = params["a"]
+        return (a + bend * a**5).sum() + 4 * a[0] * noise.action.flatten(1)[:, 0].double()
+
+    monkeypatch.setattr(FiniteDifference, "_returns", returns)
+    return problem, params, 1 + 5 * bend * params["a"] ** 4
+
+
+def test_finite_differences_hold_their_error_of_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the step is too large for the function, the standard error says so; it is of order h⁴."""
+    problem, params, true = bent(monkeypatch, 3.0)
+    steps = (0.4, 0.2, 0.1)
+    truth = FiniteDifference(count=64, steps=steps)(problem, params)
+    miss = (truth.mean["a"] - true).abs()
+    # of a⁵, Richardson's from h and h/2 misses −h⁴/4 of it; the central difference h⁴ + 10 a² h²
+    torch.testing.assert_close(miss[1], torch.tensor(3 * 0.4**4 / 4, dtype=torch.float64))
+    # the second coordinate has no noise: all of its error is that of the step, 15/16 of the miss
+    assert float(truth.stderr()["a"][1]) == pytest.approx(15 / 16 * float(miss[1]), rel=0.02)
+    assert truth.error() >= 2 * float((15 / 16 * miss[1]).square()) * 0.98
+
+
+def test_finite_differences_want_three_falling_steps() -> None:
+    for steps in ((0.1, 0.05), (0.1, 0.2, 0.05)):
+        with pytest.raises(BadValue, match="three falling steps"):
+            FiniteDifference(steps=steps)(toy_problem(), {"a": torch.zeros(1)})
+
+
 def test_finite_differences_refuse_large_policies() -> None:
     problem = toy_problem()
     with pytest.raises(BadValue, match="max_parameters"):

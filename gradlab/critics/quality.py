@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -46,6 +46,24 @@ class Quality:
     at_start: Estimate  # t = 0
     ceiling_at_start: Estimate
     episodes: int
+
+    def columns(self, prefix: str = "critic") -> dict[str, float]:
+        """Columns of a row: what is explained overall and at t = 0, and the ceiling there."""
+        parts = {"quality": self.overall, "start": self.at_start, "ceiling": self.ceiling_at_start}
+        return {
+            f"{prefix}_{name}{end}": value
+            for name, part in parts.items()
+            for end, value in zip(("", "_stderr"), part, strict=True)
+        }
+
+    @staticmethod
+    def in_words(row: Mapping[str, Any], prefix: str = "critic") -> str:
+        """What the columns say: "at t = 0 50 ± 5 % where the best one would reach 70 ± 4 %"."""
+        start, ceiling = (
+            f"{100 * row[f'{prefix}_{name}']:.0f} ± {100 * row[f'{prefix}_{name}_stderr']:.0f} %"
+            for name in ("start", "ceiling")
+        )
+        return f"at t = 0 {start} where the best one would reach {ceiling}"
 
 
 class GradientQuality(NamedTuple):
