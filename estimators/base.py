@@ -231,8 +231,8 @@ def _samples(
 ) -> GradientSamples:
     """Gradients of a surrogate; the first time, the first samples are checked not to couple."""
     if engine != "pullback":
-        surrogate = partial(surrogate, problem.eager)
-        return per_sample_gradients(surrogate, problem.eager, params, noise, given, engine)
+        plain = partial(surrogate, problem.eager)
+        return per_sample_gradients(plain, problem.eager, params, noise, given, engine)
     key = _key(estimator, type(problem.task), problem.policy, problem.horizon)
     count = max(2, estimator.group)
     if noise.count >= count and key not in CHECKED:
@@ -240,8 +240,8 @@ def _samples(
         first = partial(surrogate, problem.eager)
         check_independent(first, problem, params, noise.rows(0, count), few)
         CHECKED.add(key)
-    surrogate = partial(surrogate, problem)
-    return per_sample_gradients(surrogate, problem, params, noise, given, engine)
+    whole_batch = partial(surrogate, problem)
+    return per_sample_gradients(whole_batch, problem, params, noise, given, engine)
 
 
 @dataclass(frozen=True)

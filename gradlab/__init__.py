@@ -8,6 +8,7 @@ from gradlab import oracle as oracle
 from gradlab import testing as testing
 from gradlab.critics.base import Critic as Critic
 from gradlab.critics.base import View as View
+from gradlab.critics.fitting import fit_critic as fit_critic
 from gradlab.engines import per_sample_gradients as per_sample_gradients
 from gradlab.errors import GradlabError as GradlabError
 from gradlab.events import Arctan as Arctan

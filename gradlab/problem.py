@@ -23,7 +23,7 @@ from gradlab.tasks.base import Task
 
 # how a problem gets a critic: the code in the message runs as it is
 FIT = (
-    "fit one with fitted = gradlab.critics.fitting.fit_critic(problem, params, kind='{kind}') and bind it "
+    "fit one with fitted = gradlab.fit_critic(problem, params, kind='{kind}') and bind it "
     "with problem = problem.replace(critic=fitted.critic(problem))"
 )
 
@@ -173,7 +173,7 @@ class Problem(Shown):
         if noise.action.dtype != self.dtype:
             raise BadShape(
                 f"noise should be {self.dtype} for {self.name}, got {noise.action.dtype}; "
-                "draw it with problem.draw, or use problem.replace(dtype=...)"
+                f"draw it with problem.draw, or use problem.replace(dtype={noise.action.dtype})"
             )
 
     def start(self, noise: Noise) -> tuple[Tensor, Tensor]:
