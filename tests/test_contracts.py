@@ -108,6 +108,30 @@ def test_samples_have_the_right_form_and_nothing_else_changes(
     assert all(x.dtype == torch.float64 for x in moments.mean.values())
 
 
+NEED_VALUES = {
+    "evolution_strategies": "the seeds of its directions",
+    "inverse_variance": "weights from samples",
+    "inverse_variance_qg_pg": "weights from samples",
+    "sum": "whether both parts saw the same observations",
+    "difference": "whether both parts saw the same observations",
+}
+
+
+@pytest.mark.parametrize("problem_name", ["toy", "lq", "gate", "racing"])
+@pytest.mark.parametrize("name", [n for n in registered() if n not in NEED_VALUES])
+def test_everything_stays_on_the_problems_device(name: str, problem_name: str) -> None:
+    """On a device without values: a constant from another device, or a look at a number, raises."""
+    meta = torch.device("meta")
+    problem, params = posed(problem_name, torch.float32)
+    problem = problem.replace(device=meta)
+    noise = problem.draw(COUNT, torch.Generator().manual_seed(1))
+    assert all(part.device == meta for part in noise)
+    params = {leaf: value.to(meta) for leaf, value in params.items()}
+    rows = registered()[name](problem, params, noise).per_sample()
+    for leaf, value in params.items():
+        assert rows[leaf].device == meta and rows[leaf].shape == (COUNT, *value.shape)
+
+
 @pytest.mark.parametrize("name", E.names())
 def test_requirements_are_honest(name: str) -> None:
     """Without a critic either `check` and the call both raise `Missing`, or neither does."""
