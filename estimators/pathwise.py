@@ -12,6 +12,7 @@ from estimators.base import SurrogateEstimator
 from estimators.score import score_surrogate
 from gradlab.events import running_maximum
 from gradlab.noise import Noise
+from gradlab.outcome import Outcome
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -73,9 +74,10 @@ class RelaxedFOG(SurrogateEstimator):
 class Split(SurrogateEstimator):
     """Pathwise on a continuous part S of the reward, score function on the rest R − S.
 
-    J = E[Σ S_t] + E[Σ (R_t − S_t)], both on the same rollouts: S_t is the relaxed reward of
-    `width`, or with `width=None` the smooth terms alone with alive ≡ 1; the residual gets the score
-    function at *every* t.
+    J = E[Σ S_t] + E[Σ (R_t − S_t)], both on the same rollouts, which go on until neither R nor S counts:
+    S_t is the relaxed reward of `width`, or with `width=None` the smooth terms alone, times
+    clip(−M_{t−1}, 0, 1) of the events that end an episode: continuous, and 0 once it has ended. The
+    residual gets the score function at *every* t.
 
     Estimates: ∇J; call weights 1.
     Requires: nothing.
@@ -102,16 +104,29 @@ class Split(SurrogateEstimator):
     def surrogate(
         self, problem: Problem, policy: BoundPolicy, noise: Noise
     ) -> Float[Tensor, "*batch"]:
-        path = rollout(problem, policy, noise)
+        relaxed = problem if self.width is None else problem.relaxed(self.width, self.step)
+        # as long as either of the two has survival
+        longer = relaxed if relaxed.last_margin > problem.last_margin else problem
+        path = rollout(longer, policy, noise)
         hard = problem.evaluate(path)
         if self.width is None:
-            smooth = problem.discounts[: problem.horizon] * hard.dense
+            smooth = problem.discounts[: problem.horizon] * self._unended(problem, hard)
         else:
-            smooth = problem.relaxed(self.width, self.step).evaluate(path).value
+            smooth = relaxed.evaluate(path).value
         if self.guard_switches:
             smooth = smooth * self._guard(problem, hard.margins)
         residual = score_surrogate(policy, path, noise, hard.value - smooth)
         return smooth.sum(-1) + residual
+
+    def _unended(self, problem: Problem, hard: Outcome) -> Float[Tensor, "*batch T"]:
+        """The smooth terms, times clip(−M_{t−1}, 0, 1) of the events that end the episode."""
+        ending = [i for i, event in enumerate(problem.task.events) if event.terminates]
+        if not ending:
+            return hard.dense
+        worst = hard.running[..., :-1, ending].max(-1).values
+        first = torch.ones_like(hard.dense[..., :1])
+        living = torch.cat([first, (-worst).clamp(0, 1)], dim=-1)
+        return living * torch.where(living == 0, 0.0, hard.dense)
 
     def _guard(self, problem: Problem, margins: Float[Tensor, "*batch T E"]) -> Tensor | float:
         """clip(−M_t/width, 0, 1) of the switching events: continuous, and 0 once one happened."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from estimators.base import Cost, TwoPassEstimator
 from gradlab.errors import BadValue
 from gradlab.noise import Noise
-from gradlab.outcome import Outcome, reward_to_go
+from gradlab.outcome import Outcome, reward_to_go, while_alive
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
@@ -84,8 +84,9 @@ class PG(TwoPassEstimator):
             if self.baseline == "loo":
                 advantage = _leave_one_out(advantage, self.group_size)
             elif self.baseline != "none":
-                weight = problem.discounts[: problem.horizon] * result.alive[..., :-1]
-                advantage = advantage - weight * self._baseline(problem, policy, path, result)
+                baseline = self._baseline(problem, policy, path, result)
+                times = slice(0, problem.horizon)
+                advantage = advantage - while_alive(problem, result, baseline, times)
             if self.returns == "discounted":
                 advantage = advantage / problem.discounts[: problem.horizon]
         return Scored(path.obs, advantage)
@@ -110,7 +111,7 @@ class PG(TwoPassEstimator):
     def _gae(self, problem: Problem, path: Trajectory, result: Outcome) -> Tensor:
         assert problem.critic is not None and problem.critic.v is not None
         values = problem.critic.v(problem.views(path, result, slice(0, problem.horizon)))
-        values = problem.discounts[:-1] * result.alive[..., :-1] * values
+        values = while_alive(problem, result, values, slice(0, problem.horizon))
         following = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], dim=-1)
         delta = result.value + following - values  # discounted from the start, like G_t
         powers = self.gae_lambda ** torch.arange(

@@ -17,7 +17,7 @@ from torch import Tensor
 from estimators.base import Cost, SurrogateEstimator, check_window
 from gradlab.errors import BadValue
 from gradlab.noise import Noise
-from gradlab.outcome import Outcome
+from gradlab.outcome import Outcome, while_alive
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
@@ -59,7 +59,7 @@ def tail_values(
         value = problem.critic.v(problem.views(path, result, times))
     else:
         value = q_values(problem, policy.frozen, path, result, noise, times, entropy)
-    return problem.discounts[times] * result.alive[..., times] * value
+    return while_alive(problem, result, value, times)
 
 
 def _require(problem: Problem, tail: str, who: str) -> None:
@@ -80,8 +80,7 @@ def value_gradient(
     result = problem.evaluate(path)
     times = slice(0, length)
     values = q_values(problem, policy, path, result, noise, times, entropy)
-    weight = problem.discounts[times] * result.alive[..., times].detach()
-    return (weight * values).sum(-1)
+    return while_alive(problem, result, values, times).sum(-1)
 
 
 @dataclass(frozen=True)

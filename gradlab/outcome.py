@@ -6,6 +6,10 @@ M_{t−1}), so the terminating step's own reward counts. A bonus is multiplied b
 *other* terminations only: with a hard step this is the same number (an event cannot happen twice),
 and with a soft one the bonus of a terminating event still telescopes. A survival reward is paid in every
 step up to which its event has not happened, c·(1 − Step(M_t)), with the same weight.
+
+An episode has ended once its survival is 0 in the problem's dtype (`events.last_margin`). Every
+later value is 0, selected and not multiplied, so that 0 times a number that is not finite never
+arises: an ended episode is worth exactly what it has earned, and has the gradient of that alone.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ class Outcome(NamedTuple):
     value: Float[Tensor, "*batch T"]  # γ^t·alive_t·r_t: sums to the return
     reward: Float[Tensor, "*batch T"]  # r_t itself, bonuses included
     dense: Float[Tensor, "*batch T"]  # the sum of the smooth terms of r_t
-    alive: Float[Tensor, "*batch T_plus_1"]  # not terminated before t
+    alive: Float[Tensor, "*batch T_plus_1"]  # not terminated before t; 0 from the end on
     events: Float[Tensor, "*batch T_plus_1 E"]  # Step(M_{t−1}): has it happened before t
     margins: Float[Tensor, "*batch T E"]  # m_t, scaled: an event happens above 0 [1]
     running: Float[Tensor, "*batch T E"]  # M_t, the margin's maximum so far [1]
@@ -50,11 +54,11 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
     A path may be shorter than the horizon. With `cut_every=n` whatever is carried into a window of n steps (survival, running extrema) is a
     constant there, as the state is in a rollout with the same `cut_every`.
     """
-    before, after = path.state[..., :-1, :], path.state[..., 1:, :]
+    after = path.state[..., 1:, :]
     memory = path.memory[..., :-1, :]
     length = path.action.shape[-2]
     steps = problem.steps[:length]
-    dense = _total(problem.task.terms(before, path.action, after, memory, steps), after)
+    dense = _total(problem.task.terms(path.before, path.action, after, memory, steps), after)
     discounts = problem.discounts[:length]
     events = problem.task.events
     if not events:
@@ -74,19 +78,30 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
     increment = reached - torch.where(fresh, torch.zeros_like(carried), carried)
 
     ending = [i for i, event in enumerate(events) if event.terminates]
-    alive = _survival(problem, running, ending)
+    over = _over(problem, margins[..., ending], path.ended)
+    alive = torch.where(over, 0.0, _survival(problem, running, ending))
+    over = over[..., :-1]
     alive_now = _cut(alive[..., :-1, None], cut_every)[..., 0]
-    value, reward = alive_now * dense, dense
+    value, reward = alive_now * torch.where(over, 0.0, dense), dense
     for i, event in enumerate(events):
         if event.bonus == 0.0 and event.survival == 0.0:
             continue
         others = [j for j in ending if j != i]
         weight = alive_now
         if i in ending:
-            weight = _cut(_survival(problem, running, others)[..., :-1, None], cut_every)[..., 0]
+            free = _survival(problem, running, others)[..., :-1]
+            weight = _cut(torch.where(over, 0.0, free)[..., None], cut_every)[..., 0]
         earned = event.bonus * increment[..., i] + event.survival * (1 - reached[..., i])
-        value, reward = value + weight * earned, reward + earned
+        value, reward = value + weight * torch.where(over, 0.0, earned), reward + earned
     return Outcome(discounts * value, reward, dense, alive, happened, margins, running)
+
+
+def while_alive(
+    problem: Problem, result: Outcome, values: Float[Tensor, "*batch K"], times: slice
+) -> Float[Tensor, "*batch K"]:
+    """γ^t alive_t times values at times of 0..T: 0 from the end on, whatever the values are there."""
+    alive = result.alive[..., times]
+    return problem.discounts[times] * alive * torch.where(alive == 0, 0.0, values)
 
 
 class StepOutcome(NamedTuple):
@@ -171,6 +186,19 @@ def _running(problem: Problem, margins: Tensor, cut_every: int | None) -> tuple[
         new = visit[..., 1:] != visit[..., :-1]
         starts.append(torch.cat([torch.zeros_like(fresh[..., :1, i]), new], dim=-1))
     return torch.stack(columns, dim=-1), torch.stack(starts, dim=-1)
+
+
+def _over(
+    problem: Problem, margins: Float[Tensor, "*batch T e"], ended: Bool[Tensor, "*batch T_plus_1"]
+) -> Bool[Tensor, "*batch T_plus_1"]:
+    """Whether an episode has ended before t, by terminating margins and by what its rollout knew.
+
+    Both are needed: a rollout of the relaxed problem ends later than the hard events that are
+    judged on it, and margins of one step and of all steps may be rounded differently.
+    """
+    beyond = margins.detach() > problem.last_margin
+    happened = beyond.any(dim=-1).cumsum(dim=-1) > 0
+    return ended | torch.cat([torch.zeros_like(happened[..., :1]), happened], dim=-1)
 
 
 def _survival(problem: Problem, running: Tensor, ending: list[int]) -> Tensor:

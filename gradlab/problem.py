@@ -14,7 +14,7 @@ from gradlab.arguments import check_device, check_dtype, check_generator, got, n
 from gradlab.critics.base import Critic, View
 from gradlab.display import Facts, Shown
 from gradlab.errors import BadShape, BadValue, Missing
-from gradlab.events import STEPS, Hard, Step
+from gradlab.events import STEPS, Hard, Step, last_margin
 from gradlab.noise import Noise
 from gradlab.policies import GaussianPolicy
 from gradlab.rollout import Trajectory
@@ -115,6 +115,11 @@ class Problem(Shown):
         return isinstance(self.event_step, Hard)
 
     @property
+    def last_margin(self) -> float:
+        """The largest margin of a terminating event at which an episode still counts; see `gradlab.events`."""
+        return last_margin(self.event_step, self.dtype)
+
+    @property
     def steps(self) -> Float[Tensor, " T_plus_1"]:
         """0, 1, ..., T in the problem's dtype."""
         return torch.arange(self.horizon + 1, dtype=self.dtype, device=self.device)
@@ -186,8 +191,17 @@ class Problem(Shown):
         return outcome.evaluate(self, path, cut_every)
 
     def views(self, path: Trajectory, result: outcome.Outcome, times: slice = slice(None)) -> View:
-        """What a critic sees at the chosen times of 0..T, attached to the states of `path`."""
+        """What a critic sees at the chosen times of 0..T, attached to the states of `path`.
+
+        Where the episode has ended it is, as a constant, the last state that was alive: a critic is never
+        asked about the state after the end, and its answer there has a weight of 0.
+        """
         state, memory = path.state[..., times, :], path.memory[..., times, :]
+        if any(event.terminates for event in self.task.events):
+            # the step before t started from the last state that was alive
+            living = torch.cat([path.state[..., :1, :], path.before], dim=-2)[..., times, :]
+            over = result.alive[..., times, None] == 0
+            state = torch.where(over, living.detach(), state)
         step = self.steps[: path.state.shape[-2]][times]
         obs = self.task.observe(state, memory, step)
         return View(state, obs, result.events[..., times, :], step.expand(state.shape[:-1]))

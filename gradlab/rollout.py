@@ -3,6 +3,11 @@
 A rollout binds nothing, draws nothing and rewards nothing: it alternates observation, policy and
 simulator, and stacks what it saw. Rewards and events are computed afterwards, for all times at
 once, by `gradlab/outcome.py`. It works for a batch of episodes, for one, and under `torch.func.vmap`.
+
+An episode that has ended stands still: every later step is its last one again, with the inputs that
+it had, as constants. So the state stays the one that ended it, it is as finite as the episode was
+when it counted, and no gradient comes back from what counts no more: `torch.where` selects the
+inputs, and a cotangent of 0 never meets an infinite derivative on its way to the policy.
 """
 
 from __future__ import annotations
@@ -12,11 +17,12 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gradlab.compilation import compile_step
+from gradlab.constants import constant
 from gradlab.factors import Probes
 from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy, GaussianPolicy
@@ -28,18 +34,35 @@ if TYPE_CHECKING:
 
 
 class Trajectory(NamedTuple):
-    """What T steps went through; states and memories have one more entry than actions."""
+    """What T steps went through; states, memories and `ended` have one more entry than actions."""
 
     obs: Float[Tensor, "*batch T no"]
     output: Float[Tensor, "*batch T nz"]  # z of the policy
     latent: Float[Tensor, "*batch T nu"]  # action before squashing
     action: Float[Tensor, "*batch T nu"]
+    before: Float[Tensor, "*batch T ns"]  # the state that each step starts from
     state: Float[Tensor, "*batch T_plus_1 ns"]
     memory: Float[Tensor, "*batch T_plus_1 nm"]
+    ended: Bool[Tensor, "*batch T_plus_1"]  # before t: what follows is the last step again
 
     def detach(self) -> Trajectory:
         """The same numbers as constants."""
         return Trajectory(*(part.detach() for part in self))
+
+
+class Ending(NamedTuple):
+    """Which episodes have ended, and what their last step started from, as constants."""
+
+    ended: Bool[Tensor, "*batch 1"]
+    state: Float[Tensor, "*batch ns"]
+    memory: Float[Tensor, "*batch nm"]
+    action: Float[Tensor, "*batch nu"]
+    process: Float[Tensor, "*batch nw"]
+    last: Float[Tensor, " 1"]  # margin of a terminating event above which an episode ends [1]
+
+    def hold(self, kept: Tensor, now: Tensor) -> Tensor:
+        """`kept` where the episode has ended, else `now`."""
+        return torch.where(self.ended, kept, now) if now.shape[-1] else now
 
 
 class Transition(NamedTuple):
@@ -49,9 +72,11 @@ class Transition(NamedTuple):
     output: Tensor
     latent: Tensor
     action: Tensor
+    before: Tensor  # the state that the step started from
     state: Tensor  # after the step
     memory: Tensor  # after the step
     inputs: tuple[Tensor, ...]  # of the policy's layers after the first; () when not recording
+    ending: Ending | None  # for the next step; None where no event ends an episode
 
 
 def rollout(
@@ -64,9 +89,12 @@ def rollout(
 ) -> Trajectory:
     """Run `length` steps (default: the horizon T) from the initial states that `noise` holds.
 
-    Episodes go on after termination: events multiply rewards, not dynamics. With `cut_every=n` the
-    state at n, 2n, ... is a constant for what follows it (tiled windows), while `state` keeps the
-    attached value, so that a window's end can still be differentiated.
+    An episode ends when its survival 1 − Step(M_t) is 0 in the problem's dtype: with hard events at the
+    event, with relaxed ones where `events.last_margin` says. From then on it stands still.
+
+    With `cut_every=n` the state at n, 2n, ... is a constant for what follows it (tiled windows): `before`
+    has the constant, while `state` keeps the attached value, so that a window's end can still be
+    differentiated.
     """
     state, memory = problem.start(noise)
     state = _constant(problem, state)
@@ -77,6 +105,7 @@ def rollout(
     # contiguous: compiled code is specialised on strides, which would depend on the horizon
     eps = noise.action.movedim(-2, 0).contiguous().unbind(0)
     process = noise.process.movedim(-2, 0).contiguous().unbind(0)
+    ending = _none_ended(problem, state, memory, eps[0], process[0])
     path: list[Transition] = []
     states, memories = [state], [memory]
     params = policy.params if policy.tape is None else policy.constants
@@ -84,18 +113,22 @@ def rollout(
         if cut_every is not None and t > 0 and t % cut_every == 0:
             state = _constant(problem, state.detach())
         probes = policy.probes(state)
-        now = step(params, probes, state, memory, indices[t], eps[t], process[t])
+        now = step(params, probes, state, memory, indices[t], eps[t], process[t], ending)
         policy.record(now.obs, now.inputs, probes, t)
         path.append(now)
-        state, memory = now.state, now.memory
+        state, memory, ending = now.state, now.memory, now.ending
         states.append(state)
         memories.append(memory)
     obs, output, latent, action = (
         torch.stack(column, dim=-2) for column in zip(*(now[:4] for now in path), strict=True)
     )
-    return Trajectory(
-        obs, output, latent, action, torch.stack(states, dim=-2), torch.stack(memories, dim=-2)
-    )
+    whole = torch.stack(states, dim=-2)
+    if ending is None and cut_every is None:
+        before = whole[..., :-1, :]
+    else:
+        before = torch.stack([now.before for now in path], dim=-2)
+    memory = torch.stack(memories, dim=-2)
+    return Trajectory(obs, output, latent, action, before, whole, memory, _ended(path, state))
 
 
 def _constant(problem: Problem, state: Tensor) -> Tensor:
@@ -108,6 +141,24 @@ def _constant(problem: Problem, state: Tensor) -> Tensor:
     return state
 
 
+def _none_ended(
+    problem: Problem, state: Tensor, memory: Tensor, eps: Tensor, process: Tensor
+) -> Ending | None:
+    """The `Ending` of the first step; None where no event ends an episode."""
+    if not any(event.terminates for event in problem.task.events):
+        return None
+    last = constant((problem.last_margin,), state)
+    none = torch.zeros_like(state[..., :1], dtype=torch.bool)
+    return Ending(none, state.detach(), memory.detach(), torch.zeros_like(eps), process, last)
+
+
+def _ended(path: list[Transition], like: Tensor) -> Bool[Tensor, "*batch T_plus_1"]:
+    """Whether an episode has ended before t."""
+    never = torch.zeros_like(like[..., :1], dtype=torch.bool)
+    flags = [never if now.ending is None else now.ending.ended for now in path]
+    return torch.cat([never, *flags], dim=-1)
+
+
 @lru_cache(maxsize=32)
 def _transition(
     simulator: Simulator, task: Task, policy: GaussianPolicy, compiled: bool
@@ -115,6 +166,7 @@ def _transition(
     """One step as a pure function of tensors, compiled if asked for."""
     if compiled and isinstance(simulator, CompilesItself):
         return _transition(simulator.compiled(), task, policy, False)
+    ends = [i for i, event in enumerate(task.events) if event.terminates]
 
     def transition(
         params: dict[str, Tensor],
@@ -124,7 +176,12 @@ def _transition(
         step: Tensor,
         eps: Tensor,
         process: Tensor,
+        ending: Ending | None,
     ) -> Transition:
+        if ending is not None:
+            state = ending.hold(ending.state, state)
+            memory = ending.hold(ending.memory, memory)
+            process = ending.hold(ending.process, process)
         obs = task.observe(state, memory, step)
         inputs: tuple[Tensor, ...] = ()
         if probes is None:
@@ -133,9 +190,20 @@ def _transition(
             output, inputs = policy.probed(params, obs, probes)
         latent = policy.latent(output, eps)
         action = policy.action(latent)
+        if ending is not None:
+            action = ending.hold(ending.action, action)
         after = simulator.step(state, action, process)
         memory_after = task.advance(memory, after, step)
-        return Transition(obs, output, latent, action, after, memory_after, inputs)
+        if ending is not None:
+            # margins are those of a trajectory of one step
+            path = after.detach().unsqueeze(-2), memory.unsqueeze(-2), step.unsqueeze(-1)
+            margins = task.margins(*path).squeeze(-2)
+            over = ending.ended
+            for i in ends:  # a margin of NaN ends nothing: the episode stays, to be counted
+                over = over | (margins[..., i : i + 1] > ending.last)
+            held = (part.detach() for part in (state, memory, action, process))
+            ending = Ending(over, *held, ending.last)
+        return Transition(obs, output, latent, action, state, after, memory_after, inputs, ending)
 
     return compile_step(transition) if compiled else transition
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gradlab.landscapes import Params, Plane, over_plane, points_at_once
 from gradlab.noise import Noise
-from gradlab.outcome import Outcome
+from gradlab.outcome import Outcome, while_alive
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
 
@@ -42,6 +42,8 @@ class Moment(NamedTuple):
     step: int
     path: Trajectory  # steps 0..t−1, and the states and memories up to t
     obs: Float[Tensor, "N no"]
+    state: Float[Tensor, "N ns"]  # that the step starts from: of an ended episode its last one's
+    action: Float[Tensor, "N nu"]  # that the centre takes; an ended episode keeps it
     alive: Float[Tensor, "N"]
     noise: Noise
 
@@ -54,9 +56,10 @@ def moment_at(problem: Problem, params: Params, noise: Noise, step: int) -> Mome
         whole = rollout(problem, problem.policy.bind(params), noise, length=step + 1)
         alive = problem.evaluate(whole).alive[:, step]
     before = Trajectory(
-        *(part[:, :step] for part in whole[:4]), *(part[:, : step + 1] for part in whole[4:])
+        *(part[:, :step] for part in whole[:5]), *(part[:, : step + 1] for part in whole[5:])
     )
-    return Moment(step, before, whole.obs[:, step], alive, noise)
+    now = whole.obs[:, step], whole.before[:, step], whole.action[:, step]
+    return Moment(step, before, *now, alive, noise)
 
 
 def objectives_at(
@@ -99,12 +102,16 @@ def _q(
 def _extended(
     problem: Problem, moment: Moment, z: Tensor, latent: Tensor, action: Tensor
 ) -> Trajectory:
-    """The centre's path with one more step: events look back at all of it."""
+    """The centre's path with one more step: events look back at all of it.
+
+    An ended episode repeats its last step, as rollouts do.
+    """
     step, noise, path = moment.step, moment.noise, moment.path
-    state, memory = path.state[:, step], path.memory[:, step]
-    after = problem.simulator.step(state, action, noise.process[:, step])
+    ended, memory = path.ended[:, step], path.memory[:, step]
+    action = torch.where(ended[:, None], moment.action, action)
+    after = problem.simulator.step(moment.state, action, noise.process[:, step])
     memory_after = problem.task.advance(memory, after, problem.steps[step])
-    new = (moment.obs, z, latent, action, after, memory_after)
+    new = (moment.obs, z, latent, action, moment.state, after, memory_after, ended)
     parts = (torch.cat([a, b[:, None]], dim=1) for a, b in zip(path, new, strict=True))
     return Trajectory(*parts)
 
@@ -116,10 +123,10 @@ def _tail(
     if step >= problem.horizon:
         return 0.0
     policy = problem.policy
-    obs = problem.task.observe(path.state[:, step], path.memory[:, step], problem.steps[step])
+    obs = problem.views(path, result, slice(step, step + 1)).obs[:, 0]
     action = policy.action(policy.latent(policy.apply(params, obs), noise.action[:, step]))
-    weight = problem.discounts[step] * result.alive[:, step]
-    return weight * _q(problem, path, result, step, action)
+    values = _q(problem, path, result, step, action)[:, None]
+    return while_alive(problem, result, values, slice(step, step + 1))[:, 0]
 
 
 def weights_at(problem: Problem, params: Params, moment: Moment) -> dict[str, Float[Tensor, ""]]:

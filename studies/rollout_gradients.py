@@ -103,11 +103,13 @@ def one_step(
     earned = evaluate_step(
         problem, start.state, action, after, start.memory, start.step, start.carried
     )
-    then = Moment(after, memory, earned.carried, start.step + 1)
-    next_obs = task.observe(after, memory, then.step)
+    # the critic is not asked about the end: it would be worth 0 times whatever it says
+    alive = ~earned.terminated
+    place = torch.where(alive[..., None], after, start.state)
+    then = Moment(place, memory, earned.carried, start.step + 1)
+    next_obs = task.observe(place, memory, then.step)
     next_action = network.action(network.latent(policy(next_obs), noise.action[..., 1, :]))
-    alive = (~earned.terminated).to(after.dtype)
-    tail = alive * q_value(problem, then, next_obs, next_action)
+    tail = torch.where(alive, q_value(problem, then, next_obs, next_action), 0.0)
     return OneStep(obs, z, latent, after, earned.reward + problem.discount * tail)
 
 

@@ -106,8 +106,8 @@ def problem_of(setting: Setting, horizon: int = HORIZON) -> Problem:
 class Halting:
     """A simulator in which an episode stands still as soon as its next state would not be finite.
 
-    Rollouts go on after the end of health, and light ants with compliant contact then sometimes fly apart. For
-    rollouts alone: gradients through the step that is not taken are not finite.
+    Rollouts hold an ended episode themselves; this is for one that flies apart while it is alive, as light ants
+    with compliant contact may. For rollouts alone: gradients through the step that is not taken are not finite.
     """
 
     inner: Articulated
@@ -220,7 +220,7 @@ def train_policy(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
 def limited_mean(samples: GradientSamples) -> Params:
     """The mean over samples, none of them longer than the median; zero where none is finite.
 
-    Episodes go on after the end of health, and some then fly apart until numbers are no longer finite.
+    Light ants with compliant contact may fly apart while they are alive.
     """
     rows = samples.per_sample()
     norms = torch.stack([leaf.flatten(1).square().sum(1) for leaf in rows.values()]).sum(0).sqrt()

@@ -34,7 +34,7 @@ def slow_value(problem: Problem, path: Trajectory, cut_every: int | None) -> Ten
             over = [o.detach() for o in over]
         now = slice(t, t + 1)
         time = torch.tensor([float(t)], dtype=problem.dtype)
-        arguments = path.state[now], path.action[now], path.state[t + 1 : t + 2], path.memory[now]
+        arguments = path.before[now], path.action[now], path.state[t + 1 : t + 2], path.memory[now]
         reward = sum(term[0] for term in task.terms(*arguments, time).values())
         margin = task.margins(path.state[t + 1 : t + 2], path.memory[now], time)[0]
         alive = 1 - step(torch.stack(over).max()) if over else torch.ones((), dtype=problem.dtype)
@@ -71,18 +71,21 @@ def test_outcome_equals_a_loop_over_time(switching: bool, kind: str, cut_every: 
     path = rollout(problem, problem.policy.bind(params), noise)
     assert (problem.evaluate(path).margins > 0).any(1).any(0).all()  # every event happens somewhere
     state = path.state.detach().requires_grad_()
-    path = path.detach()._replace(state=state)
+    before = path.before.detach().requires_grad_()
+    path = path.detach()._replace(state=state, before=before)
     value = problem.evaluate(path, cut_every).value
     # the return of each window, weighted apart, so that what is cut from each step matters
     weights = torch.linspace(0.5, 1.5, problem.horizon, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad((weights * value).sum(), state)
+    gradients = torch.autograd.grad((weights * value).sum(), (state, before))
     for i in range(noise.count):
-        leaf = state[i].detach().requires_grad_()
-        one = Trajectory(*(part[i] for part in path))._replace(state=leaf)
+        leaves = tuple(part[i].detach().requires_grad_() for part in (state, before))
+        one = Trajectory(*(part[i] for part in path))
+        one = one._replace(state=leaves[0], before=leaves[1])
         slow = slow_value(problem, one, cut_every)
         torch.testing.assert_close(value[i], slow, rtol=1e-12, atol=1e-12)
-        (expected,) = torch.autograd.grad((weights * slow).sum(), leaf)
-        torch.testing.assert_close(gradient[i], expected, rtol=1e-10, atol=1e-12)
+        slow_gradients = torch.autograd.grad((weights * slow).sum(), leaves)
+        for gradient, expected in zip(gradients, slow_gradients, strict=True):
+            torch.testing.assert_close(gradient[i], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_short_paths_are_prefixes() -> None:
@@ -193,24 +196,35 @@ def test_running_minimum_keeps_a_safe_episode_alive() -> None:
 
 @pytest.mark.parametrize("kind", STEPS)
 def test_a_margin_of_nan_is_not_a_safe_one(kind: str) -> None:
-    """An episode whose margins are lost has no value from there on, whatever its rewards read."""
+    """An episode whose margins are lost while it is alive has no value from there on.
+
+    One that has ended keeps what it earned: its margins matter no more.
+    """
 
     class Lost(type(toy_problem().task)):
         def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
             margins = super().margins(after, memory, step)
-            late = (step >= 5).reshape(step.shape + (1,)).expand(margins.shape)
-            first = torch.arange(len(margins)).reshape(-1, *(1,) * (margins.ndim - 1)) == 0
-            return torch.where(late & first, torch.nan, margins)
+            late = (step >= 2).reshape(step.shape + (1,)).expand(margins.shape)
+            even = torch.arange(len(margins)).reshape(-1, *(1,) * (margins.ndim - 1)) % 2 == 0
+            return torch.where(late & even, torch.nan, margins)
 
-    problem = toy_problem(horizon=8).replace(task=Lost(), event_step=STEPS[kind])
+    plain = toy_problem(horizon=8).replace(event_step=STEPS[kind])
+    problem = plain.replace(task=Lost())
     noise = problem.draw(4, torch.Generator().manual_seed(0))
-    path = rollout(problem, problem.policy.bind(toy_params(problem)), noise)
+    policy = problem.policy.bind(toy_params(problem))
+    path = rollout(problem, policy, noise)
+    expected = plain.evaluate(rollout(plain, policy, noise))
     value = problem.evaluate(path).value
-    assert not value[:, :5].isnan().any() and not value[1:].isnan().any()
-    assert value[0, 5:].isnan().all()
+    assert not value[:, :2].isnan().any() and not value[1::2].isnan().any()
+    assert value[2, 2:].isnan().all()
+    if kind == "hard":
+        assert expected.alive[::2, 2].tolist() == [0, 1]
+        assert torch.equal(value[0], expected.value[0])
+    else:
+        assert value[0, 2:].isnan().all()
 
     carried = nothing_carried(problem, 4)
-    now = path.state[:, 5], path.action[:, 5], path.state[:, 6], path.memory[:, 5]
-    step = evaluate_step(problem, *now, torch.full((4,), 5.0, dtype=problem.dtype), carried)
-    assert bool(step.terminated[0]) and bool(step.reward[0].isnan())
-    assert not step.reward[1:].isnan().any()
+    now = path.state[:, 2], path.action[:, 2], path.state[:, 3], path.memory[:, 2]
+    step = evaluate_step(problem, *now, torch.full((4,), 2.0, dtype=problem.dtype), carried)
+    assert step.terminated[::2].all() and step.reward[::2].isnan().all()
+    assert not step.reward[1::2].isnan().any()
