@@ -196,13 +196,14 @@ def _transition(
         memory_after = task.advance(memory, after, step)
         if ending is not None:
             # margins are those of a trajectory of one step
-            path = after.detach().unsqueeze(-2), memory.unsqueeze(-2), step.unsqueeze(-1)
-            margins = task.margins(*path).squeeze(-2)
+            reached, known = after.detach().unsqueeze(-2), memory.unsqueeze(-2)
+            margins = task.margins(reached, known, step.unsqueeze(-1)).squeeze(-2)
             over = ending.ended
             for i in ends:  # a margin of NaN ends nothing: the episode stays, to be counted
                 over = over | (margins[..., i : i + 1] > ending.last)
-            held = (part.detach() for part in (state, memory, action, process))
-            ending = Ending(over, *held, ending.last)
+            ending = Ending(
+                over, state.detach(), memory.detach(), action.detach(), process, ending.last
+            )
         return Transition(obs, output, latent, action, state, after, memory_after, inputs, ending)
 
     return compile_step(transition) if compiled else transition
