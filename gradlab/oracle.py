@@ -6,6 +6,7 @@ of its own. Oracles that sample have seeds of their own, independent of what the
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -26,12 +27,16 @@ from gradlab.problem import Problem
 from gradlab.rollout import rollout
 from gradlab.samples import Dense, Factored, GradientSamples
 from gradlab.sampling import Sampler, noise_stream
-from gradlab.statistics.moments import Moments
+from gradlab.statistics.moments import BLOCKS, Moments
+from gradlab.statistics.streams import Stream
 from gradlab.statistics.truth import OracleGradient
 
 Params = dict[str, Tensor]
 Progress = Callable[[OracleGradient], None]
 ORACLE_SEED = 7_340_033  # far from the small seeds that users choose
+PILOT = 2**40  # first episode of pilots, in the stream of the truth and far beyond its end
+MARGIN = 1.1  # more episodes than the pilot asks for
+LEAST = 5  # means of replicates that `compare` needs
 BIAS_SHARE = 0.1  # of its standard error: a finite difference's bias that is as good as none
 
 
@@ -66,16 +71,24 @@ class ClosedForm:
 class LargeSample:
     """The mean of an unbiased estimator over as many episodes as precision asks for.
 
-    Streams until √(tr Σ/N)/‖g*‖ falls below `until_relative_stderr` or `max_count` episodes are
-    used up; `OracleGradient.relative_stderr` says what was reached. Memory is that of one chunk.
-    Means of `replicate` consecutive samples are what enters the statistics: the same mean and the
-    same error, for a fraction of the work on dense gradients.
+    How many that is, is decided before any of them is drawn, by a pilot of other episodes of the same
+    stream that is then thrown away: with √(tr Σ/n)/‖g*‖ = r after n pilot episodes,
+
+        N = ⌈1.1 n (r/until_relative_stderr)²⌉, at most max_count.
+
+    The pilot doubles until r is at most three times what is wanted, or n an eighth of `max_count` (then
+    N is `max_count`). Since
+    N knows nothing of the N episodes, their mean and its debiased length are unbiased; to stop when the
+    estimate itself looks precise keeps the long ones. `relative_stderr` says what was reached, which the
+    margin of a tenth puts below `until_relative_stderr` most of the time. Memory is that of one chunk. Means of `replicate`
+    consecutive samples are what enters the statistics: the same mean and the same error, for a fraction
+    of the work on dense gradients; at least 64 of them are drawn, so that `compare` has its blocks.
     """
 
     estimator: Sampler
     until_relative_stderr: float = 0.05
     max_count: int = 1_000_000
-    batch: int = 8192  # episodes between two looks at the precision
+    batch: int = 8192  # of the first pilot, and episodes between two calls of `progress`
     chunk_size: int = 512
     replicate: int = 16
     seed: int = ORACLE_SEED
@@ -83,7 +96,7 @@ class LargeSample:
     def __call__(
         self, problem: Problem, params: Params, progress: Progress | None = None
     ) -> OracleGradient:
-        """The truth; `progress` is called with the truth so far after each batch."""
+        """The truth; `progress` is called with the truth so far after each batch, pilot apart."""
         return self.targets(problem, params, {"": None}, progress)[""]
 
     def targets(
@@ -99,11 +112,12 @@ class LargeSample:
         an unbiased sample of g_k (PG, FOG on continuous problems, Split). Precision is judged by
         the first target. Raises `BadValue` if the samples cannot be weighted.
         """
-        if not weightings or self.max_count < 1 or not self.until_relative_stderr > 0:
+        size = math.lcm(self.replicate, self.estimator.group)
+        if not weightings or not self.until_relative_stderr > 0 or self.max_count < LEAST * size:
             raise BadValue(
-                "LargeSample needs at least one target, max_count >= 1 and "
-                f"until_relative_stderr > 0, got {len(weightings)} targets, {self.max_count} and "
-                f"{self.until_relative_stderr}"
+                "LargeSample needs at least one target, until_relative_stderr > 0 and max_count >= "
+                f"{LEAST * size} ({LEAST} means of {size} episodes), got {len(weightings)} targets, "
+                f"{self.until_relative_stderr} and {self.max_count}; a smaller replicate asks for less"
             )
         for name, weights in weightings.items():
             if weights is not None and tuple(weights.shape) != (problem.horizon,):
@@ -112,31 +126,70 @@ class LargeSample:
                     f"got {list(weights.shape)} for target {name!r}; try estimator.call_weights(problem)"
                 )
         begin = time.perf_counter()
-        size = math.lcm(self.replicate, self.estimator.group)
-        wanted = min(self.batch, self.max_count), self.chunk_size
-        batch, chunk = (math.ceil(n / size) * size for n in wanted)
+        run = _Run(self.estimator, problem, params, weightings, self.seed, size, self.chunk_size)
+        batch = _up(max(min(self.batch, self.max_count), LEAST * size), size)
+        count = self._count(run, batch, size)
         totals: dict[str, Moments] = {}
-        count = 0
-        while True:
-            for noise in noise_stream(problem, count + batch, self.seed, chunk, begin=count):
-                samples = self.estimator(problem, params, noise)
-                for name, weights in weightings.items():
-                    means = _weighted(samples, weights).group_means(size)
-                    pilot = totals[name].pilot if name in totals else None
-                    piece = means.moments(start=count // size, pilot=pilot)
-                    totals[name] = totals[name].merge(piece) if name in totals else piece
-                count += noise.count
-            label = f"{self.estimator.label} x {count}"
+        truths: dict[str, OracleGradient] = {}
+        for start in range(0, count, batch):
+            run.extend(totals, start, min(start + batch, count))
+            label = f"{self.estimator.label} x {min(start + batch, count)}"
             seconds = time.perf_counter() - begin
             truths = {
                 name: OracleGradient.sampled(total, label, seconds)
                 for name, total in totals.items()
             }
-            first = next(iter(truths.values()))
             if progress is not None:
-                progress(first)
-            if first.relative_stderr <= self.until_relative_stderr or count >= self.max_count:
-                return truths
+                progress(next(iter(truths.values())))
+        return truths
+
+    def _count(self, run: _Run, batch: int, size: int) -> int:
+        """N of the docstring, in whole groups, by a pilot that nothing else sees."""
+        most, least = _up(self.max_count, size), min(BLOCKS * size, _up(self.max_count, size))
+        first, origin = next(iter(run.weightings)), _up(PILOT, size)
+        totals: dict[str, Moments] = {}
+        done, goal = 0, _up(min(max(batch, BLOCKS * size), max(most // 8, LEAST * size)), size)
+        while True:
+            run.extend(totals, origin + done, origin + goal)
+            reached = OracleGradient.sampled(totals[first], "pilot").relative_stderr
+            times = reached / self.until_relative_stderr
+            done, goal = goal, 2 * goal
+            if times <= 3:
+                return min(max(_up(math.ceil(MARGIN * done * times**2), size), least), most)
+            if goal > most / 8:
+                return most
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the episodes of a large sample have in common."""
+
+    estimator: Sampler
+    problem: Problem
+    params: Params
+    weightings: Mapping[str, Tensor | None]
+    seed: int
+    size: int  # samples in one mean
+    chunk_size: int
+
+    def extend(self, totals: dict[str, Moments], begin: int, end: int) -> None:
+        """Add episodes begin..end−1 of the stream to the statistics of every target."""
+        chunk = _up(self.chunk_size, self.size)
+        for noise in noise_stream(self.problem, end, self.seed, chunk, begin=begin):
+            samples = self.estimator(self.problem, self.params, noise)
+            drawn = Stream(self.seed, begin, begin + noise.count, self.problem.name)
+            for name, weights in self.weightings.items():
+                means = _weighted(samples, weights).group_means(self.size)
+                pilot = totals[name].pilot if name in totals else None
+                piece = means.moments(start=begin // self.size, pilot=pilot)
+                piece = dataclasses.replace(piece, streams=(drawn,))
+                totals[name] = totals[name].merge(piece) if name in totals else piece
+            begin += noise.count
+
+
+def _up(count: int, size: int) -> int:
+    """The least multiple of `size` that is not below `count`."""
+    return math.ceil(count / size) * size
 
 
 def _weighted(samples: GradientSamples, weights: Tensor | None) -> GradientSamples:
@@ -254,7 +307,8 @@ class FiniteDifference:
                 if _as_good(gap, found):
                     held = _holding(found, {n: leaf.mean(0) for n, leaf in gap.items()})
                     name = f"finite difference h={self.steps[k - 1]:g} x {self.count}"
-                    moments = Dense(held).moments()
+                    drawn = Stream(self.seed, 0, self.count, problem.name)
+                    moments = dataclasses.replace(Dense(held).moments(), streams=(drawn,))
                     return OracleGradient.sampled(moments, name, time.perf_counter() - begin)
             last, found = central, finer
         raise BadValue(

@@ -6,6 +6,7 @@ neither the chunk size nor how far an earlier stream went.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
@@ -20,6 +21,7 @@ from gradlab.noise import Noise, concatenate
 from gradlab.problem import Problem
 from gradlab.samples import GradientSamples
 from gradlab.statistics.moments import Moments
+from gradlab.statistics.streams import Stream
 
 NOISE_BLOCK = 1024  # episodes per generator
 
@@ -106,6 +108,8 @@ def stream(
     for noise in noise_stream(problem, count, seed, chunk_size, begin):
         samples = estimator(problem, params, noise)
         piece = samples.moments(start=position, pilot=pilot)
+        drawn = Stream(seed, position, position + noise.count, problem.name)
+        piece = dataclasses.replace(piece, streams=(drawn,))
         pilot = piece.pilot
         total = piece if total is None else total.merge(piece)
         position += noise.count

@@ -24,6 +24,7 @@ from gradlab.samples import GradientSamples
 from gradlab.sampling import Sampler, noise_stream
 from gradlab.statistics.gram import contrasts
 from gradlab.statistics.moments import Leaves, Moments, parts
+from gradlab.statistics.streams import Stream, shared
 from gradlab.statistics.truth import OracleGradient
 
 DIRECTIONS = 16  # at most; the false-alarm rate is shared among them
@@ -128,6 +129,12 @@ def assert_unbiased(
         )
     size = math.lcm(replicate, estimator.group)
     count, max_count, chunk_size = (-(-n // size) * size for n in (count, max_count, chunk_size))
+    own = Stream(seed, 0, max_count, problem.name)
+    if both := shared([own], truth.streams):
+        raise BadValue(
+            f"the truth {truth.name!r} comes from the stream that this test draws ({both}): it would "
+            f"pass whatever the bias; use another seed than {seed}"
+        )
     names, directions = fixed_directions(truth, seed)
     projections: _Projections | None = None
     moments: Moments | None = None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from gradlab.errors import BadShape, BadValue, NotFinite
@@ -53,6 +54,8 @@ def assert_same(a: Moments, b: Moments) -> None:
         (a.half_m2, b.half_m2),
         (a.norm_mean, b.norm_mean),
         (a.norm_m2, b.norm_m2),
+        (a.norm_m3, b.norm_m3),
+        (a.norm_m4, b.norm_m4),
     ):
         for name in x:
             torch.testing.assert_close(x[name], y[name], rtol=TOLERANCE, atol=0)
@@ -78,6 +81,8 @@ def test_against_two_passes() -> None:
     squares = sum(((g[n] - moments.pilot[n]) ** 2).flatten(1).sum(1) for n in g)
     error = float(squares.std()) / 1000**0.5 / sum(trace.values())
     assert moments.variance_relative_stderr() == pytest.approx(error, rel=1e-9)
+    tails = stats.skew(squares.numpy()), stats.kurtosis(squares.numpy(), fisher=False)
+    assert moments.variance_tails() == pytest.approx(tails, rel=1e-9)
 
 
 def test_merge_is_associative_and_commutative() -> None:

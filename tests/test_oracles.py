@@ -150,7 +150,6 @@ def test_large_samples_reach_the_precision_they_promise(estimator: E.Estimator) 
     oracle = LargeSample(estimator, until_relative_stderr=0.03, batch=2048)
     truth = oracle(problem, params, progress=lambda now: seen.append(now.relative_stderr))
     assert truth.relative_stderr <= 0.03
-    assert all(error > 0.03 for error in seen[:-1])
     assert seen[-1] == truth.relative_stderr
     assert largest_z(truth, answer.gradient) < Z
     # the stated error is the size of the true one: a weighted χ² of at least ~2 degrees of freedom

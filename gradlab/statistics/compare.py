@@ -28,6 +28,8 @@ from gradlab.statistics.gram import Combination, Gram, grams
 from gradlab.statistics.intervals import Interval, ratio_interval
 from gradlab.statistics.moments import Moments
 from gradlab.statistics.report import Report, Row
+from gradlab.statistics.spread import decisive_samples, heavy_tailed, variance_interval
+from gradlab.statistics.streams import shared
 from gradlab.statistics.truth import OracleGradient
 
 COSINE = 0.9  # asked of a batch in `samples_to_cosine`
@@ -66,6 +68,7 @@ def compare(
     for oracle in (truth, target):
         if oracle is not None:
             oracle.check_leaves(moments.mean)
+            check_streams(moments, oracle)
     against_truth = grams([moments, truth])
     against_target = grams([moments, target]) if target is not None else {}
     rows = {
@@ -84,7 +87,7 @@ def _row(
     squared_bias = gram.interval(gram.combine([1, -1]), own + oracle, confidence)
     length = gram.interval(estimate, own, confidence)
     truth_length = gram.interval(reference, oracle, confidence)
-    variance = _variance(moments, part, confidence)
+    variance = variance_interval(moments, part, confidence)
     cosine_raw, cosine, left = _cosine(gram, confidence)
     snr = _snr(length, variance)
     return Row(
@@ -103,19 +106,21 @@ def _row(
         snr=snr,
         mse=_mse(variance, squared_bias, batch),
         samples_to_cosine=samples_to_cosine(cosine, snr, COSINE, moments.group),
+        **_oracle_shares(gram),
+        spread_samples=decisive_samples(moments, part) * moments.group,
+        heavy_tails=heavy_tailed(moments, part),
         truth_norm=math.sqrt(size) if (size := truth_length.estimate) > 0 else math.nan,
     )
 
 
-def _variance(moments: Moments, part: str, confidence: float) -> Interval:
-    """Trace of the covariance of one sample; for groups, what a sample of a group is worth.
-
-    Log-normal with Student's quantile: with few replicates its standard error is itself uncertain.
-    """
-    trace = moments.variance(part) * moments.group
-    quantile = float(stats.t.ppf((1 + confidence) / 2, moments.count - 1))
-    factor = math.exp(min(quantile * moments.variance_relative_stderr(part), 700.0))
-    return Interval(trace, trace / factor, trace * factor)
+def check_streams(moments: Moments, truth: OracleGradient) -> None:
+    """Raises `BadValue` where samples and truth have episodes in common."""
+    both = shared(moments.streams, truth.streams)
+    if both is not None:
+        raise BadValue(
+            f"the truth {truth.name!r} and the samples come from the same stream ({both}), so their "
+            f"errors are not independent; use another seed for one of them than {both.seed}"
+        )
 
 
 def _snr(length: Interval, variance: Interval) -> Interval:
@@ -158,6 +163,33 @@ def _relative_bias(gram: Gram, confidence: float) -> Interval:
         covariance = -4 * (shared + other.trace2) + 2 * other.trace2
         correlation = float(np.clip(covariance / math.sqrt(law.variance * other.variance), -1, 1))
     return _root(ratio_interval(bias, length, correlation))
+
+
+def _oracle_shares(gram: Gram) -> dict[str, float]:
+    """Share of the truth in the variance of the relative bias, the cosine and the relative norm.
+
+    To first order each moves by u·(noise of ḡ) + v·(noise of ĝ*); 0 where neither has noise.
+    """
+    estimate, reference = gram.combine([1, 0]), gram.combine([0, 1])
+    gap = gram.combine([1, -1])
+    own, oracle = gram.contrast_rows(0), gram.contrast_rows(1)
+    lengths = [max(gram.inner(x, x), 1e-300) for x in (gap, estimate, reference)]
+    along = gram.inner(estimate, reference)
+    d, e, r = (x.vector for x in (gap, estimate, reference))
+    # derivatives of the logarithms of bias/‖ĝ*‖, cosine and ‖ḡ‖/‖ĝ*‖; the cosine's own, times |along|
+    moves = {
+        "relative_bias": (d / lengths[0], -d / lengths[0] - r / lengths[2]),
+        "cosine": (r - along * e / lengths[1], e - along * r / lengths[2]),
+        "relative_norm": (e / lengths[1], -r / lengths[2]),
+    }
+    shares = {}
+    for name, (by_own, by_oracle) in moves.items():
+        mine, its = (
+            float(rows @ gram.matrix @ vector @ (rows @ gram.matrix @ vector))
+            for rows, vector in ((own, by_own), (oracle, by_oracle))
+        )
+        shares[f"{name}_oracle_share"] = its / (mine + its) if mine + its > 0 else 0.0
+    return shares
 
 
 def _cosine(gram: Gram, confidence: float) -> tuple[float, Interval, Interval]:

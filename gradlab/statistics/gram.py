@@ -54,6 +54,11 @@ class Gram:
             contrasts[np.arange(self.n), k * each + np.arange(self.n)] = weight
         return Combination(vector, contrasts)
 
+    def contrast_rows(self, source: int) -> Float[np.ndarray, "n R"]:
+        """Selects the contrasts of one source."""
+        start = source * (self.n + 1)
+        return np.eye(len(self.matrix))[start : start + self.n]
+
     def inner(self, a: Combination, b: Combination) -> float:
         """Inner product of the two vectors."""
         return float(a.vector @ self.matrix @ b.vector)
@@ -83,13 +88,16 @@ def grams(sources: Sequence[Source]) -> dict[str, Gram]:
     Sources must be independent of each other, or paired block by block (same noise).
     """
     sampled = [_moments(source) for source in sources]
-    bases = [None if m is None else _contrast_basis(m) for m in sampled]
-    n = min((len(basis) for basis in bases if basis is not None), default=0)
-    if n < 4:
+    filled = [(int((m.block_count > 0).sum()), m.nonfinite) for m in sampled if m is not None]
+    blocks, lost = min(filled, default=(0, 0))
+    if blocks < 5:
+        why = f" ({lost} replicates were not finite)" if lost else ""
         raise BadValue(
-            f"expected at least 5 non-empty blocks in every sampled source, got {n + 1}; "
+            f"expected at least 5 non-empty blocks in every sampled source, got {blocks}{why}; "
             "draw more samples"
         )
+    bases = [None if m is None else _contrast_basis(m) for m in sampled]
+    n = blocks - 1
     leaf: dict[str, np.ndarray] = {}
     for name in sources[0].mean:
         rows = []

@@ -116,6 +116,11 @@ def squared_norm_law(
         raise BadValue(f"expected at least 5 non-empty blocks for an interval, got {n + 1}")
     eigenvalues = np.maximum(np.linalg.eigvalsh(gram), 0.0)
     w1, w2, w3 = (float((eigenvalues**k).sum()) for k in (1, 2, 3))
+    if not w1 > 0:
+        raise BadValue(
+            "the blocks show no noise where the samples do: estimator and truth seem to be the same "
+            "samples; use another seed for one of them"
+        )
     # Moments of W ~ Wishart(n, C): rows E tr W³, E tr W² tr W, E (tr W)³ in tr C³, tr C² tr C, (tr C)³.
     cubic = np.array(
         [

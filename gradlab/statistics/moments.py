@@ -9,7 +9,8 @@ E[g²] − E[g]² loses every digit once the mean is large (Chan, Golub & LeVequ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from gradlab.display import Facts, Shown, leaves, norm
 from gradlab.errors import BadShape, BadValue, NotFinite
+from gradlab.statistics.streams import Stream, joined
 
 BLOCKS = 64  # G: block means whose spread gives the intervals
 ALL = "all"  # the part that holds every parameter
@@ -54,9 +56,12 @@ class Moments(Shown):
     half_m2: Leaves  # {leaf: [2, *param]}: Σ (g − mean of that half)², even and odd blocks
     norm_mean: Leaves  # {part: [2]}: mean of ‖g − pilot‖² in each half
     norm_m2: Leaves  # {part: [2]}: Σ (‖g − pilot‖² − its mean)² in each half
+    norm_m3: Leaves  # {part: [2]}: Σ (‖g − pilot‖² − its mean)³ in each half
+    norm_m4: Leaves  # {part: [2]}: likewise to the fourth power
     pilot: Leaves  # {leaf: [*param]}: a fixed point near the mean, the same for all that is merged
     nonfinite: int = 0  # replicates left out
     group: int = 1  # samples averaged in one replicate
+    streams: tuple[Stream, ...] = ()  # the noise behind them, where it is known
 
     def facts(self) -> Facts:
         return {
@@ -106,14 +111,17 @@ class Moments(Shown):
             m2[name] = spread.reshape(2, *shape[name])
             moved = deviation + count[:, None] * centre[name].reshape(1, -1)
             total[name] = moved.reshape(blocks, *shape[name])
-        norm_mean, norm_m2 = {}, {}
+        norm_mean, powers = {}, {}
         for part, names in parts(rows).items():
             s = torch.stack([squares[name] for name in names]).sum(0)[:, None]
             sums = _halves(_by_block(s, first, blocks))
             norm_mean[part] = sums[:, 0] / _halves(count).clamp(min=1)
-            norm_m2[part] = _half_m2(s, finite, first, sums, _halves(count))[:, 0]
+            powers[part] = _half_powers(s[:, 0], finite, first, norm_mean[part])
+        second, third, fourth = ({part: x[k] for part, x in powers.items()} for k in range(3))
         lost = int((~finite).sum())
-        return Moments(count, total, m2, norm_mean, norm_m2, centre, lost, group)
+        return Moments(
+            count, total, m2, norm_mean, second, third, fourth, centre, nonfinite=lost, group=group
+        )
 
     def merge(self, other: Moments) -> Moments:
         """Statistics of both sets of replicates; associative and commutative up to rounding."""
@@ -121,24 +129,31 @@ class Moments(Shown):
         n, m = (_halves(x.block_count).to(torch.float64) for x in (self, other))
         both = (n + m).clamp(min=1)
 
-        def joined(m2: Tensor, other_m2: Tensor, gap: Tensor) -> Tensor:
+        def pooled(m2: Tensor, other_m2: Tensor, gap: Tensor) -> Tensor:
             weight = (n * m / both).reshape(2, *[1] * (gap.ndim - 1))
             return m2 + other_m2 + weight * gap.square()
 
         m2 = {
-            name: joined(self.half_m2[name], other.half_m2[name], other._half_mean(name) - mean)
+            name: pooled(self.half_m2[name], other.half_m2[name], other._half_mean(name) - mean)
             for name, mean in ((name, self._half_mean(name)) for name in self.half_m2)
         }
         gaps = {part: other.norm_mean[part] - mean for part, mean in self.norm_mean.items()}
+        powers = {
+            part: _merged_powers(n, m, gap, self._powers(part), other._powers(part))
+            for part, gap in gaps.items()
+        }
         return Moments(
             block_count=self.block_count + other.block_count,
             block_sum={name: x + other.block_sum[name] for name, x in self.block_sum.items()},
             half_m2=m2,
             norm_mean={p: mean + gaps[p] * (m / both) for p, mean in self.norm_mean.items()},
-            norm_m2={p: joined(x, other.norm_m2[p], gaps[p]) for p, x in self.norm_m2.items()},
+            norm_m2={part: x[0] for part, x in powers.items()},
+            norm_m3={part: x[1] for part, x in powers.items()},
+            norm_m4={part: x[2] for part, x in powers.items()},
             pilot=self.pilot,
             nonfinite=self.nonfinite + other.nonfinite,
             group=self.group,
+            streams=joined((*self.streams, *other.streams)),
         )
 
     def split(self) -> tuple[Moments, Moments]:
@@ -194,17 +209,37 @@ class Moments(Shown):
     def variance_relative_stderr(self, part: str = ALL) -> float:
         """Standard error of `variance(part)` over itself, from the spread of ‖g_i − pilot‖²."""
         self._need(2)
-        count = _halves(self.block_count).to(torch.float64)
-        mean, m2 = self.norm_mean[part], self.norm_m2[part]
-        gap = count.prod() / count.sum() * (mean[1] - mean[0]).square()
-        spread = float((m2.sum() + gap) / (self.count - 1))
+        spread = float(self._norm_powers(part)[0]) / (self.count - 1)
         trace = self._variances[part]
         return (spread / self.count) ** 0.5 / trace if trace > 0 else 0.0
+
+    def variance_tails(self, part: str = ALL) -> tuple[float, float]:
+        """Skewness and kurtosis of ‖g_i − pilot‖²: how heavy the tails behind `variance` are.
+
+        They are at most √N and N; where a fourth power overflows, or was not kept, that is returned.
+        """
+        self._need(2)
+        m2, m3, m4 = self._norm_powers(part)
+        worst = math.sqrt(self.count), float(self.count)
+        if float(m2) == 0:
+            return 0.0, 1.0
+        scaled = float(worst[0] * m3 / m2**1.5), float(worst[1] * m4 / m2 / m2)
+        return scaled if all(map(math.isfinite, scaled)) else worst
 
     @cached_property
     def _variances(self) -> dict[str, float]:
         leaf = {name: float(x.sum()) / (self.count - 1) for name, x in self.m2.items()}
         return {part: sum(leaf[name] for name in names) for part, names in parts(leaf).items()}
+
+    def _powers(self, part: str) -> tuple[Tensor, Tensor, Tensor]:
+        return self.norm_m2[part], self.norm_m3[part], self.norm_m4[part]
+
+    def _norm_powers(self, part: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Central sums of the squares over both halves."""
+        n, m = _halves(self.block_count).to(torch.float64)
+        gap = self.norm_mean[part][1] - self.norm_mean[part][0]
+        even, odd = (tuple(x[k] for x in self._powers(part)) for k in (0, 1))
+        return _merged_powers(n, m, gap, even, odd)
 
     def _half_mean(self, name: str) -> Float[Tensor, "2 *param"]:
         total = _halves(self.block_sum[name])
@@ -222,9 +257,12 @@ class Moments(Shown):
             half_m2={name: only(x) for name, x in self.half_m2.items()},
             norm_mean={part: only(x) for part, x in self.norm_mean.items()},
             norm_m2={part: only(x) for part, x in self.norm_m2.items()},
+            norm_m3={part: only(x) for part, x in self.norm_m3.items()},
+            norm_m4={part: only(x) for part, x in self.norm_m4.items()},
             pilot=self.pilot,
             nonfinite=self.nonfinite,
             group=self.group,
+            streams=self.streams,
         )
 
     def _need(self, count: int) -> None:
@@ -303,3 +341,35 @@ def _half_m2(y: Tensor, finite: Tensor, first: int, sums: Tensor, count: Tensor)
         squares = (y[rows] - mean[half]).square_()
         out.append(squares.sum(0) - (~finite[rows]).sum() * mean[half].square())
     return torch.stack(out).clamp(min=0)  # rounding of that difference
+
+
+def _half_powers(
+    s: Float[Tensor, " n"], finite: Tensor, first: int, mean: Float[Tensor, " 2"]
+) -> Float[Tensor, "3 2"]:
+    """Sums of (s − mean)², (s − mean)³ and (s − mean)⁴ over the finite rows of each half."""
+    out = []
+    for half in (0, 1):
+        rows = slice((half - first) % 2, None, 2)
+        gap = (s[rows] - mean[half]).where(finite[rows], 0.0)
+        out.append(torch.stack([gap.pow(k).sum() for k in (2, 3, 4)]))
+    return torch.stack(out, dim=1)
+
+
+def _merged_powers(
+    n: Tensor, m: Tensor, gap: Tensor, a: Sequence[Tensor], b: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Central sums of powers 2, 3, 4 of n and m values whose means are `gap` apart (Pébay 2008)."""
+    both = (n + m).clamp(min=1)
+    share, other = n / both, m / both
+    m2 = a[0] + b[0] + n * other * gap**2
+    m3 = (
+        a[1] + b[1] + n * other * (share - other) * gap**3 + 3 * gap * (share * b[0] - other * a[0])
+    )
+    m4 = (
+        a[2]
+        + b[2]
+        + n * other * (share**2 - share * other + other**2) * gap**4
+        + 6 * gap**2 * (share**2 * b[0] + other**2 * a[0])
+        + 4 * gap * (share * b[1] - other * a[1])
+    )
+    return m2, m3, m4

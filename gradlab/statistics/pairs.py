@@ -19,6 +19,7 @@ from scipy import stats
 from torch import Tensor
 
 from gradlab.errors import BadShape, BadValue
+from gradlab.statistics.compare import check_streams
 from gradlab.statistics.gram import Gram, grams
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import BLOCKS, Moments
@@ -83,6 +84,8 @@ def compare_pair(
         raise BadShape("expected two estimators on the same samples, got other counts; pair them")
     truth.check_leaves(a.mean)
     truth.check_leaves(b.mean)
+    check_streams(a, truth)
+    check_streams(b, truth)
     rows = {}
     for part, gram in grams([a, b, truth]).items():
         if only is not None and not only(part):
@@ -92,7 +95,8 @@ def compare_pair(
         reference = gram.combine([0, 0, 1])
         length = gram.inner(reference, reference) - gram.errors[2]
         relative = Interval(*(x / length if length > 0 else math.nan for x in difference))
-        rows[part] = PairRow(part, count, lost, difference, relative, p_value)
+        share = _oracle_share(gram)
+        rows[part] = PairRow(part, count, lost, difference, relative, share, p_value)
     return PairReport(rows, truth.name, confidence)
 
 
@@ -116,6 +120,16 @@ def _difference(gram: Gram, confidence: float) -> tuple[Interval, float]:
     reach = float(stats.t.ppf((1 + confidence) / 2, gram.n)) * spread
     p_value = float(2 * stats.t.sf(abs(estimate) / spread, gram.n))
     return Interval(estimate, estimate - reach, estimate + reach), p_value
+
+
+def _oracle_share(gram: Gram) -> float:
+    """The truth enters through −2 u·(its noise): its share of the linear part of Δ's variance."""
+    u, s = gram.combine([1, -1, 0]), gram.combine([1, 1, -2])
+    whole = gram.along(u, s) + gram.along(s, u)
+    oracle = -2 * gram.contrast_rows(2) @ gram.matrix @ u.vector
+    own = whole - oracle
+    total = float(own @ own) + float(oracle @ oracle)
+    return float(oracle @ oracle) / total if total > 0 else 0.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -9,6 +9,8 @@ from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import ALL
 
+HEAVY_TAILS = "heavy tails: intervals of variance, SNR and MSE may be too short"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -29,12 +31,17 @@ class Row:
     snr: Interval  # of one sample
     mse: Interval  # of a batch
     samples_to_cosine: Interval
+    relative_bias_oracle_share: float  # of the interval's variance that is the truth's error
+    cosine_oracle_share: float
+    relative_norm_oracle_share: float
+    spread_samples: float  # that the error of the variance rests on
+    heavy_tails: bool  # so few that no interval of variance, SNR, MSE or batches can be trusted
     truth_norm: float
 
     @property
     def status(self) -> str:
-        """ "ok", or how many samples the row leaves out: its numbers describe the others only."""
-        return _status(self.count, self.nonfinite)
+        """ "ok", or how many samples are left out (the numbers describe the others), or heavy tails."""
+        return _status(self.count, self.nonfinite, self.heavy_tails)
 
     def flat(self) -> dict[str, object]:
         """One dictionary of plain values; an interval takes three columns, x, x_low and x_high."""
@@ -71,15 +78,24 @@ class Report:
 
     def __str__(self) -> str:
         row = self.overall
+
+        def share(value: float) -> str:
+            return f", {value:.0%} of its variance from the truth" if value >= 0.005 else ""
+
         lines = [
             f"against {self.truth} (relative stderr {self.truth_relative_stderr:.3g})",
             f"samples        {row.count}, {row.status}",
-            f"relative bias  {format_interval(*row.relative_bias)}",
-            f"cosine         {format_interval(*row.cosine, within=(-1, 1))}",
-            f"relative norm  {format_interval(*row.relative_norm)}",
+            f"relative bias  {format_interval(*row.relative_bias)}"
+            + share(row.relative_bias_oracle_share),
+            f"cosine         {format_interval(*row.cosine, within=(-1, 1))}"
+            + share(row.cosine_oracle_share),
+            f"relative norm  {format_interval(*row.relative_norm)}"
+            + share(row.relative_norm_oracle_share),
             f"variance       {format_interval(*row.variance)}",
             f"MSE({self.batch})  {format_interval(*row.mse)}",
         ]
+        if self.truth_relative_stderr > 0:
+            lines.append("Every row against this truth shares its error: they miss together.")
         return "\n".join(lines)
 
 
@@ -92,6 +108,7 @@ class PairRow:
     nonfinite: int  # samples where either was not finite
     difference: Interval  # Δ, squared bias of the first minus that of the second
     relative_difference: Interval  # Δ/‖g*‖²; the error of ‖g*‖² is not in it
+    oracle_share: float  # of the variance of Δ that is the truth's error
     p_value: float
 
     @property
@@ -140,7 +157,7 @@ def _flat(row: Row | PairRow) -> dict[str, object]:
     return out
 
 
-def _status(count: int, nonfinite: int) -> str:
-    if nonfinite == 0:
-        return "ok"
-    return f"{nonfinite} of {count + nonfinite} samples not finite"
+def _status(count: int, nonfinite: int, heavy_tails: bool = False) -> str:
+    said = [f"{nonfinite} of {count + nonfinite} samples not finite"] if nonfinite else []
+    said += [HEAVY_TAILS] if heavy_tails else []
+    return "; ".join(said) or "ok"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradlab.statistics.moments import Moments
+from gradlab.statistics.streams import Stream
 from gradlab.statistics.truth import OracleGradient
 
-_DICTS = ("block_sum", "half_m2", "norm_mean", "norm_m2", "pilot")
+_DICTS = ("block_sum", "half_m2", "norm_mean", "norm_m2", "norm_m3", "norm_m4", "pilot")
 
 _DEVIATION, _SCALE = "block_deviation", "block_scale"  # of compact files, in place of block_sum
 
@@ -37,13 +39,20 @@ def to_tensors(truth: OracleGradient, prefix: str = "", compact: bool = False) -
         tensors[f"{prefix}{_DEVIATION}/{leaf}"] = (deviation / scale).half()
     tensors[f"{prefix}block_count"] = moments.block_count
     tensors[f"{prefix}counts"] = torch.tensor([moments.nonfinite, moments.group])
+    if moments.streams:
+        text = json.dumps(moments.streams).encode()
+        tensors[f"{prefix}streams"] = torch.tensor(list(text), dtype=torch.uint8)
     return tensors
 
 
 def from_tensors(
     tensors: dict[str, Tensor], metadata: dict[str, Any], prefix: str = ""
 ) -> OracleGradient:
-    """What `to_tensors` took apart; `metadata` has the truth's `name` and `seconds`."""
+    """What `to_tensors` took apart; `metadata` has the truth's `name` and `seconds`.
+
+    Files without the higher powers of the norms or without streams are read: the first count as
+    unknown (the longest intervals of a variance), the second as no stream.
+    """
     mine = {
         name.removeprefix(prefix): value
         for name, value in tensors.items()
@@ -62,8 +71,16 @@ def from_tensors(
             count = _column(mine["block_count"], deviation)
             block_mean = leaves("mean")[leaf] + deviation.double() * leaves(_SCALE)[leaf]
             parts["block_sum"][leaf] = count * block_mean
+        for name in ("norm_m3", "norm_m4"):
+            unknown = {part: torch.full_like(x, torch.nan) for part, x in parts["norm_m2"].items()}
+            parts[name] = parts[name] or unknown
+        text = bytes(mine["streams"].tolist()) if "streams" in mine else b"[]"
         moments = Moments(
-            block_count=mine["block_count"], **parts, nonfinite=nonfinite, group=group
+            block_count=mine["block_count"],
+            **parts,
+            nonfinite=nonfinite,
+            group=group,
+            streams=tuple(Stream(*each) for each in json.loads(text)),
         )
     return OracleGradient(leaves("mean"), metadata["name"], moments, metadata["seconds"])
 

@@ -10,6 +10,7 @@ import torch
 from gradlab.display import Facts, Shown, leaves, norm
 from gradlab.errors import BadShape, NotFinite
 from gradlab.statistics.moments import ALL, Leaves, Moments
+from gradlab.statistics.streams import Stream
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +51,11 @@ class OracleGradient(Shown):
                 f"{name!r} are not finite; a truth may leave none out"
             )
         return OracleGradient(moments.mean, name, moments, seconds)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The noise behind it, where it is known."""
+        return () if self.moments is None else self.moments.streams
 
     @property
     def count(self) -> int:
