@@ -120,7 +120,7 @@ def _rests_on(practical: Table) -> str:
     if critics := list(_critics(hard)):
         sentences.append(f"Critics: {'; '.join(critics)}.")
     if bad := sorted(set(hard.loc[hard["status"] != "ok", "status"].dropna())):
-        sentences.append(f"Rows that leave something out: {'; '.join(bad)}.")
+        sentences.append(f"What rows say of their samples: {'; '.join(bad)}.")
     return " ".join(sentences)
 
 
