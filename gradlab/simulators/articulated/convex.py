@@ -40,7 +40,7 @@ class Convex:
     that ship: 8 iterations of Newton's method with an exact line search. Beyond (little friction, a large
     impratio, an impedance near 1): 18 iterations of an interior-point method, in float64 whatever the dtype.
     A number asks for so many of Newton's. Each iteration is one Cholesky factorisation, and a last Newton step
-    with a line search follows. All counts are fixed, so that nothing waits for a device; `residual` bounds
+    follows. All counts are fixed, so that nothing waits for a device; `residual` bounds
     what is missing in a state, and `Articulated.residual` does so for a user.
 
     Derivatives: "implicit" differentiates the condition of optimality, a* − H(a*)⁻¹ g(a*, state) with a*
@@ -137,30 +137,28 @@ def _squared(mass: Tensor, x: Tensor) -> Tensor:
 
 def _newton_step(
     mass: Tensor, smooth: Tensor, rows: Rows, near: Tensor, acting: Tensor
-) -> tuple[Tensor, Tensor]:
-    """−H⁻¹ g over the acting rows with H and `near` constant, and the share of it that is best."""
-    fixed, heavy = rows.detach(), mass.detach()
+) -> tuple[Tensor, Tensor, Tensor]:
+    """−H⁻¹ g over the acting rows with H and `near` constant; J a − r at `near` and J times the step."""
+    fixed = rows.detach()
     bend, _ = fixed.curvature(acting * fixed.weight, fixed.reference)
-    push = acting * rows.weight * (rows.along(near) - rows.reference)
-    gradient = times(mass, near) - smooth + rows.onto(push)
-    root = factor(heavy + bend)
+    slack = rows.along(near) - rows.reference
+    gradient = times(mass, near) - smooth + rows.onto(acting * rows.weight * slack)
+    root = factor(mass + bend)
     step = -torch.cholesky_solve(gradient.unsqueeze(-1), root).squeeze(-1)
-    there = step.detach()
-    curve = _squared(heavy, there)
-    slope = ((times(heavy, near) - smooth.detach()) * there).sum(-1)
-    slack = fixed.along(near) - fixed.reference
-    share = line_search(curve, slope, slack, fixed.along(there), fixed.weight)
-    return step, share.clamp(min=0.0).unsqueeze(-1)
+    return step, slack.detach(), fixed.along(step.detach())
 
 
 def _last_step(mass: Tensor, smooth: Tensor, rows: Rows, near: Tensor, acting: Tensor) -> Tensor:
-    """`near` improved by a Newton step, with the derivatives of that whole step."""
-    step, share = _newton_step(mass, smooth, rows, near, acting)
-    return near + step + (share - 1) * step.detach()
+    """`near` improved by a Newton step, with its derivatives; no step where rows would start or stop acting."""
+    step, slack, along = _newton_step(mass, smooth, rows, near, acting)
+    switches = (rows.weight > 0) & ((slack < 0) != (slack + along < 0))
+    off = switches.any(-1, keepdim=True).to(step.dtype)
+    return near + step - off * step.detach()
 
 
 def _firm_last_step(mass: Tensor, smooth: Tensor, rows: Rows, found: Optimum) -> Tensor:
-    """The same in float64; where rows are so firm that M is lost beside them, with derivatives only.
+    """The same in float64 with a line search; where rows are so firm that M is lost beside them, with
+    derivatives only.
 
     These are of rows of the largest weight that leaves M its digits: the forces that they can carry are the
     same, so that derivatives differ by about the ratio of M to that weight.
@@ -168,5 +166,9 @@ def _firm_last_step(mass: Tensor, smooth: Tensor, rows: Rows, found: Optimum) ->
     rows = Rows(*(x.double() for x in rows))
     lost = (rows.weight.detach() > found.firmest).any(-1, keepdim=True)
     borne = rows._replace(weight=torch.minimum(rows.weight, found.firmest))
-    step, share = _newton_step(mass, smooth, borne, found.a, found.acting)
+    step, slack, along = _newton_step(mass, smooth, borne, found.a, found.acting)
+    there, heavy = step.detach(), mass.detach()
+    slope = ((times(heavy, found.a) - smooth.detach()) * there).sum(-1)
+    curve, weight = _squared(heavy, there), borne.weight.detach()
+    share = line_search(curve, slope, slack, along, weight).clamp(min=0.0).unsqueeze(-1)
     return found.a + step + (torch.where(lost, 0.0, share) - 1) * step.detach()
