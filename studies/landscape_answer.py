@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
+from gradlab.critics.quality import Quality
 from gradlab.study import Answer
 from studies.landscape_arrows import TRUTH
 from studies.landscape_report import (
@@ -86,8 +85,11 @@ def _smoother(rows: Table) -> str:
 
 
 def _rests_on(rows: Table, found: list[tuple[str, str, Judged]]) -> str:
-    quality = rows.groupby(["task", "label"], sort=False)["critic_quality"].first()
-    text = f"Critics that explain {_listed(f'{q:.0%}' for q in quality)} of the returns' variance"
+    critics = [policy.iloc[0] for _, policy in policies_of(rows)]
+    text = "Critics of which each explains " + " and ".join(
+        f"{row['critic_quality']:.0%} of the returns' variance ({Quality.in_words(row)})"
+        for row in critics[:POLICIES]
+    )
     arrows = rows[(rows["kind"] == "arrow") & (rows["estimator"] == TRUTH)]
     if not len(arrows):
         return f"{text}."
@@ -101,7 +103,3 @@ def _rests_on(rows: Table, found: list[tuple[str, str, Judged]]) -> str:
         f"the same episodes. At the worst estimator {fewest} of its arrows could have shown a bias of 20 %. "
         "Intervals are over places on the plane."
     )
-
-
-def _listed(words: Any) -> str:
-    return " and ".join(words)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from scipy import stats
 
+from gradlab.critics.quality import Quality
 from gradlab.statistics import Interval, format_interval, holm
 from studies.landscape_arrows import TRUTH
 
@@ -157,8 +158,8 @@ def _describe(policy: Table) -> str:
     first = policy.iloc[0]
     surface = policy[(policy["kind"] == "surface") & (policy["objective"] == RETURN)]
     text = (
-        f"{title_of(first)}. The critic explains {first['critic_quality']:.0%} of the variance of the returns; the "
-        f"directions are {first['directions']}"
+        f"{title_of(first)}. The critic explains {first['critic_quality']:.0%} of the variance of the returns "
+        f"({Quality.in_words(first)}); the directions are {first['directions']}"
     )
     if not len(surface):
         return text + "."

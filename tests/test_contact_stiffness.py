@@ -18,6 +18,7 @@ from studies import contact_stiffness as study
 from studies import stiffness_growth as growth
 from studies import stiffness_problems as problems
 from studies import stiffness_report as report
+from studies.stiffness_answer import answer
 
 FALSE_ALARM = 1e-6
 HORIZONS = [8.0, 16.0, 32.0, 64.0, 128.0]
@@ -346,3 +347,43 @@ def test_presets_have_cells_that_their_artefacts_serve() -> None:
             continue  # building it takes seconds
         known = {artefact.name for artefact in study.artefacts(config)}
         assert all(set(cell.needs) <= known for cell in study.cells(config))
+
+
+# ----------------------------------------------------------------------------------------- words
+
+
+def fits(power: tuple[float, ...], exponential: tuple[float, ...]) -> pd.DataFrame:
+    """Rows of the two laws of FOG: rate, low, high, misfit."""
+    names = ("rate", "rate_low", "rate_high", "misfit")
+    return pd.DataFrame(
+        [
+            {
+                "kind": "growth",
+                "estimator": "fog",
+                "law": law,
+                "points": 4,
+                **dict(zip(names, fit, strict=True)),
+            }
+            for law, fit in (("power", power), ("exponential", exponential))
+        ]
+    )
+
+
+def test_no_growth_is_not_called_growth() -> None:
+    flat = report._laws(fits((0.01, -0.5, 0.5, 1.0), (0.0004, -0.028, 0.029, 0.9)), "fog")
+    assert flat.startswith("is not seen to change with T") and "grows" not in flat
+    assert "e^" not in flat
+    grown = report._laws(fits((3.0, 2.5, 3.5, 1.0), (0.1, 0.08, 0.12, 5.0)), "fog")
+    assert grown.startswith("grows as T^3.0 [2.5, 3.5]")
+    fallen = report._laws(fits((-3.0, -3.5, -2.5, 1.0), (-0.1, -0.12, -0.08, 5.0)), "fog")
+    assert fallen.startswith("falls as T^-3.0")
+
+
+def test_direction_is_said_before_length_and_critics_beside_their_ceilings(
+    rows: tuple[pd.DataFrame, Path],
+) -> None:
+    said = answer(rows[0])
+    assert said.answer.index("direction") < said.answer.index("length") < said.answer.index("PG's")
+    assert "where the best one would reach" in said.rests_on
+    assert "where the best one would reach" in report.summarise(rows[0])
+    assert len(str(said).splitlines()) <= 40 and len(said.table) <= 12

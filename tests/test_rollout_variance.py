@@ -23,8 +23,10 @@ from gradlab.study.storage import read_header
 from studies import rollout_ascent as ascent
 from studies import rollout_gradients as gradients
 from studies import rollout_policies as policies
+from studies import rollout_report as report
 from studies import rollout_statistics as statistics
 from studies import rollout_variance as study
+from studies.rollout_answer import answer
 
 COMMITTED = Path(study.__file__).parent / "artefacts" / "rollout_variance"
 STATES, SAMPLES = 3, 4
@@ -321,8 +323,29 @@ def test_summary_has_the_three_verdicts_and_the_policy(rows) -> None:
         "SG's outliers at contact?",
         "speed",
         "Q explains",
+        "where the best one would reach",
+        "nothing of direction or length",
     ):
         assert words in rows[2]
+    said = answer(rows[0])
+    assert "direction and length of the gradients are not judged" in said.question
+    assert "where the best one would reach" in said.rests_on and len(str(said).splitlines()) <= 40
+
+
+def test_an_event_that_never_happens_is_said_to_play_no_part(rows) -> None:
+    policy = rows[0][rows[0]["kind"] == "policy"].iloc[0].copy()
+    policy["survival"] = 1.0
+    assert "No episode ended here" in report._policy(policy)
+    policy["survival"] = 0.9
+    assert "No episode ended here" not in report._policy(policy)
+
+
+def test_help_and_page_say_the_same_of_critics() -> None:
+    """Each contact law has a critic of its own; the policy alone is common."""
+    page = (Path(study.__file__).parents[1] / "docs" / "rollout_variance.md").read_text()
+    for text in (study.__doc__ or "", page):
+        said = " ".join(text.split())
+        assert "the same policy and a Q" in said and "the same two" not in said
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(rows) -> None:
