@@ -104,9 +104,7 @@ def test_implicitfast_is_implicit_damping_where_free_bodies_carry_joints(name: s
     compiled.dof_damping[:] *= 5
     model = from_mujoco(compiled)
     qpos, qvel, control = states(model, 5, 3)
-    after = Articulated(model, Convex()).step(
-        torch.cat((qpos, qvel), -1), control, control[:, :0]
-    )
+    after = Articulated(model, Convex()).step(torch.cat((qpos, qvel), -1), control, control[:, :0])
     data = mujoco.MjData(compiled)
     for k in range(5):
         forward(compiled, data, qpos[k], qvel[k], control[k])
