@@ -16,7 +16,7 @@ from gradlab.simulators.articulated.variants import (
     simulator,
     variant,
 )
-from gradlab.simulators.base import Simulator
+from gradlab.simulators.base import Simulator, Timed
 from gradlab.tasks.base import Task
 from gradlab.tasks.locomotion import Locomotion
 from gradlab.tasks.locomotion_dflex import FreeRunner, PlanarRunner, Uprightness
@@ -148,7 +148,7 @@ def parts(
         given = simulator(name, preset, keep_action=keep, **changes)
     if task is None:
         changes = {k: v for k, v in options.items() if k in of_task}
-        if isinstance(given, Articulated):
+        if isinstance(given, Timed):
             changes["dt"] = given.dt
         task = dataclasses.replace(built, **changes)
     return given, task

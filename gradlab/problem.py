@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +19,7 @@ from gradlab.events import STEPS, Hard, Step, last_margin
 from gradlab.noise import Noise
 from gradlab.policies import GaussianPolicy
 from gradlab.rollout import Trajectory
-from gradlab.simulators.base import Simulator
+from gradlab.simulators.base import Simulator, Timed
 from gradlab.tasks.base import Task
 
 # how a problem gets a critic: the code in the message runs as it is
@@ -62,6 +63,7 @@ class Problem(Shown):
                 f"critic should be a Critic, got {type(self.critic).__name__}; a fitted one is bound "
                 "with problem.replace(critic=fitted.critic(problem))"
             )
+        self._check_clock()
         if not hasattr(self.policy, "observation_dim"):
             raise BadValue(f"policy should be a GaussianPolicy, got {got(self.policy)}")
         if isinstance(self.policy, GaussianPolicy):
@@ -93,6 +95,17 @@ class Problem(Shown):
             "dtype": f"{str(self.dtype).removeprefix('torch.')} on {self.device}",
             "compile": "yes" if self.compile else "no",
         }
+
+    def _check_clock(self) -> None:
+        """A task that counts time must count the simulator's."""
+        if not (isinstance(self.task, Timed) and isinstance(self.simulator, Timed)):
+            return
+        if not math.isclose(self.task.dt, self.simulator.dt, rel_tol=1e-9):
+            raise BadValue(
+                f"the task of {self.name} counts steps of {self.task.dt:g} s and its simulator takes steps "
+                f"of {self.simulator.dt:g} s; give both the same, such as "
+                "task=dataclasses.replace(problem.task, dt=simulator.dt)"
+            )
 
     def replace(self, **changes: object) -> Problem:
         """A copy with some fields changed."""

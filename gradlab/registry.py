@@ -15,7 +15,7 @@ from gradlab.errors import BadValue, UnknownName
 from gradlab.known_answer import PRESETS
 from gradlab.policies import GaussianPolicy, LinearPolicy
 from gradlab.problem import Problem
-from gradlab.simulators.base import Simulator
+from gradlab.simulators.base import Simulator, Timed
 from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.tasks.base import Task
 from gradlab.tasks.hovering import Hovering
@@ -84,6 +84,9 @@ def make(
         kinds = {Quadrotor: simulator, FLIGHTS[name]: task}
         free = {kind: _fields(kind) for kind, given in kinds.items() if given is None}
         _check_options(name, options, [field for fields in free.values() for field in fields])
+        for given in (simulator, task):
+            if isinstance(given, Timed):  # the part that is built counts the time of the given one
+                options = {"dt": given.dt} | options
         built = {k: k(**{o: v for o, v in options.items() if o in f}) for k, f in free.items()}
         flight = task or built[FLIGHTS[name]]
         parts = simulator or built[Quadrotor], flight, flight.default_horizon, FLIGHT_DISCOUNT

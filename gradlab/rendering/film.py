@@ -13,9 +13,10 @@ from gradlab.errors import BadShape, BadValue, NotFinite, Unavailable, UnknownNa
 from gradlab.events import Hard
 from gradlab.problem import Problem
 from gradlab.rendering.mujoco_frames import MujocoRenderer
-from gradlab.rendering.protocols import HasMujocoModel, Timed
+from gradlab.rendering.protocols import HasMujocoModel
 from gradlab.rendering.scenes import Moment, picture
 from gradlab.rollout import Trajectory
+from gradlab.simulators.base import Timed
 
 RENDERERS = ("auto", "figure", "mujoco")
 SIZE = (640, 480)  # (width, height) [px]

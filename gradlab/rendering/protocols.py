@@ -29,13 +29,3 @@ class HasMujocoModel(Protocol):
     def mjcf_model(self) -> Any:
         """The compiled `mujoco.MjModel`. It is not written to."""
         ...
-
-
-@runtime_checkable
-class Timed(Protocol):
-    """A simulator whose control period is a time."""
-
-    @property
-    def dt(self) -> float:
-        """Control period [s]."""
-        ...

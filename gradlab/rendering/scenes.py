@@ -28,8 +28,9 @@ from gradlab.rendering.picture import (
     capsules,
     circle,
 )
-from gradlab.rendering.protocols import HasShapes, Timed
+from gradlab.rendering.protocols import HasShapes
 from gradlab.simulators import rotations
+from gradlab.simulators.base import Timed
 from gradlab.simulators.drones import Drone
 from gradlab.simulators.point_mass import PointMass
 from gradlab.simulators.quadrotor import Quadrotor

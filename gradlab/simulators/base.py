@@ -35,3 +35,13 @@ class Simulator(Protocol):
     ) -> Float[Tensor, "*batch ns"]:
         """The state one control period later."""
         ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A simulator whose control period is a time."""
+
+    @property
+    def dt(self) -> float:
+        """Control period [s]."""
+        ...
