@@ -99,11 +99,12 @@ def _curve(axis: Any, curve: Table, column: str, estimator: str, label: str) -> 
     look = figures.look(LOOKS[estimator])
     low = (curve[column] - curve[f"{column}_low"]).clip(lower=0).fillna(0)
     high = (curve[f"{column}_high"] - curve[column]).clip(lower=0).fillna(0)
-    axis.errorbar(
+    drawn = axis.errorbar(
         curve["step"], curve[column], np.stack([low, high]), color=look.colour,
         marker=look.marker, markersize=3, linewidth=1.1, elinewidth=0.7,
         linestyle=DASHES.get(estimator, "-"), label=label,
     )  # fmt: skip
+    drawn.lines[0].set_label(label)  # the name at the line is that of its data
 
 
 def _rollout_panel(axis: Any, mine: Table) -> None:
@@ -127,6 +128,8 @@ def _rollout_panel(axis: Any, mine: Table) -> None:
 
 def _contact_panel(axis: Any, mine: Table) -> None:
     """Distribution of SG's variance with and without a change of contact."""
+    from matplotlib.ticker import NullFormatter
+
     from gradlab.study import figures
 
     states = mine[(mine["kind"] == "state") & (mine["estimator"] == "sg") & (mine["value"] > 0)]
@@ -149,6 +152,7 @@ def _contact_panel(axis: Any, mine: Table) -> None:
         axis.axvline(cut, color="#aaaaaa", linewidth=0.8)
     axis.set(xscale="log", yscale="log", ylabel="share above [1]")
     axis.set_xlabel("variance of SG [reward²]")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.legend(title="lands or lifts off", fontsize=7, title_fontsize=7, loc="lower left")
 
 
