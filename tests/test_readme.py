@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/extending.md", "docs/own_mjcf.md")
+PAGES = (
+    "README.md",
+    "docs/critics.md",
+    "docs/extending.md",
+    "docs/own_mjcf.md",
+    "docs/policies.md",
+)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
