@@ -83,6 +83,7 @@ class LargeSample:
     margin of a tenth puts below `until_relative_stderr` most of the time. Memory is that of one chunk. Means of `replicate`
     consecutive samples are what enters the statistics: the same mean and the same error, for a fraction
     of the work on dense gradients; at least 64 of them are drawn, so that `compare` has its blocks.
+    With `until_relative_stderr=0` there is no pilot, and N is `max_count`.
     """
 
     estimator: Sampler
@@ -113,9 +114,9 @@ class LargeSample:
         the first target. Raises `BadValue` if the samples cannot be weighted.
         """
         size = math.lcm(self.replicate, self.estimator.group)
-        if not weightings or not self.until_relative_stderr > 0 or self.max_count < LEAST * size:
+        if not weightings or not self.until_relative_stderr >= 0 or self.max_count < LEAST * size:
             raise BadValue(
-                "LargeSample needs at least one target, until_relative_stderr > 0 and max_count >= "
+                "LargeSample needs at least one target, until_relative_stderr >= 0 and max_count >= "
                 f"{LEAST * size} ({LEAST} means of {size} episodes), got {len(weightings)} targets, "
                 f"{self.until_relative_stderr} and {self.max_count}; a smaller replicate asks for less"
             )
@@ -146,6 +147,8 @@ class LargeSample:
     def _count(self, run: _Run, batch: int, size: int) -> int:
         """N of the docstring, in whole groups, by a pilot that nothing else sees."""
         most, least = _up(self.max_count, size), min(BLOCKS * size, _up(self.max_count, size))
+        if self.until_relative_stderr == 0:
+            return most
         first, origin = next(iter(run.weightings)), _up(PILOT, size)
         totals: dict[str, Moments] = {}
         done, goal = 0, _up(min(max(batch, BLOCKS * size), max(most // 8, LEAST * size)), size)
