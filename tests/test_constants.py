@@ -35,7 +35,6 @@ CASES = [
     *((name, {"horizon": 1, "contact": "convex"}) for name in RUNNERS),
 ]
 IDS = ["-".join(str(word) for word in (name, *options.values())) for name, options in CASES]
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
 @contextmanager
@@ -101,16 +100,13 @@ def test_no_number_of_another_dtype_appears(name: str, options: dict[str, Any]) 
         numbers(gradlab.make(name, dtype=torch.float64, **options))
 
 
-@DTYPES
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
-def test_the_default_dtype_changes_nothing(
-    name: str, options: dict[str, Any], dtype: torch.dtype
-) -> None:
-    """Equal to the last bit."""
+def test_the_default_dtype_changes_nothing(name: str, options: dict[str, Any]) -> None:
+    """A float32 problem gives the same numbers under both, to the last bit."""
     found = []
     for default in (torch.float32, torch.float64):
         with default_dtype(default):
-            found.append(numbers(gradlab.make(name, dtype=dtype, **options)))
+            found.append(numbers(gradlab.make(name, dtype=torch.float32, **options)))
     for one, other in zip(*found, strict=True):
-        assert one.dtype == other.dtype == dtype
+        assert one.dtype == other.dtype == torch.float32
         assert torch.equal(one, other)
