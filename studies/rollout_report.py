@@ -64,34 +64,36 @@ def _lines(mine: Table) -> list[str]:
         lines.append("No state was alive and finite where it was measured: nothing can be said.")
         return lines
     lines.append(
-        "  spread: "
+        "  Their variances spread over this many decades: "
         + "; ".join(f"{NAMES[n]} {_interval(found['spread', n])}" for n in _estimators(found))
     )
     lines.append(
-        "  spread about each step's median: "
+        "  About the median of each step they spread over: "
         + "; ".join(
             f"{NAMES[n]} {_interval(found['spread_levelled', n])}" for n in _estimators(found)
         )
     )
     lines.append(
-        "  wander: "
+        "  Along the rollout their medians wander by: "
         + "; ".join(f"{NAMES[n]} {_interval(found['wander', n])}" for n in _estimators(found))
     )
     lines.append(
-        "  orders above QG: "
+        "  They lie above QG by this many orders: "
         + "; ".join(
             f"{NAMES[n]} {_interval(found['orders', f'{n}/qg'])}"
             for n in _estimators(found)
             if n != "qg"
         )
     )
-    lines.append(f"  QG steady? {_steady(found)}")
-    lines.append(f"  PG orders larger? {_larger(found)}")
-    lines.append(f"  SG's outliers at contact? {_contact(found)}")
+    lines.append(f"  Is QG steady? {_steady(found)}")
+    lines.append(f"  Is PG orders larger? {_larger(found)}")
+    lines.append(f"  Are SG's outliers at contact? {_contact(found)}")
     ascent = mine[mine["kind"] == "ascent"]
     if len(ascent):
-        lines.append(f"  ascent by SG: {_ascent(ascent)}")
-    lines.append(f"  over states, one action each (median over steps): {_across(mine)}")
+        lines.append(f"  This is how ascent by SG moved: {_ascent(ascent)}")
+    lines.append(
+        f"  Over the start states, with one action each, the medians over steps are: {_across(mine)}"
+    )
     states = mine[mine["kind"] == "state"]
     still = states[states["value"] == 0]
     if len(still):
@@ -108,8 +110,8 @@ def _lines(mine: Table) -> list[str]:
 
 def _policy(row: Row) -> str:
     text = (
-        f"  policy: return {row['return']:.4g} ± {row['return_stderr']:.2g} (where it was trained "
-        f"{row['own_return']:.4g}, untrained {row['untrained_return']:.4g}), speed {row['speed']:.2g} m/s, "
+        f"  The policy earns {row['return']:.4g} ± {row['return_stderr']:.2g} (where it was trained "
+        f"{row['own_return']:.4g}, untrained {row['untrained_return']:.4g}), at a speed of {row['speed']:.2g} m/s; "
         f"{row['survival']:.0%} of episodes survive, mean std {row['std']:.2g}"
     )
     ends = row["explained"], row["explained_low"], min(1.0, row["explained_high"])
