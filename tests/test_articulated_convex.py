@@ -95,7 +95,8 @@ def compared(model: Model, count: int, seed: int) -> tuple[int, float]:
     off = (ours - theirs).abs().amax(-1) > 1e-6 * theirs.abs().amax(-1)
     higher = cost(model, now, theirs) > (1 + 1e-9) * cost(model, now, ours)
     assert not (off & ~higher).any()
-    assert float(bound.max()) < 1e-7
+    # a part of the bound is the rounding of J a - r times sqrt(D): nearly all of it where D is 1e17
+    assert float(bound.max()) < 1e-6
     return int(off.sum()), float(bound.max())
 
 
