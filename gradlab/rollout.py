@@ -51,13 +51,10 @@ class Trajectory(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """Which episodes have ended, and what their last step started from, as constants."""
+    """Which episodes have ended, and the action of their last step, as a constant."""
 
     ended: Bool[Tensor, "*batch 1"]
-    state: Float[Tensor, "*batch ns"]
-    memory: Float[Tensor, "*batch nm"]
     action: Float[Tensor, "*batch nu"]
-    process: Float[Tensor, "*batch nw"]
     last: Float[Tensor, " 1"]  # margin of a terminating event above which an episode ends [1]
 
     def hold(self, kept: Tensor, now: Tensor) -> Tensor:
@@ -72,11 +69,10 @@ class Transition(NamedTuple):
     output: Tensor
     latent: Tensor
     action: Tensor
-    before: Tensor  # the state that the step started from
     state: Tensor  # after the step
     memory: Tensor  # after the step
     inputs: tuple[Tensor, ...]  # of the policy's layers after the first; () when not recording
-    ending: Ending | None  # for the next step; None where no event ends an episode
+    ended: Tensor | None  # after the step; None where no event ends an episode
 
 
 def rollout(
@@ -105,18 +101,27 @@ def rollout(
     # contiguous: compiled code is specialised on strides, which would depend on the horizon
     eps = noise.action.movedim(-2, 0).contiguous().unbind(0)
     process = noise.process.movedim(-2, 0).contiguous().unbind(0)
-    ending = _none_ended(problem, state, memory, eps[0], process[0])
+    ending = _none_ended(problem, state, eps[0])
+    held = state.detach(), memory, process[0]  # what the last step of an ended episode started from
     path: list[Transition] = []
+    befores: list[Tensor] = []
     states, memories = [state], [memory]
     params = policy.params if policy.tape is None else policy.constants
     for t in range(length or problem.horizon):
         if cut_every is not None and t > 0 and t % cut_every == 0:
             state = _constant(problem, state.detach())
+        start = state, memory, process[t]
+        if ending is not None:
+            start = tuple(ending.hold(*pair) for pair in zip(held, start, strict=True))
+            held = tuple(part.detach() for part in start)
         probes = policy.probes(state)
-        now = step(params, probes, state, memory, indices[t], eps[t], process[t], ending)
+        now = step(params, probes, *start[:2], indices[t], eps[t], start[2], ending)
         policy.record(now.obs, now.inputs, probes, t)
         path.append(now)
-        state, memory, ending = now.state, now.memory, now.ending
+        if ending is not None and now.ended is not None:
+            ending = Ending(now.ended, now.action.detach(), ending.last)
+        state, memory = now.state, now.memory
+        befores.append(start[0])
         states.append(state)
         memories.append(memory)
     obs, output, latent, action = (
@@ -126,7 +131,7 @@ def rollout(
     if ending is None and cut_every is None:
         before = whole[..., :-1, :]
     else:
-        before = torch.stack([now.before for now in path], dim=-2)
+        before = torch.stack(befores, dim=-2)
     memory = torch.stack(memories, dim=-2)
     return Trajectory(obs, output, latent, action, before, whole, memory, _ended(path, state))
 
@@ -141,21 +146,19 @@ def _constant(problem: Problem, state: Tensor) -> Tensor:
     return state
 
 
-def _none_ended(
-    problem: Problem, state: Tensor, memory: Tensor, eps: Tensor, process: Tensor
-) -> Ending | None:
+def _none_ended(problem: Problem, state: Tensor, eps: Tensor) -> Ending | None:
     """The `Ending` of the first step; None where no event ends an episode."""
     if not any(event.terminates for event in problem.task.events):
         return None
     last = constant((problem.last_margin,), state)
     none = torch.zeros_like(state[..., :1], dtype=torch.bool)
-    return Ending(none, state.detach(), memory.detach(), torch.zeros_like(eps), process, last)
+    return Ending(none, torch.zeros_like(eps), last)
 
 
 def _ended(path: list[Transition], like: Tensor) -> Bool[Tensor, "*batch T_plus_1"]:
     """Whether an episode has ended before t."""
     never = torch.zeros_like(like[..., :1], dtype=torch.bool)
-    flags = [never if now.ending is None else now.ending.ended for now in path]
+    flags = [never if now.ended is None else now.ended for now in path]
     return torch.cat([never, *flags], dim=-1)
 
 
@@ -178,10 +181,6 @@ def _transition(
         process: Tensor,
         ending: Ending | None,
     ) -> Transition:
-        if ending is not None:
-            state = ending.hold(ending.state, state)
-            memory = ending.hold(ending.memory, memory)
-            process = ending.hold(ending.process, process)
         obs = task.observe(state, memory, step)
         inputs: tuple[Tensor, ...] = ()
         if probes is None:
@@ -194,6 +193,7 @@ def _transition(
             action = ending.hold(ending.action, action)
         after = simulator.step(state, action, process)
         memory_after = task.advance(memory, after, step)
+        over = None
         if ending is not None:
             # margins are those of a trajectory of one step
             reached, known = after.detach().unsqueeze(-2), memory.unsqueeze(-2)
@@ -201,10 +201,7 @@ def _transition(
             over = ending.ended
             for i in ends:  # a margin of NaN ends nothing: the episode stays, to be counted
                 over = over | (margins[..., i : i + 1] > ending.last)
-            ending = Ending(
-                over, state.detach(), memory.detach(), action.detach(), process, ending.last
-            )
-        return Transition(obs, output, latent, action, state, after, memory_after, inputs, ending)
+        return Transition(obs, output, latent, action, after, memory_after, inputs, over)
 
     return compile_step(transition) if compiled else transition
 
