@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -110,3 +112,46 @@ def test_the_default_dtype_changes_nothing(name: str, options: dict[str, Any]) -
     for one, other in zip(*found, strict=True):
         assert one.dtype == other.dtype == torch.float32
         assert torch.equal(one, other)
+
+
+KEYED = """
+from dataclasses import dataclass
+import torch
+from gradlab.constants import Key, constants_of, plain
+
+@dataclass(frozen=True)
+class Spring(Key):
+    stiffness: float
+
+@dataclass(frozen=True)
+class Mover:
+    spring: Spring
+
+    def step(self, x):
+        (k,) = tables(self.spring, 2.0, like=x)
+        return k * x + stiff(self.spring)
+
+@constants_of
+def tables(spring, factor):
+    return (torch.tensor([factor * spring.stiffness], dtype=torch.float64),)
+
+@plain
+def stiff(spring):
+    return spring.stiffness > 10
+
+x = torch.ones(3, dtype=torch.float64)
+for stiffness in (1.0, 20.0, 3.0, 20.0):
+    mover = Mover(Spring(stiffness))
+    traced = torch.compile(mover.step, backend="eager", fullgraph=True, dynamic=False)
+    for _ in range(2):
+        assert traced(x).tolist() == mover.step(x).tolist() == [2 * stiffness + (stiffness > 10)] * 3
+print("same")
+"""
+
+
+def test_compiled_code_keeps_the_tables_of_its_own_object() -> None:
+    """Same code, another description: another table. Apart, since checked annotations cannot be traced."""
+    done = subprocess.run(
+        [sys.executable, "-c", KEYED], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
