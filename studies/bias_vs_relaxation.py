@@ -94,7 +94,7 @@ class Config:
     the 0-step return is taken at every step, so that the estimate aims at the whole gradient."""
     samples: int = 4_000
     """Episodes per estimator; a multiple of 100."""
-    oracle_stderr: float = 0.03
+    oracle_stderr: float = 0.05
     """Relative standard error to which the truth of a flight's relaxation, and what estimators aim at
     by their call weights, are sampled [1]. The hard gradient itself comes with the repository for
     landing and racing at 60 %, to 1.4 and 0.9 %; others are sampled from a million episodes."""
