@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from gradlab.study import Answer
+from studies import stages
 from studies.relaxation_report import errors, errors_by_task
 from studies.relaxation_table import (
     BLIND,
@@ -41,47 +42,69 @@ def answer(rows: Table) -> Answer:
             errors_by_task(practical).head(12),
         )
     best = best_critic(compared)
-    sentences = [_group(group) for _, group in best.groupby(["whole", "form"], sort=True)]
+    forms = (("published", False), ("tiled", True))  # as trained with, and the best that it can do
+    said = [_sentence(best, form, whole) for form, whole in forms]
     return Answer(
-        QUESTION, " ".join(sentences), _rests_on(practical), _would_change(compared), _table(best)
+        QUESTION,
+        " ".join(filter(None, said)),
+        _rests_on(practical),
+        _would_change(compared),
+        _table(best),
     )
 
 
-def _group(group: Table) -> str:
-    """One sentence on the comparisons of one form, over windows short of T or over the whole episode."""
-    shown = group.iloc[(len(group) - 1) // 2]
-    where = "Over the whole episode" if shown["whole"] else "With a window shorter than the episode"
-    form = {"published": "from s₀ alone, as published", "tiled": "at every step"}[shown["form"]]
+def _sentence(best: Table, form: str, whole: bool) -> str:
+    """One sentence on windows short of T or over the whole episode; in the other form if need be."""
+    group = best[best["whole"] == whole]
+    if not len(group):
+        return ""
+    chosen = group[group["form"] == form]
+    group = chosen if len(chosen) else group
+    where = "Over the whole episode" if whole else "With a window shorter than the episode"
+    form = (
+        "from s₀ alone, as published" if group.iloc[0]["form"] == "published" else "at every step"
+    )
     return (
-        f"{where}, the 0-step return ({form}) {_direction(group['direction'])} and "
-        f"{_bias(group['bias'])}: on {shown['task']} at n = {int(shown['window'])} the cosine is "
-        f"{_with_and_without(shown, 'cosine')} without it, the relative length "
-        f"{shown['abpt_relative_norm']:.2f} against {shown['nstep_relative_norm']:.2f}, the relative "
-        f"bias {_with_and_without(shown, 'relative_bias')}."
+        f"{where}, {_verdict(group['bias'])}: the 0-step return ({form}) "
+        f"{_direction(group['direction'])} and {_bias(group['bias'])} ({_example(group)})."
     )
+
+
+def _example(group: Table) -> str:
+    """The first flight, or the first task, at the middle one of its windows."""
+    flights = group[~group["task"].isin(stages.KNOWN)]
+    mine = flights if len(flights) else group
+    mine = mine[mine["task"] == mine.iloc[-1]["task"]].sort_values("window")
+    row = mine.iloc[len(mine) // 2]
+    return (
+        f"{row['task']}, n = {int(row['window'])}: cosine {_with_and_without(row, 'cosine')} "
+        f"without it, length {row['abpt_relative_norm']:.2f} against "
+        f"{row['nstep_relative_norm']:.2f} of ∇J's, relative bias "
+        f"{_with_and_without(row, 'relative_bias')}"
+    )
+
+
+def _verdict(biases: Table) -> str:
+    lower, higher = (bool((biases == word).any()) for word in ("falls", "rises"))
+    return "it depends" if lower and higher else "yes" if lower else "no" if higher else "unclear"
 
 
 def _direction(verdicts: Table) -> str:
     nearer, farther = (int((verdicts == word).sum()) for word in ("nearer", "farther"))
     if not nearer and not farther:
         return "does not turn the gradient as far as can be told"
-    parts = [f"turns the gradient towards ∇J in {_of(nearer, len(verdicts))}"] if nearer else []
-    parts += [f"turns it away from ∇J in {_of(farther, len(verdicts))}"] if farther else []
-    return " and ".join(parts)
+    parts = [f"turns the gradient towards ∇J in {nearer}"] if nearer else []
+    parts += [f"turns it away from ∇J in {farther}"] if farther else []
+    return f"{' and '.join(parts)} of {len(verdicts)} comparisons"
 
 
 def _bias(verdicts: Table) -> str:
     lower, higher = (int((verdicts == word).sum()) for word in ("falls", "rises"))
     if not lower and not higher:
         return "does not change the relative bias as far as can be told"
-    parts = [f"raises the relative bias in {_of(higher, len(verdicts))}"] if higher else []
-    parts += [f"lowers it in {_of(lower, len(verdicts))}"] if lower and higher else []
-    parts += [f"lowers the relative bias in {_of(lower, len(verdicts))}"] if not higher else []
-    return " and ".join(parts)
-
-
-def _of(count: int, total: int) -> str:
-    return f"{count} of {total} comparisons"
+    parts = [f"raises the relative bias in {higher}"] if higher else []
+    parts += [f"lowers the relative bias in {lower}"] if lower else []
+    return f"{' and '.join(parts)} of {len(verdicts)}"
 
 
 def _with_and_without(row: Row, quantity: str) -> str:
@@ -93,7 +116,7 @@ def _table(best: Table) -> pd.DataFrame:
     chosen = []
     for _, group in best.groupby(["task", "stage", "form"], sort=False):
         short = group[~group["whole"]].sort_values("window")
-        chosen += [short.iloc[[(len(short) - 1) // 2]]] if len(short) else []
+        chosen += [short.iloc[[len(short) // 2]]] if len(short) else []
         chosen.append(group[group["whole"]])
     table = pd.concat(chosen)
     columns: dict[str, list[str]] = {
@@ -113,14 +136,18 @@ def _rests_on(practical: Table) -> str:
     hard = practical[practical["truth_width"] == HARD]
     counts = sorted(set(hard["count"] + hard["nonfinite"]))
     sentences = [
-        f"{_range(counts)} episodes per estimator in float32 (known-answer problems in float64).",
-        f"∇J: {'; '.join(_truths(hard))}.",
-        "All rows of a task share episodes and ∇J, and miss together if these miss.",
+        f"{_range(counts)} episodes per estimator, float32 for flights.",
+        f"∇J to a relative standard error of: {'; '.join(_truths(hard))}.",
+        "Rows of a task share episodes and ∇J, and miss together.",
     ]
     if critics := list(_critics(hard)):
-        sentences.append(f"Critics: {'; '.join(critics)}.")
+        sentences.append(
+            "Share of the return's variance at t = 0 that the critic explains, and the most that any "
+            f"could: {'; '.join(critics)}."
+        )
     if bad := sorted(set(hard.loc[hard["status"] != "ok", "status"].dropna())):
-        sentences.append(f"What rows say of their samples: {'; '.join(bad)}.")
+        names = dict.fromkeys(hard.loc[hard["status"] != "ok", "label"])
+        sentences.append(f"{', '.join(names)}: {'; '.join(bad)}.")
     return " ".join(sentences)
 
 
@@ -132,10 +159,10 @@ def _truths(hard: Table) -> Iterator[str]:
     for group in policies(hard):
         row = group.iloc[0]
         error = row["truth_relative_stderr"]
-        how = "exact" if error == 0 else f"to {error:.1%}"
+        how = "exact" if error == 0 else f"{error:.1%}"
         never = row["success_rate"] in (0.0, 1.0)
         rare = ", an event without a gradient: it never or always happens" if never else ""
-        yield f"{row['task']}, {policy_of(row)}, {how}{rare}"
+        yield f"{row['task']} ({policy_of(row)}) {how}{rare}"
 
 
 def _critics(hard: Table) -> Iterator[str]:
@@ -148,8 +175,7 @@ def _critics(hard: Table) -> Iterator[str]:
         explains, ceiling = row["critic_quality_start"], row["critic_ceiling_start"]
         error = row["critic_ceiling_start_stderr"]
         yield (
-            f"{row['task']}, {CRITICS[row['critic_fit']]} explains {explains:.0%} of the return's "
-            f"variance at t = 0, the best possible {ceiling:.0%} ± {error:.0%}"
+            f"{row['task']} ({CRITICS[row['critic_fit']]}) {explains:.0%} of {ceiling:.0%} ± {error:.0%}"
         )
 
 
@@ -159,13 +185,13 @@ def _would_change(compared: Table) -> str:
     if len(poor):
         blind = (poor[["abpt_relative_bias_low", "nstep_relative_bias_low"]] >= BLIND).all(axis=1)
         sentences.append(
-            f"The critic: untrained, both estimates are as far from ∇J as no gradient at all in "
+            f"An untrained critic: then both are as far from ∇J as no gradient at all in "
             f"{int(blind.sum())} of {len(poor)} comparisons."
         )
     sentences.append(
-        "Training: a trainer that slides its window over the episode starts from many states, so "
-        "that policy calls beyond n are not lost; and Adam ignores a gradient's length, so that "
-        "only its direction counts there."
+        "A trainer that slides its window over the episode starts from many states, so that policy "
+        "calls beyond n are not lost; and Adam ignores a gradient's length, so that only the "
+        "direction counts there."
     )
     return " ".join(sentences)
 

@@ -40,7 +40,7 @@ def plot_truths(groups: list[Table], path: Path) -> None:
     from gradlab.study import figures
 
     with figures.style():
-        figure, axes = figures.panels(2, max(1, len(groups)), _title(groups))
+        figure, axes = figures.panels(2, max(1, len(groups)), _title(groups), width=4.4)
         for column, group in enumerate(groups):
             top, bottom = axes[:, column]
             top.set_title(f"{group.iloc[0]['task']}, {policy_of(group.iloc[0])}")
@@ -107,7 +107,7 @@ def plot_widths(practical: Table, path: Path) -> None:
     groups = list(policies(practical))
     with figures.style():
         title = "Which width, and which estimator, has the least error at a batch of 100?"
-        figure, axes = figures.panels(len(QUANTITIES), len(groups), title)
+        figure, axes = figures.panels(len(QUANTITIES), len(groups), title, width=4.4)
         for column, group in enumerate(groups):
             axes[0, column].set_title(f"{group.iloc[0]['task']}, {policy_of(group.iloc[0])}")
             table = relative(group)

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = (
     "README.md",
+    "docs/choosing.md",
     "docs/critics.md",
     "docs/extending.md",
     "docs/own_mjcf.md",
