@@ -116,7 +116,7 @@ def test_steps_earn_what_the_trajectory_earns(switching: bool, width: float | No
     expected = problem.evaluate(path)
     carried = nothing_carried(problem, 32)
     for t in range(problem.horizon):
-        now = (path.state[:, t], path.action[:, t], path.state[:, t + 1], path.memory[:, t])
+        now = (path.before[:, t], path.action[:, t], path.state[:, t + 1], path.memory[:, t])
         earned = evaluate_step(problem, *now, torch.full((32,), float(t)).double(), carried)
         carried = earned.carried
         torch.testing.assert_close(earned.reward, expected.reward[:, t], rtol=0, atol=1e-12)
