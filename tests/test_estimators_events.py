@@ -206,7 +206,7 @@ def test_terminations_and_bonuses_of_the_hard_toy() -> None:
 def test_hard_racing_with_one_gate() -> None:
     """30 % on racing: Split and the score function against each other, FOG caught."""
     posed = flight_problem("racing")
-    truth = LargeSample(E.Split(0.2), until_relative_stderr=0.07)(*posed)
+    truth = LargeSample(E.Split(0.2), until_relative_stderr=0.05)(*posed)
     check(LOO, posed, truth, 0.3)
     with pytest.raises(Biased):
         check(E.FOG(), posed, truth, 0.3)
