@@ -219,21 +219,6 @@ def test_firm_constraints_alone_in_a_batch_and_under_vmap() -> None:
         assert float((other - together).abs().max()) < 1e-9 * float(together.abs().max())
 
 
-@pytest.mark.slow
-def test_firm_constraints_compiled() -> None:
-    model = edited("ant", 100.0, 1, None, False)
-    sim = Articulated(model, Convex(), dt=0.02, substeps=2)
-    qpos, qvel, control = states(model, 20, 7)
-    state = torch.cat((qpos, qvel), -1)
-    results = []
-    for each in (sim, sim.compiled()):
-        start = state.clone().requires_grad_()
-        after = each.step(start, control, control[..., :0])
-        results.append((after.detach(), torch.autograd.grad(after.square().sum(), start)[0]))
-    for eager, fused in zip(*results, strict=True):
-        assert float((eager - fused).abs().max()) < 1e-9 * float(eager.abs().max())
-
-
 def test_simulator_reports_what_did_not_converge() -> None:
     """The largest over the sub-steps; a law without iterations is refused."""
     model = edited("ant", 1.0, 1, None, False)
