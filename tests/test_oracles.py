@@ -163,7 +163,19 @@ def test_large_samples_say_when_they_fall_short() -> None:
     assert truth.count * 16 == 4096
     assert truth.relative_stderr > 1e-3
     with pytest.raises(BadValue, match="until_relative_stderr"):
-        LargeSample(E.PG(), until_relative_stderr=0)(problem, params)
+        LargeSample(E.PG(), until_relative_stderr=-1e-3)(problem, params)
+
+
+def test_a_large_sample_of_a_fixed_size_has_no_pilot() -> None:
+    """With 0 as the goal: exactly `max_count` episodes, the first of the stream."""
+    problem, params, _ = known("lq")
+    drawn = LargeSample(E.FOG(), until_relative_stderr=0, max_count=2048)(problem, params)
+    assert drawn.count * 16 == 2048
+    (stream,) = drawn.streams
+    assert (stream.begin, stream.end) == (0, 2048)
+    samples = gradlab.stream(E.FOG(), problem, params, 2048, stream.seed)
+    for leaf, value in samples.mean.items():
+        torch.testing.assert_close(drawn.mean[leaf], value, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.statistical

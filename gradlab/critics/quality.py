@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -57,8 +57,9 @@ class Quality:
         }
 
     @staticmethod
-    def in_words(row: Mapping[str, Any], prefix: str = "critic") -> str:
-        """What the columns say: "at t = 0 50 ± 5 % where the best one would reach 70 ± 4 %"."""
+    def in_words(row: Any, prefix: str = "critic") -> str:
+        """What the columns of a row of a table (a mapping or a pandas Series) say: "at t = 0 50 ± 5 %
+        where the best one would reach 70 ± 4 %"."""
         start, ceiling = (
             f"{100 * row[f'{prefix}_{name}']:.0f} ± {100 * row[f'{prefix}_{name}_stderr']:.0f} %"
             for name in ("start", "ceiling")

@@ -173,14 +173,19 @@ def _oracle_shares(gram: Gram) -> dict[str, float]:
     estimate, reference = gram.combine([1, 0]), gram.combine([0, 1])
     gap = gram.combine([1, -1])
     own, oracle = gram.contrast_rows(0), gram.contrast_rows(1)
-    lengths = [max(gram.inner(x, x), 1e-300) for x in (gap, estimate, reference)]
+    gap_length, length, truth_length = (gram.inner(x, x) for x in (gap, estimate, reference))
     along = gram.inner(estimate, reference)
     d, e, r = (x.vector for x in (gap, estimate, reference))
-    # derivatives of the logarithms of bias/‖ĝ*‖, cosine and ‖ḡ‖/‖ĝ*‖; the cosine's own, times |along|
+    if not truth_length > 0:
+        return {
+            f"{name}_oracle_share": 0.0 for name in ("relative_bias", "cosine", "relative_norm")
+        }
+    # derivatives of the logarithms of bias/‖ĝ*‖, cosine and ‖ḡ‖/‖ĝ*‖, each times the squared length
+    # (the cosine: the product) that it would be divided by: a share does not change, and 0 divides nothing
     moves = {
-        "relative_bias": (d / lengths[0], -d / lengths[0] - r / lengths[2]),
-        "cosine": (r - along * e / lengths[1], e - along * r / lengths[2]),
-        "relative_norm": (e / lengths[1], -r / lengths[2]),
+        "relative_bias": (d, -d - gap_length / truth_length * r),
+        "cosine": (length * r - along * e, length * e - along * length / truth_length * r),
+        "relative_norm": (e, -length / truth_length * r),
     }
     shares = {}
     for name, (by_own, by_oracle) in moves.items():
