@@ -126,7 +126,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "oracle_samples": 4_000_000,
     },
 }
-MINUTES = {"smoke": 1}  # of the presets that were timed, on two free cores
+MINUTES = {"smoke": 1, "default": 10}  # of the presets that were timed, on two cores
 
 # ------------------------------------------------------------------------------------ artefacts
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from gradlab.critics.quality import Quality
@@ -31,7 +33,7 @@ def answer(rows: Table) -> Answer:
         if not len(mine):
             continue
         yes, no = int((mine["value_low"] > bound).sum()), int((mine["value_high"] < bound).sum())
-        said.append(f"{claim} in {yes} of {len(mine)} settings (not in {no}, not told in the rest)")
+        said.append(f"{claim} in {_counts(yes, no, len(mine))}")
         columns[column] = {row["setting"]: _value(row) for _, row in mine.iterrows()}
     policies = rows[rows["kind"] == "policy"]
     explained = {row["setting"]: f"{row['explained']:.2f}" for _, row in policies.iterrows()}
@@ -51,10 +53,18 @@ def answer(rows: Table) -> Answer:
     )
 
 
-def _value(row: Row) -> str:
-    return format_interval(
-        row["value"], row["value_low"], row["value_high"], within=(-float("inf"), float("inf"))
+def _counts(yes: int, no: int, count: int) -> str:
+    """ "3 of 6 settings (not in 1, cannot be told in 2)"."""
+    rest = [f"not in {no}"] * (no > 0) + [f"cannot be told in {count - yes - no}"] * (
+        yes + no < count
     )
+    return f"{yes} of {count} settings" + (f" ({', '.join(rest)})" if rest else "")
+
+
+def _value(row: Row) -> str:
+    """The interval; an infinite estimate (an empty cell of a table of counts) is bounded on one side only."""
+    value = row["value"] if math.isfinite(row["value"]) else math.nan
+    return format_interval(value, row["value_low"], row["value_high"], within=(-math.inf, math.inf))
 
 
 def _rests_on(policies: Table) -> str:

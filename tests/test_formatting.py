@@ -7,6 +7,7 @@ import math
 import pytest
 
 from gradlab.statistics import format_interval
+from gradlab.statistics.intervals import Interval
 
 NAN, INF = math.nan, math.inf
 
@@ -49,3 +50,9 @@ def test_sizes(values: tuple[float, float, float], text: str) -> None:
 )
 def test_cosines(values: tuple[float, float, float], text: str) -> None:
     assert format_interval(*values, within=(-1, 1)) == text
+
+
+def test_an_interval_prints_itself_so() -> None:
+    """`print(row.relative_bias)` is what the pages tell people to write."""
+    assert str(Interval(-0.22, 0.0, 0.54)) == f"{Interval(-0.22, 0.0, 0.54)}" == "below 0.54"
+    assert str(Interval(0.31, 0.25, 0.37)) == "0.31 [0.25, 0.37]"

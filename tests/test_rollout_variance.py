@@ -20,6 +20,7 @@ from gradlab.problem import Problem
 from gradlab.study import Study, run_study
 from gradlab.study.cells import identities, in_order
 from gradlab.study.storage import read_header
+from studies import rollout_answer
 from studies import rollout_ascent as ascent
 from studies import rollout_gradients as gradients
 from studies import rollout_policies as policies
@@ -330,6 +331,14 @@ def test_summary_has_the_three_verdicts_and_the_policy(rows) -> None:
     said = answer(rows[0])
     assert "direction and length of the gradients are not judged" in said.question
     assert "where the best one would reach" in said.rests_on and len(str(said).splitlines()) <= 40
+
+
+def test_counts_and_one_sided_odds_in_words() -> None:
+    """No "(not in 0, not told in the rest)", and no infinite estimate."""
+    assert rollout_answer._counts(2, 0, 2) == "2 of 2 settings"
+    assert rollout_answer._counts(1, 2, 6) == "1 of 6 settings (not in 2, cannot be told in 3)"
+    row = pd.Series({"value": math.inf, "value_low": -5.3, "value_high": math.inf})
+    assert rollout_answer._value(row) == "above -5.3"
 
 
 def test_an_event_that_never_happens_is_said_to_play_no_part(rows) -> None:

@@ -43,6 +43,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from gradlab.errors import BadValue
+from gradlab.statistics.formatting import format_interval
 
 _GRID, _ZOOM = 129, 17  # points of the search for the ends, and of each refinement
 _RESOLUTION = 1e-4  # of the standard deviation of Q, at which the refinement stops
@@ -54,6 +55,10 @@ class Interval(NamedTuple):
     estimate: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        """As `format_interval` prints a size: "0.31 [0.25, 0.37]", or "below 0.54"."""
+        return format_interval(*self)
 
 
 class SquaredNormLaw(NamedTuple):
