@@ -253,6 +253,7 @@ def slopes_by_differences(
 
     differences = [central(h) for h in steps[:2]]
     found = (4 * differences[1] - differences[0]) / 3
+    gap, k = torch.zeros_like(found), 0
     for k, last in enumerate(steps[2:]):
         differences.append(central(last))
         finer = (4 * differences[-1] - differences[-2]) / 3

@@ -111,12 +111,13 @@ def _practical(practical: Table) -> str:
 
 
 def errors_by_task(practical: Table) -> pd.DataFrame:
+    """`errors` of every policy, with the task in front."""
     tables = [
         errors(group).drop(columns="order").assign(task=group.iloc[0]["task"])
         for group in policies(practical)
     ]
     table = pd.concat(tables)
-    return table[["task", *table.columns.drop("task")]]
+    return table.loc[:, ["task", *table.columns.drop("task")]]
 
 
 def errors(group: Table) -> pd.DataFrame:
