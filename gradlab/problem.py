@@ -206,18 +206,25 @@ class Problem(Shown):
     def views(self, path: Trajectory, result: outcome.Outcome, times: slice = slice(None)) -> View:
         """What a critic sees at the chosen times of 0..T, attached to the states of `path`.
 
-        Where the episode has ended it is, as a constant, the last state that was alive: a critic is never
-        asked about the state after the end, and its answer there has a weight of 0.
+        Where the episode has ended it is, as a constant, the last state that was alive, with no event that
+        ends episodes: a critic is never asked about what comes after the end, and its answer there has a
+        weight of 0.
         """
         state, memory = path.state[..., times, :], path.memory[..., times, :]
-        if any(event.terminates for event in self.task.events):
+        events = result.events[..., times, :]
+        ends = [event.terminates for event in self.task.events]
+        if any(ends):
             # the step before t started from the last state that was alive
             living = torch.cat([path.state[..., :1, :], path.before], dim=-2)[..., times, :]
             over = result.alive[..., times, None] == 0
             state = torch.where(over, living.detach(), state)
+            memory = torch.where(over, memory.detach(), memory)
+            # nor is it told of an end: log(1 - event) would be infinite there
+            spared = events.detach().masked_fill(torch.tensor(ends, device=events.device), 0.0)
+            events = torch.where(over, spared, events)
         step = self.steps[: path.state.shape[-2]][times]
         obs = self.task.observe(state, memory, step)
-        return View(state, obs, result.events[..., times, :], step.expand(state.shape[:-1]))
+        return View(state, obs, events, step.expand(state.shape[:-1]))
 
     def require_q(self, who: str) -> None:
         """Raise `Missing` unless the problem has a Q critic."""

@@ -156,6 +156,22 @@ def test_gradients_do_not_depend_on_what_comes_after_the_end(kind: str, name: st
         assert any(leaf.abs().max() > 0 for leaf in found[0].values())
 
 
+@pytest.mark.parametrize("kind", ["hard", "sigmoid"])
+def test_critics_are_not_told_of_an_end(kind: str) -> None:
+    def value(view: View) -> Tensor:
+        return torch.log(1 - view.events[..., 1]) * view.state[..., 0] + view.obs[..., 1]
+
+    critic = Critic(lambda view, action: value(view) * (1 + action[..., 0]), value, "infinite at 1")
+    for estimator in (E.QG(), E.NStep(3, "tiled", "v")):
+        found = []
+        for horizon in (SHORT, LONG):
+            problem = problem_of(horizon, STEPS[kind]).replace(critic=critic)
+            found.append(estimator(problem, params_of(problem), noise_of(horizon)).per_sample())
+        for leaf, short in found[0].items():
+            assert short.isfinite().all() and found[1][leaf].isfinite().all()
+            assert (found[1][leaf] - short).abs().max() <= 1e-12 * short.abs().max()
+
+
 @pytest.mark.parametrize("kind", STEPS)
 def test_values_do_not_depend_on_what_comes_after_the_end(kind: str) -> None:
     """The twin stops at the end: each episode alone, no longer than it lives."""
