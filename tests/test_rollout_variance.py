@@ -395,3 +395,13 @@ def test_committed_artefacts_are_those_of_smoke_and_default_and_small() -> None:
 def test_wrong_settings_are_refused_before_anything_runs(changes) -> None:
     with pytest.raises(GradlabError):
         list(study.cells(dataclasses.replace(TINY, **changes)))
+
+
+def test_differences_of_shares_are_welchs_and_never_warn() -> None:
+    """Against scipy where groups vary; no state that differs: nothing is known, without a warning."""
+    rng = np.random.default_rng(0)
+    one, two = 0.3 + 0.05 * rng.normal(size=5), 0.4 + 0.02 * rng.normal(size=7)
+    expected = stats.ttest_ind(one, two, equal_var=False).confidence_interval(0.95)
+    assert report._welch(one, two) == pytest.approx((expected.low, expected.high))
+    alike = np.array([0.5, 0.5])
+    assert report._welch(alike, alike + np.array([0.0, 1e-16])) == (-1.0, 1.0)
