@@ -95,8 +95,8 @@ def _row(
         count=moments.count * moments.group,
         nonfinite=moments.nonfinite * moments.group,
         squared_bias=squared_bias,
-        relative_bias=_relative_bias(gram, confidence),
-        relative_bias_target=None if target is None else _relative_bias(target, confidence),
+        relative_bias=_relative_bias(gram, squared_bias, truth_length),
+        relative_bias_target=None if target is None else _from_target(target, confidence),
         variance=variance,
         cosine=cosine,
         cosine_raw=cosine_raw,
@@ -146,7 +146,14 @@ def _mse(variance: Interval, squared_bias: Interval, batch: int) -> Interval:
     return Interval(estimate, max(low, 0.0), estimate + reach(2))
 
 
-def _relative_bias(gram: Gram, confidence: float) -> Interval:
+def _from_target(gram: Gram, confidence: float) -> Interval:
+    """The relative bias against another truth than that of the rest of the row."""
+    own, oracle = gram.errors
+    bias = gram.interval(gram.combine([1, -1]), own + oracle, confidence)
+    return _relative_bias(gram, bias, gram.interval(gram.combine([0, 1]), oracle, confidence))
+
+
+def _relative_bias(gram: Gram, bias: Interval, length: Interval) -> Interval:
     """Root of ‖b‖²/‖g*‖² with the sign of the debiased ‖b‖².
 
     The oracle's error is in both, with opposite signs: cov(‖d̄‖², ‖ĝ*‖²) = −4 b'C*g* + 2 tr C*², and
@@ -154,8 +161,6 @@ def _relative_bias(gram: Gram, confidence: float) -> Interval:
     """
     own, oracle = gram.errors
     gap, reference = gram.combine([1, -1]), gram.combine([0, 1])
-    bias = gram.interval(gap, own + oracle, confidence)
-    length = gram.interval(reference, oracle, confidence)
     correlation = 0.0
     if oracle > 0 and own + oracle > 0:
         law, other = gram.law(gap, own + oracle), gram.law(reference, oracle)
