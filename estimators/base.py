@@ -209,15 +209,19 @@ class TwoPassEstimator(Estimator):
         return _samples(self, self.engine, self.surrogate, problem, params, noise, given)
 
 
-CHECKED: set[int] = set()  # estimators whose samples were seen to be independent, by problem
+CHECKED: set[tuple] = set()  # classes and hashes of what was seen to be independent
 
 
-def _key(estimator: Estimator, *shape: Any) -> int:
-    """The same for equal estimators on problems of one shape; options that have no hash do not count."""
+def _key(estimator: Estimator, *shape: Any) -> tuple:
+    """The same for equal estimators on problems of one shape; options that have no hash do not count.
+
+    The class is in it by itself: the hash of a dataclass is that of its fields alone.
+    """
+    kind = type(estimator)
     try:
-        return hash((estimator, *shape))
+        return kind, hash((estimator, *shape))
     except TypeError:
-        return hash((type(estimator), *shape))
+        return kind, hash(shape)
 
 
 def _samples(

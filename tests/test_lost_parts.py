@@ -101,3 +101,29 @@ def test_an_episode_that_is_not_finite_couples_nothing() -> None:
     noise.initial[0] = torch.inf
     samples = E.FOG()(problem, toy_params(problem), noise).per_sample()
     assert all(torch.isfinite(leaf[1:]).all() for leaf in samples.values())
+
+
+@dataclass(frozen=True)
+class Plain(E.SurrogateEstimator):
+    def surrogate(self, problem, policy, noise):
+        return returns(problem, policy, noise)
+
+    def call_weights(self, problem):
+        return torch.ones(problem.horizon)
+
+
+@dataclass(frozen=True)
+class Coupled(Plain):
+    def surrogate(self, problem, policy, noise):
+        return normalised(problem, policy, noise)
+
+
+def test_another_class_with_the_same_fields_is_checked_too() -> None:
+    """The hash of a dataclass is that of its fields: one class that passed must not pass another."""
+    problem = toy_problem()
+    params = toy_params(problem)
+    noise = problem.draw(4, torch.Generator().manual_seed(0))
+    assert hash(Plain()) == hash(Coupled())
+    Plain()(problem, params, noise)
+    with pytest.raises(BadValue, match="couples samples"):
+        Coupled()(problem, params, noise)
