@@ -43,10 +43,10 @@ def answer(rows: Table) -> Answer:
         )
     best = best_critic(compared)
     forms = (("published", False), ("tiled", True))  # as trained with, and the best that it can do
-    said = [_sentence(best, form, whole) for form, whole in forms]
+    sentences = [_sentence(best, form, whole) for form, whole in forms]
     return Answer(
         QUESTION,
-        " ".join(filter(None, said)),
+        " ".join(filter(None, sentences)),
         _rests_on(practical),
         _would_change(compared),
         _table(best),
@@ -71,7 +71,7 @@ def _sentence(best: Table, form: str, whole: bool) -> str:
 
 
 def _example(group: Table) -> str:
-    """The first flight, or the first task, at the middle one of its windows."""
+    """The last flight, or the last known-answer problem, at the middle one of its windows."""
     flights = group[~group["task"].isin(stages.KNOWN)]
     mine = flights if len(flights) else group
     mine = mine[mine["task"] == mine.iloc[-1]["task"]].sort_values("window")
@@ -85,8 +85,11 @@ def _example(group: Table) -> str:
 
 
 def _verdict(biases: Table) -> str:
-    lower, higher = (bool((biases == word).any()) for word in ("falls", "rises"))
-    return "it depends" if lower and higher else "yes" if lower else "no" if higher else "unclear"
+    """Yes or no where every comparison says so."""
+    lower, higher = ((biases == word) for word in ("falls", "rises"))
+    if lower.all() or higher.all():
+        return "yes" if lower.all() else "no"
+    return "it depends" if lower.any() or higher.any() else "it cannot be told"
 
 
 def _direction(verdicts: Table) -> str:

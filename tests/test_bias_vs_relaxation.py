@@ -142,6 +142,20 @@ def test_direction_length_and_bias_are_judged_apart(
     assert not row["whole"]
 
 
+@pytest.mark.parametrize(
+    ("biases", "said"),
+    [
+        (["falls", "falls"], "yes"),
+        (["rises", "rises"], "no"),
+        (["rises", "unclear"], "it depends"),
+        (["rises", "falls"], "it depends"),
+        (["unclear", "unclear"], "it cannot be told"),
+    ],
+)
+def test_yes_and_no_are_said_where_every_comparison_says_so(biases: list[str], said: str) -> None:
+    assert relaxation_answer._verdict(pd.Series(biases)) == said
+
+
 def test_a_critic_is_shown_beside_its_ceiling(rows: pd.DataFrame) -> None:
     """Explaining 28 % of the return at t = 0 is all there is when no critic can explain more."""
     fitted = rows.assign(
