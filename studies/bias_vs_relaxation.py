@@ -21,6 +21,7 @@ from torch import Tensor
 import estimators
 from estimators.base import Estimator
 from gradlab import closed_forms
+from gradlab.closed_forms.relaxation import WIDEST
 from gradlab.critics.fitted import FittedCritic
 from gradlab.errors import BadValue, Missing, UnknownName
 from gradlab.problem import Problem
@@ -231,9 +232,10 @@ def _check(config: Config) -> None:
                 f"windows must be fractions of the horizon in (0, 1], got {share}; try 0.5"
             )
     for width in config.widths:
-        if not width > 0:
+        if not 0 < width <= WIDEST:
             raise BadValue(
-                f"widths must be positive, got {width}; try 0.1 (the hard limit is always there)"
+                f"widths must be positive and at most {WIDEST:g} margin scales, got {width:g}; "
+                "try 0.1 (the hard limit is always there)"
             )
     if not config.oracle_stderr > 0 or config.oracle_samples < 1:
         raise BadValue(

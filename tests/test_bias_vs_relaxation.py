@@ -255,6 +255,7 @@ def test_committed_policies_succeed_as_often_as_they_say(task: str) -> None:
         (["--critic-fits", "ful"], "full"),
         (["--stages", "50"], "stages must be among"),
         (["--widths", "-0.1"], "widths must be positive"),
+        (["--widths", "1e20"], "at most 10 margin scales"),
         (["--windows", "1.5"], "windows must be fractions"),
         (["--samples", "150"], "try 1000"),
         (["--tasks"], "expected one or more different tasks, got none"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+import gradlab
 from gradlab import closed_forms, known_answer
 from gradlab.critics.base import View
 from gradlab.errors import BadValue, UnknownName
@@ -149,3 +150,11 @@ def test_relaxed_gradients_approach_the_hard_one():
     ]
     # the logistic density is symmetric, so the error is of second order in the width
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_relaxation_too_wide_is_refused_in_one_line() -> None:
+    """It would be integrated over thousands of panels, and at 1e20 over none."""
+    for width in (11.0, 1e20):
+        problem = gradlab.make("gate", dtype=torch.float64).relaxed(width)
+        with pytest.raises(BadValue, match="at most 10 margin scales"):
+            closed_forms.solve(problem, known_answer.preset("gate").parameters())

@@ -32,11 +32,17 @@ from gradlab.tasks.static import Decision
 
 Thresholded = Gate | TerminalGate | Decision  # tasks of one event that never terminates
 Solver = Callable[[Task], Answer]  # of a task with a hard event
+WIDEST = 10.0  # width [margin scale]: a wider step is a straight line over every margin that occurs
 RANGE = 24.0  # of the substituted variable: the mass beyond is 4e-11
 
 
 def shifts(step: Step, v: Float[Tensor, " n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Margins u(v) and the density Step'(u) du/dv, for v from −∞ to ∞."""
+    if isinstance(step, Sigmoid | Arctan) and step.width > WIDEST:
+        raise BadValue(
+            f"exact relaxed values are for widths of at most {WIDEST:g} margin scales, got "
+            f"{step.width:g}; try 1"
+        )
     if isinstance(step, Sigmoid):  # u = width·v is logistic
         return step.width * v, torch.sigmoid(v) * torch.sigmoid(-v)
     if isinstance(step, Arctan):  # u = width·sinh v is Cauchy
