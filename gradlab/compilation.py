@@ -32,8 +32,11 @@ def compile_step(function: Function) -> Function:
         )
     if platform.system() == "Windows":
         raise Unavailable("compile=True is not supported on Windows; use compile=False")
-    # torch 2.13 warns about its own code, once per graph
+    # torch 2.13 warns about its own code, once per graph, and 2.11 when it looks at a state on a GPU
     warnings.filterwarnings("ignore", "`torch._prims_common.check` is deprecated", FutureWarning)
+    warnings.filterwarnings(
+        "ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning
+    )
     # torch keeps 8 versions by default, and raises for the ninth of a full graph
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VERSIONS)
     return torch.compile(function, dynamic=False, fullgraph=True)  # type: ignore[return-value]

@@ -27,7 +27,7 @@ from gradlab.factors import Probes
 from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy, GaussianPolicy
 from gradlab.simulators.base import Simulator
-from gradlab.tasks.base import Task
+from gradlab.tasks.base import Task, ending_margins
 
 if TYPE_CHECKING:
     from gradlab.problem import Problem
@@ -169,7 +169,7 @@ def _transition(
     """One step as a pure function of tensors, compiled if asked for."""
     if compiled and isinstance(simulator, CompilesItself):
         return _transition(simulator.compiled(), task, policy, False)
-    ends = [i for i, event in enumerate(task.events) if event.terminates]
+    margins_after = ending_margins(task)
 
     def transition(
         params: dict[str, Tensor],
@@ -195,12 +195,9 @@ def _transition(
         memory_after = task.advance(memory, after, step)
         over = None
         if ending is not None:
-            # margins are those of a trajectory of one step
-            reached, known = after.detach().unsqueeze(-2), memory.unsqueeze(-2)
-            margins = task.margins(reached, known, step.unsqueeze(-1)).squeeze(-2)
-            over = ending.ended
-            for i in ends:  # a margin of NaN ends nothing: the episode stays, to be counted
-                over = over | (margins[..., i : i + 1] > ending.last)
+            # a margin of NaN ends nothing: the episode stays, to be counted
+            over = margins_after(after.detach(), memory, step) > ending.last
+            over = ending.ended | (over if over.shape[-1] == 1 else over.any(-1, keepdim=True))
         return Transition(obs, output, latent, action, after, memory_after, inputs, over)
 
     return compile_step(transition) if compiled else transition

@@ -111,4 +111,4 @@ def _interval(row: Record, column: str, inverse: bool = False) -> str:
 
 
 def _whole(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.0f}"
+    return "" if math.isnan(value) else "< 1" if value < 1 else f"{value:.0f}"

@@ -78,7 +78,7 @@ def _table(races: list[Record]) -> str:
         "problem": ("problem", ""), "samples": ("N", ""), "horizon": ("T", ""),
         "contender": ("contender", ""), "ms_median": ("ms", ".1f"), "ms_min": ("ms min", ".1f"),
         "samples_per_second": ("samples/s", ",.0f"), "over_batched": ("x batched", ".2f"),
-        "over_vmap": ("x vmap", ".3f"), "peak_mib": ("peak MiB", ".0f"),
+        "over_vmap": ("x vmap", ".3f"), "peak_mib": ("peak MiB", ".1f"),
         "first_call_seconds": ("first call s", ".1f"),
     }  # fmt: skip
     lines = [[header for header, _ in columns.values()]]

@@ -10,12 +10,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
-from jaxtyping import install_import_hook
-
-import tests.checking  # noqa: F401  (the hook finds it by name, imported already)
+import tests.checking
 
 # Shape annotations are checked in tests only; users pay nothing for them.
-install_import_hook(["gradlab", "estimators", "studies"], "tests.checking.checked")
+tests.checking.install(["gradlab", "estimators", "studies"])
 
 from collections.abc import Iterator
 

@@ -20,7 +20,8 @@ from gradlab.noise import Noise
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
-from gradlab.tasks.base import Memoryless
+from gradlab.tasks.base import Memoryless, ending_margins
+from gradlab.tasks.racing import Racing
 from tests.flights import flight_problem
 
 SHORT, LONG = 12, 24
@@ -326,3 +327,40 @@ def test_a_window_starts_from_a_constant() -> None:
         total = path.before[~path.ended[:, t], t].sum()
         grads = torch.autograd.grad(total, list(params.values()), retain_graph=True)
         assert any(bool(g.any()) for g in grads) is wanted
+
+
+@pytest.mark.parametrize("name", ["hovering", "tracking", "landing", "racing", "course", "hopper"])
+def test_the_margins_after_one_step_are_those_of_the_trajectory(name: str) -> None:
+    """Also those that a task works out without the rest."""
+    if name == "hopper":
+        problem = gradlab.make(name, horizon=12, dtype=torch.float64)
+        params = problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+    else:
+        problem, params = flight_problem(name, horizon=40)
+    noise = problem.draw(16, torch.Generator().manual_seed(2))
+    path = rollout(problem, problem.policy.bind(params), noise)
+    margins = problem.evaluate(path).margins
+    ends = [i for i, event in enumerate(problem.task.events) if event.terminates]
+    asked = ending_margins(problem.task)
+    for t in (0, 3, problem.horizon - 1):
+        found = asked(path.state[:, t + 1], path.memory[:, t], problem.steps[t])
+        assert torch.equal(found, margins[:, t, ends])
+
+
+def test_a_subclass_with_its_own_end_is_asked_for_it() -> None:
+    @dataclass(frozen=True)
+    class Fast(Racing):
+        @property
+        def events(self) -> tuple[Event, ...]:
+            return *super().events, Event("fast", terminates=True)
+
+        def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
+            fast = after[..., 7:10].norm(dim=-1, keepdim=True) - 5.0
+            return torch.cat([super().margins(after, memory, step), fast], dim=-1)
+
+    problem, params = flight_problem("racing", horizon=40)
+    path = rollout(problem, problem.policy.bind(params), problem.draw(4, torch.Generator()))
+    state, memory, step = path.state[:, 5], path.memory[:, 4], problem.steps[4]
+    assert ending_margins(problem.task)(state, memory, step).shape == (4, 1)
+    found = ending_margins(Fast())(state, memory, step)
+    assert torch.equal(found[:, 1], state[:, 7:10].norm(dim=-1) - 5.0)

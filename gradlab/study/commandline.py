@@ -35,11 +35,18 @@ class RunOptions:
 
     preset: str = "default"
     """Named set of values for the options of the study; options given beside it win."""
-    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for results. A run that was stopped goes on where it was. Default:
-    runs/STUDY/PRESET."""
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Worker processes. Default: what the preset says, else one for each usable core."""
+    out: Annotated[
+        str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/STUDY/PRESET)")
+    ] = None
+    """Folder for results. A run that was stopped goes on where it was."""
+    jobs: Annotated[
+        int | None,
+        tyro.conf.arg(
+            metavar="INT",
+            help_behavior_hint="(default: what the preset says, else one for each usable core)",
+        ),
+    ] = None
+    """Worker processes."""
     retrain: bool = False
     """Build the artefacts that come with the repository anew."""
     fresh: bool = False

@@ -116,3 +116,9 @@ class Hovering(Memoryless):
             1 - distance / SUCCESS_DISTANCE, 1 - flight.length(now.velocity) / SUCCESS_SPEED
         )
         return torch.stack((success, collision), dim=-1)
+
+    def ending_margins(
+        self, after: Float[Tensor, "*batch ns"], memory: Tensor, step: Tensor
+    ) -> Float[Tensor, "*batch 1"]:
+        """Collision."""
+        return flight.collision_margin(after[..., :3]).unsqueeze(-1)

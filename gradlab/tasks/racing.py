@@ -175,6 +175,12 @@ class Racing:
         margins = (self._gate_margin(now, memory), flight.collision_margin(now.position))
         return torch.stack(margins, dim=-1)
 
+    def ending_margins(
+        self, after: Float[Tensor, "*batch ns"], memory: Tensor, step: Tensor
+    ) -> Float[Tensor, "*batch 1"]:
+        """Collision."""
+        return flight.collision_margin(after[..., :3]).unsqueeze(-1)
+
     def _first(self, position: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch nm"]:
         """Index of the first gate, as a float; nothing with one gate."""
         if self.gates == 1:

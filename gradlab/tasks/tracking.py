@@ -119,3 +119,9 @@ class Tracking(Memoryless):
         """Collision."""
         now = flight.flight(after, self.detached)
         return flight.collision_margin(now.position).unsqueeze(-1)
+
+    def ending_margins(
+        self, after: Float[Tensor, "*batch ns"], memory: Tensor, step: Tensor
+    ) -> Float[Tensor, "*batch 1"]:
+        """Collision."""
+        return flight.collision_margin(after[..., :3]).unsqueeze(-1)
