@@ -21,10 +21,10 @@ study: $(STAMP)
 
 test: $(STAMP)
 	@echo "the default tests take 5 to 10 minutes on two free cores (make slow: tens of minutes)"
-	@$(PY) -m pytest -n 2 $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 slow: $(STAMP)
-	$(PY) -m pytest -n 2 -m "slow and not gpu" $(ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal -m "slow and not gpu" $(ARGS)
 
 # Each release has a folder under .torches/; see the file for single releases and for what may be passed on.
 torches:
@@ -54,7 +54,7 @@ $(PY):
 
 $(STAMP): pyproject.toml constraints.txt | $(PY)
 	@echo "installing gradlab and what it needs into .venv: torch is large, so this takes a few minutes"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,notebooks]"
+	@$(PY) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev,notebooks]"
 	@touch $@
 	@echo "installed: torch $$($(PY) -c 'import torch; print(torch.__version__)')"
 

@@ -174,6 +174,7 @@ def _step_variances(samples: Factored, problem: Problem) -> Float[Tensor, " T"]:
         cotangent=samples.cotangent.double(),
         known=None,
     )
+    exact = replace(exact, known=exact.factors())
     out = []
     for t in range(problem.horizon):
         calls = exact.at_step(t)

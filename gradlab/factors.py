@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -26,6 +26,11 @@ class Factors(NamedTuple):
         """Samples begin..end−1."""
         linear = [LinearFactor(a, x[begin:end], c[begin:end]) for a, x, c in self.linear]
         return Factors(linear, {name: c[begin:end] for name, c in self.direct.items()})
+
+    def calls(self, keep: Bool[Tensor, " K"]) -> Factors:
+        """Some of the calls of every sample."""
+        linear = [LinearFactor(a, x[:, keep], c[:, keep]) for a, x, c in self.linear]
+        return Factors(linear, {name: c[:, keep] for name, c in self.direct.items()})
 
 
 class Probes(NamedTuple):

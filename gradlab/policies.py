@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -366,7 +367,7 @@ class BoundPolicy:
         """The same policy; its parameters are constants and its calls are not recorded."""
         return BoundPolicy(self.policy, self.constants)
 
-    @property
+    @cached_property
     def constants(self) -> dict[str, Tensor]:
         """The parameters without a gradient: what recorded calls compute with."""
         return {name: value.detach() for name, value in self.params.items()}

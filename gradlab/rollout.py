@@ -51,9 +51,12 @@ class Trajectory(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """Which episodes have ended, and the action of their last step, as a constant."""
+    """Which episodes have ended, and what their last step had, as constants."""
 
     ended: Bool[Tensor, "*batch 1"]
+    state: Float[Tensor, "*batch ns"]
+    memory: Float[Tensor, "*batch nm"]
+    process: Float[Tensor, "*batch np"]
     action: Float[Tensor, "*batch nu"]
     last: Float[Tensor, " 1"]  # margin of a terminating event above which an episode ends [1]
 
@@ -72,6 +75,7 @@ class Transition(NamedTuple):
     state: Tensor  # after the step
     memory: Tensor  # after the step
     inputs: tuple[Tensor, ...]  # of the policy's layers after the first; () when not recording
+    start: tuple[Tensor, ...]  # held state, memory and process noise; () if none could be held
     ended: Tensor | None  # after the step; None where no event ends an episode
 
 
@@ -101,8 +105,7 @@ def rollout(
     # contiguous: compiled code is specialised on strides, which would depend on the horizon
     eps = noise.action.movedim(-2, 0).contiguous().unbind(0)
     process = noise.process.movedim(-2, 0).contiguous().unbind(0)
-    ending = _none_ended(problem, state, eps[0])
-    held = state.detach(), memory, process[0]  # what the last step of an ended episode started from
+    ending = _none_ended(problem, state, memory, eps[0], process[0])
     path: list[Transition] = []
     befores: list[Tensor] = []
     states, memories = [state], [memory]
@@ -110,18 +113,17 @@ def rollout(
     for t in range(length or problem.horizon):
         if cut_every is not None and t > 0 and t % cut_every == 0:
             state = _constant(problem, state.detach())
-        start = state, memory, process[t]
-        if ending is not None:
-            start = tuple(ending.hold(*pair) for pair in zip(held, start, strict=True))
-            held = tuple(part.detach() for part in start)
         probes = policy.probes(state)
-        now = step(params, probes, *start[:2], indices[t], eps[t], start[2], ending)
+        now = step(params, probes, state, memory, indices[t], eps[t], process[t], ending)
         policy.record(now.obs, now.inputs, probes, t)
         path.append(now)
-        if ending is not None and now.ended is not None:
-            ending = Ending(now.ended, now.action.detach(), ending.last)
-        state, memory = now.state, now.memory
+        start = now.start or (state, memory, process[t])
         befores.append(start[0])
+        if ending is not None and now.ended is not None:
+            # aliases are left to here: compiled code would make them anew, slowly
+            held = (part.detach() for part in (*start, now.action))
+            ending = Ending(now.ended, *held, ending.last)
+        state, memory = now.state, now.memory
         states.append(state)
         memories.append(memory)
     obs, output, latent, action = (
@@ -146,13 +148,16 @@ def _constant(problem: Problem, state: Tensor) -> Tensor:
     return state
 
 
-def _none_ended(problem: Problem, state: Tensor, eps: Tensor) -> Ending | None:
+def _none_ended(
+    problem: Problem, state: Tensor, memory: Tensor, eps: Tensor, process: Tensor
+) -> Ending | None:
     """The `Ending` of the first step; None where no event ends an episode."""
     if not any(event.terminates for event in problem.task.events):
         return None
     last = constant((problem.last_margin,), state)
     none = torch.zeros_like(state[..., :1], dtype=torch.bool)
-    return Ending(none, torch.zeros_like(eps), last)
+    held = (state.detach(), memory.detach(), process, torch.zeros_like(eps))
+    return Ending(none, *held, last)
 
 
 def _ended(path: list[Transition], like: Tensor) -> Bool[Tensor, "*batch T_plus_1"]:
@@ -181,6 +186,11 @@ def _transition(
         process: Tensor,
         ending: Ending | None,
     ) -> Transition:
+        start: tuple[Tensor, ...] = ()
+        if ending is not None:
+            given = (state, memory, process)
+            start = tuple(ending.hold(*pair) for pair in zip(ending[1:4], given, strict=True))
+            state, memory, process = start
         obs = task.observe(state, memory, step)
         inputs: tuple[Tensor, ...] = ()
         if probes is None:
@@ -198,7 +208,7 @@ def _transition(
             # a margin of NaN ends nothing: the episode stays, to be counted
             over = margins_after(after.detach(), memory, step) > ending.last
             over = ending.ended | (over if over.shape[-1] == 1 else over.any(-1, keepdim=True))
-        return Transition(obs, output, latent, action, after, memory_after, inputs, over)
+        return Transition(obs, output, latent, action, after, memory_after, inputs, start, over)
 
     return compile_step(transition) if compiled else transition
 

@@ -231,7 +231,8 @@ class Factored(GradientSamples):
         """The calls of one time step alone."""
         keep = self.steps == step
         obs, cotangent = self.obs[:, keep], self.cotangent[:, keep]
-        return replace(self, obs=obs, cotangent=cotangent, steps=self.steps[keep], known=None)
+        known = None if self.known is None else self.known.calls(keep)
+        return replace(self, obs=obs, cotangent=cotangent, steps=self.steps[keep], known=known)
 
     def rows(self, begin: int, end: int) -> Factored:
         obs, cotangent = self.obs[begin:end], self.cotangent[begin:end]

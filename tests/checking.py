@@ -62,10 +62,9 @@ def _evaluated(function: types.FunctionType) -> types.FunctionType:
 
 
 def _value(hint: Any, names: dict[str, Any]) -> Any:
-    def one(x: hint) -> None: ...
-
+    holder = types.SimpleNamespace(__annotations__={"x": hint})
     try:
-        return typing.get_type_hints(one, names, include_extras=True)["x"]
+        return typing.get_type_hints(holder, names, include_extras=True)["x"]
     except (NameError, TypeError, ValueError, AttributeError):  # as jaxtyping has it
         return Any
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +12,9 @@ from gradlab.errors import Conflict
 from gradlab.study import Study, run_study, sources
 from gradlab.study.sources import SHOWN_ONLY, Code, hash_source
 from tests import toy_study
+from tests.forked import ROOT, Done, run_module
 
 STUDY = Study.of(toy_study)
-ROOT = Path(__file__).parent.parent
 
 MINE = """
 from dataclasses import dataclass
@@ -55,16 +52,8 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *options: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "mine", "--out", "out", *options],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+def run(folder: Path, *options: str) -> Done:
+    return run_module("mine", "--out", "out", *options, cwd=folder)
 
 
 def test_an_edit_of_ones_own_module_stops_until_fresh_or_keep(mine: Path) -> None:

@@ -24,23 +24,28 @@ def batch_cosine(cosine: Interval, snr: Interval, batch: float) -> Interval:
     estimator is: the error of the angle has one side there, and adds nothing in squares.
     """
 
-    def of(c: float, s: float) -> float:
-        return c / math.sqrt(1 + 1 / (batch * s)) if s > 0 else 0.0
-
-    corners = [of(c, s) for c in cosine[1:] for s in snr[1:]]
+    corners = [_of_mean(c, s, batch) for c in cosine[1:] for s in snr[1:]]
     if not (math.isfinite(cosine.estimate) and snr.estimate > 0):
         return Interval(math.nan, min(corners), max(corners))
-    middle = of(cosine.estimate, snr.estimate)
+    middle = _of_mean(cosine.estimate, snr.estimate, batch)
     # The SNR moves a negative cosine the other way.
     shorter, longer = (1, 2) if cosine.estimate > 0 else (2, 1)
 
-    def reach(turned: int, end: int) -> float:
-        by_angle = of(cosine[turned], snr.estimate) - middle
-        return math.hypot(by_angle, of(cosine.estimate, snr[end]) - middle)
-
-    low = middle - reach(1, shorter) if cosine.low > -1 else min(corners)
-    high = middle + reach(2, longer) if cosine.high < 1 else max(corners)
+    down, up = (
+        math.hypot(
+            _of_mean(cosine[turned], snr.estimate, batch) - middle,
+            _of_mean(cosine.estimate, snr[end], batch) - middle,
+        )
+        for turned, end in ((1, shorter), (2, longer))
+    )
+    low = middle - down if cosine.low > -1 else min(corners)
+    high = middle + up if cosine.high < 1 else max(corners)
     return Interval(middle, max(low, min(corners)), min(high, max(corners)))
+
+
+def _of_mean(cosine: float, snr: float, batch: float) -> float:
+    """c/√(1 + 1/(B·SNR)), 0 without a signal."""
+    return cosine / math.sqrt(1 + 1 / (batch * snr)) if snr > 0 else 0.0
 
 
 def samples_to_cosine(cosine: Interval, snr: Interval, wanted: float, group: int) -> Interval:

@@ -195,7 +195,7 @@ def _oracle_shares(gram: Gram) -> dict[str, float]:
     shares = {}
     for name, (by_own, by_oracle) in moves.items():
         mine, its = (
-            float(rows @ gram.matrix @ vector @ (rows @ gram.matrix @ vector))
+            float(np.square(rows @ (gram.matrix @ vector)).sum())
             for rows, vector in ((own, by_own), (oracle, by_oracle))
         )
         shares[f"{name}_oracle_share"] = its / (mine + its) if mine + its > 0 else 0.0

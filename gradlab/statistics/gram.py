@@ -65,7 +65,7 @@ class Gram:
 
     def along(self, a: Combination, b: Combination) -> Float[np.ndarray, " n"]:
         """Contrasts of `a` projected on the vector of `b`."""
-        return a.contrasts @ self.matrix @ b.vector
+        return a.contrasts @ (self.matrix @ b.vector)
 
     def cross(self, a: Combination, b: Combination) -> Float[np.ndarray, "n n"]:
         """Inner products of the contrasts of `a` with those of `b`."""
