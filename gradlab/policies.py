@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -98,6 +98,26 @@ class GaussianPolicy:
         head = self.action_dim * (2 if self.std == "state" else 1)
         sizes = [self.observation_dim, *self.hidden, head]
         return [(f"layers.{i}", a, b) for i, (a, b) in enumerate(itertools.pairwise(sizes))]
+
+    def settings(self) -> dict[str, Any]:
+        """What this policy is, as JSON values by name, however the class keeps them.
+
+        The identities of artefacts are taken from it: a file made for these settings stays valid.
+        """
+        return {
+            "kind": "gaussian perceptron",
+            "observation_dim": self.observation_dim,
+            "action_dim": self.action_dim,
+            "hidden": list(self.hidden),
+            "activation": self.activation,
+            "bias": self.bias,
+            "head_gain": self.head_gain,
+            "input_gain": self.input_gain,
+            "squash": self.squash,
+            "std": self.std,
+            "initial_std": self.initial_std,
+            "log_std_range": list(self.log_std_range),
+        }
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every parameter."""

@@ -108,7 +108,7 @@ def path_artefact(task: str) -> Artefact:
         "task": task,
         "ascent": [UPDATES, KEEP_EVERY, LEARNING_RATE, WIDTH, stages.BATCH, stages.DECAY],
         "evaluated": EVALUATED,
-        "policy": repr(problem_of(task).policy),
+        "policy": problem_of(task).policy.settings(),
     }
     return Artefact(f"paths/{task}", train_path, payload, cost=60.0)
 
@@ -118,7 +118,7 @@ def critic_artefact(task: str, label: int) -> Artefact:
     name = critic_name(task, label)
     if task in STAGED and (COMMITTED / f"critics/{task}-{label}-full.safetensors").exists():
         return _borrowed(name, f"critics/{task}-{label}-full")
-    payload = {"task": task, "label": label, "fit": repr(FIT)}
+    payload = {"task": task, "label": label, "fit": FIT.settings()}
     return Artefact(name, build_critic, payload, (f"paths/{task}",), cost=40.0)
 
 

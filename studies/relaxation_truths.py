@@ -37,7 +37,7 @@ FITS = {
 
 def critic_artefact(task: str, stage: int, fit: str, needs: tuple[str, ...]) -> Artefact:
     """The artefact with one critic of one policy."""
-    payload = {"task": task, "stage": stage, "fit": fit, "settings": repr(FITS[fit])}
+    payload = {"task": task, "stage": stage, "fit": fit, "settings": FITS[fit].settings()}
     return Artefact(critic_name(task, stage, fit), build_critic, payload, needs, cost=30.0)
 
 

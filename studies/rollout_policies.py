@@ -164,7 +164,7 @@ def policy_artefact(preset: str) -> Artefact:
     """The artefact with the policy of one preset."""
     payload = {
         "preset": preset,
-        "network": repr(problem_of(Setting(preset, "compliant")).policy),
+        "network": problem_of(Setting(preset, "compliant")).policy.settings(),
         "ascent": [*RECIPES[preset], BATCH, WIDTH, "limited"],
         "evaluated": [EVALUATED, HORIZON],
     }
@@ -173,7 +173,7 @@ def policy_artefact(preset: str) -> Artefact:
 
 def critic_artefact(setting: Setting) -> Artefact:
     """The artefact with the Q critic of a preset's policy in one setting."""
-    payload = {**setting._asdict(), "fit": repr(FIT), "horizon": HORIZON}
+    payload = {**setting._asdict(), "fit": FIT.settings(), "horizon": HORIZON}
     needs = (policy_name(setting.preset),)
     return Artefact(critic_name(setting), build_critic, payload, needs, cost=200.0)
 

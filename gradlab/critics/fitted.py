@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,10 @@ class Fit:
     tau: float = 0.01  # soft update of td_lambda's target network, per step [1]
     held_out: int = 2048  # episodes that the quality is measured on
     seed: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        """These settings as JSON values by name; the identities of artefacts are taken from it."""
+        return {**asdict(self), "hidden": list(self.hidden)}
 
     def __post_init__(self) -> None:
         known = {
