@@ -14,6 +14,12 @@ from gradlab.errors import Unavailable
 
 Function = TypeVar("Function", bound=Callable)
 
+# What torch says of its own code while it compiles: 2.13 the first, 2.11 the others.
+OF_TORCH_ITSELF = (
+    ("`torch._prims_common.check` is deprecated", FutureWarning),
+    ("The .grad attribute of a Tensor that is not a leaf", UserWarning),
+    ("`torch.jit.script_method` is deprecated", DeprecationWarning),
+)
 VERSIONS = 64  # compiled steps kept in a process: one per problem, number of episodes and grad mode
 
 
@@ -32,11 +38,8 @@ def compile_step(function: Function) -> Function:
         )
     if platform.system() == "Windows":
         raise Unavailable("compile=True is not supported on Windows; use compile=False")
-    # torch 2.13 warns about its own code, once per graph, and 2.11 when it looks at a state on a GPU
-    warnings.filterwarnings("ignore", "`torch._prims_common.check` is deprecated", FutureWarning)
-    warnings.filterwarnings(
-        "ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning
-    )
+    for text, kind in OF_TORCH_ITSELF:
+        warnings.filterwarnings("ignore", text, kind)
     # torch keeps 8 versions by default, and raises for the ninth of a full graph
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VERSIONS)
     return torch.compile(function, dynamic=False, fullgraph=True)  # type: ignore[return-value]

@@ -9,6 +9,7 @@ with one checker for all functions that are made by the same lines.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
@@ -34,16 +35,18 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     """Stands in for the decorator of the same name."""
     if function is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
-    plain = isinstance(function, types.FunctionType)
-    if not plain or "<locals>" in function.__qualname__ or inspect.isgeneratorfunction(function):
+    if not isinstance(function, types.FunctionType):
         return _thorough(function, typechecker=typechecker)
-    inner = decorated(_evaluated(function))
+    if "<locals>" in function.__qualname__ or inspect.isgeneratorfunction(function):
+        inner, scope = _thorough(function, typechecker=typechecker), contextlib.nullcontext
+    else:
+        inner, scope = decorated(_evaluated(function)), _context
 
     @functools.wraps(function)
     def once(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():  # which not every release can do through the checker
+        if torch.compiler.is_compiling():  # which not every release can do through a checker
             return function(*args, **kwargs)
-        with _context():
+        with scope():
             return inner(*args, **kwargs)
 
     return once
