@@ -102,9 +102,7 @@ def rollout(
     if problem.checkpoint and torch.is_grad_enabled():
         step = partial(checkpoint, step, use_reentrant=False, preserve_rng_state=False)
     indices = problem.steps.unbind(0)
-    # contiguous: compiled code is specialised on strides, which would depend on the horizon
-    eps = noise.action.movedim(-2, 0).contiguous().unbind(0)
-    process = noise.process.movedim(-2, 0).contiguous().unbind(0)
+    eps, process = (_by_time(part) for part in (noise.action, noise.process))
     ending = _none_ended(problem, state, memory, eps[0], process[0])
     path: list[Transition] = []
     befores: list[Tensor] = []
@@ -121,8 +119,9 @@ def rollout(
         befores.append(start[0])
         if ending is not None and now.ended is not None:
             # aliases are left to here: compiled code would make them anew, slowly
-            held = (part.detach() for part in (*start, now.action))
-            ending = Ending(now.ended, *held, ending.last)
+            held_state, held_memory, held_noise = (part.detach() for part in start)
+            action = now.action.detach()
+            ending = Ending(now.ended, held_state, held_memory, held_noise, action, ending.last)
         state, memory = now.state, now.memory
         states.append(state)
         memories.append(memory)
@@ -136,6 +135,12 @@ def rollout(
         before = torch.stack(befores, dim=-2)
     memory = torch.stack(memories, dim=-2)
     return Trajectory(obs, output, latent, action, before, whole, memory, _ended(path, state))
+
+
+def _by_time(part: Float[Tensor, "*batch T n"]) -> tuple[Tensor, ...]:
+    """The numbers of each step, laid out alike at every horizon: compiled code is specialised on strides."""
+    first = part.movedim(-2, 0)
+    return (first.contiguous() if first.numel() else first.new_zeros(first.shape)).unbind(0)
 
 
 def _constant(problem: Problem, state: Tensor) -> Tensor:
@@ -156,8 +161,9 @@ def _none_ended(
         return None
     last = constant((problem.last_margin,), state)
     none = torch.zeros_like(state[..., :1], dtype=torch.bool)
-    held = (state.detach(), memory.detach(), process, torch.zeros_like(eps))
-    return Ending(none, *held, last)
+    # copies: compiled code is specialised on which inputs are views of each other
+    start, known, noise = (part.detach().clone() for part in (state, memory, process))
+    return Ending(none, start, known, noise, torch.zeros_like(eps), last)
 
 
 def _ended(path: list[Transition], like: Tensor) -> Bool[Tensor, "*batch T_plus_1"]:

@@ -12,6 +12,7 @@ import gc
 import importlib.util
 import json
 import math
+import mmap
 import os
 import subprocess
 import sys
@@ -303,7 +304,7 @@ def _peak(call: Call, cuda: bool) -> float:
         return math.nan
     before = _high_water()
     call()
-    return (_high_water() - before) / MIB
+    return max(_high_water() - before, mmap.PAGESIZE) / MIB  # less than a page is not seen
 
 
 def _high_water() -> int:
@@ -328,7 +329,9 @@ def _main(text: str) -> None:
     kind, measure = kinds[message["kind"]]
     print(json.dumps(measure(kind(**message["task"]))), flush=True)
     if message["task"]["device"] == "cuda":
-        os._exit(0)  # torch 2.11 aborts at the end of a process whose CUDA threads have run backward
+        os._exit(
+            0
+        )  # torch 2.11 aborts at the end of a process whose CUDA threads have run backward
 
 
 if __name__ == "__main__":
