@@ -5,7 +5,14 @@ from estimators.base import Estimator as Estimator
 from estimators.base import SurrogateEstimator as SurrogateEstimator
 from estimators.base import TwoPassEstimator as TwoPassEstimator
 from estimators.evolution import EvolutionStrategies as EvolutionStrategies
+from estimators.mixtures import Cross as Cross
+from estimators.mixtures import FixedMixture as FixedMixture
+from estimators.mixtures import Independent as Independent
 from estimators.mixtures import InverseVariance as InverseVariance
+from estimators.mixtures import Mixture as Mixture
+from estimators.mixtures import Rule as Rule
+from estimators.mixtures import Same as Same
+from estimators.mixtures import Weights as Weights
 from estimators.pathwise import FOG as FOG
 from estimators.pathwise import RelaxedFOG as RelaxedFOG
 from estimators.pathwise import Split as Split

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 
 from estimators.base import Estimator
 from estimators.evolution import EvolutionStrategies
-from estimators.mixtures import InverseVariance
+from estimators.mixtures import InverseVariance, Mixture
 from estimators.pathwise import FOG, RelaxedFOG, Split
 from estimators.score import PG
 from estimators.value import ABPT, QG, LambdaReturn, NStep, ZeroStep
 from gradlab.errors import BadValue, UnknownName
-
-
-def _fog_pg(**options: object) -> Estimator:
-    return InverseVariance(FOG(), PG(), **options)  # type: ignore[arg-type]
-
-
-def _qg_pg(**options: object) -> Estimator:
-    return InverseVariance(QG(), PG(), **options)  # type: ignore[arg-type]
-
 
 REGISTRY: dict[str, Callable[..., Estimator]] = {
     "pg": PG,
@@ -33,8 +25,8 @@ REGISTRY: dict[str, Callable[..., Estimator]] = {
     "abpt": ABPT,
     "split": Split,
     "evolution_strategies": EvolutionStrategies,
-    "inverse_variance": _fog_pg,
-    "inverse_variance_qg_pg": _qg_pg,
+    "inverse_variance": partial(Mixture, (FOG(), PG()), InverseVariance()),
+    "inverse_variance_qg_pg": partial(Mixture, (QG(), PG()), InverseVariance()),
 }
 
 
@@ -51,8 +43,7 @@ def make(name: str, **options: object) -> Estimator:
     """
     if not isinstance(name, str) or name not in REGISTRY:
         raise UnknownName("estimator", name, REGISTRY)
-    kind = {_fog_pg: InverseVariance, _qg_pg: InverseVariance}.get(REGISTRY[name], REGISTRY[name])
-    known = set(inspect.signature(kind).parameters)
+    known = set(inspect.signature(REGISTRY[name]).parameters)
     for option in options:
         if option not in known:
             raise UnknownName(f"option of {name}:", option, known)

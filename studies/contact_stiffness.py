@@ -31,6 +31,8 @@ from gradlab.closed_forms import static
 from gradlab.critics.fitted import Fit, FittedCritic
 from gradlab.critics.fitting import fit_critic
 from gradlab.errors import BadValue, UnknownName
+from gradlab.problem import Problem
+from gradlab.sampling import block_generator
 from gradlab.statistics import Interval, Moments, OracleGradient, compare
 from gradlab.statistics.saving import from_tensors, to_tensors
 from gradlab.study import Artefact, Cell, Saved, cli, seed_for
@@ -335,8 +337,12 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
             problem = problem.replace(critic=fitted.critic(problem))
             quality = {**fitted.quality["q"].columns()}
         seed = seed_for(config.seed, cell.key)
-        estimator = _make(name, task, max(1, round(config.window * horizon)))
-        moments = gradlab.stream(estimator, problem, policy_of(task), config.samples, seed, CHUNK)
+        params = policy_of(task)
+        if name == "inverse_variance":
+            estimator = _mixture(task, problem, params)
+        else:
+            estimator = _make(name, task, max(1, round(config.window * horizon)))
+        moments = gradlab.stream(estimator, problem, params, config.samples, seed, CHUNK)
     described = {
         "kind": "estimator", "task": task, "width": width, "horizon": horizon,
         "estimator": name, **quality,
@@ -355,17 +361,21 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
 def _make(name: str, task: str, window: int = 1) -> Estimator:
     # the toy's variance of PG is known without a baseline
     pg = estimators.PG() if task == PEGS else estimators.PG(baseline="loo", group_size=BATCH)
-    mixture = estimators.InverseVariance(
-        estimators.FOG(), pg, weights_from="pilot", group_size=PILOT
-    )
     known: dict[str, Estimator] = {
         "fog": estimators.FOG(),
         "pg": pg,
         "qg": estimators.QG(),
         "nstep": estimators.NStep(window, "tiled"),
-        "inverse_variance": mixture,
     }
     return known[name]
+
+
+def _mixture(task: str, problem: Problem, params: dict[str, Tensor]) -> Estimator:
+    """FOG and PG with inverse-variance weights from a pilot, the same one for every cell."""
+    mixture = estimators.Mixture(
+        (_make("fog", task), _make("pg", task)), estimators.InverseVariance()
+    )
+    return mixture.fitted(problem, params, problem.draw(PILOT, block_generator(0, -1)))
 
 
 def _moments(saved: Saved) -> Moments:

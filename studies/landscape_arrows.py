@@ -33,8 +33,9 @@ TRUTH = "difference"  # name of the slope itself among the arrows
 
 def _mixture(other: Estimator) -> Callable[[int], Estimator]:
     def build(group: int) -> Estimator:
-        first = estimators.FOG()
-        return estimators.InverseVariance(first, other, weights_from="cross", group_size=group)
+        parts = (estimators.FOG(), other)
+        source = estimators.Cross(group)
+        return estimators.Mixture(parts, estimators.InverseVariance(), source=source)
 
     return build
 

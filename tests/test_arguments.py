@@ -47,6 +47,7 @@ class Short(E.SurrogateEstimator):
         return torch.ones(2)
 
 run = lambda e, **k: e(problem, params, noise, **k)
+IV, TWO = E.InverseVariance(), (E.FOG(), E.PG())
 CASES = {
     "got 64 (int); try hidden=(64, 64)": lambda: GaussianPolicy(3, 1, hidden=64),
     "a size in hidden": lambda: GaussianPolicy(3, 1, hidden=(64.5,)),
@@ -107,7 +108,13 @@ CASES = {
     "for target 'w'": lambda: gradlab.oracle.LargeSample(E.PG()).targets(problem, params, {"w": torch.ones(3)}),
     "unknown estimator None": lambda: E.make(None),
     "did you mean window?": lambda: E.make("nstep", windw=3),
-    "did you mean weights_from?": lambda: E.make("inverse_variance", weight_from="same"),
+    "did you mean source?": lambda: E.make("inverse_variance", sorce=E.Same()),
+    "estimators, got FOG(engine='pullback') (FOG); try": lambda: E.Mixture(E.FOG(), E.PG()),
+    "two parts, all of them estimators, got (FOG(": lambda: E.Mixture((E.FOG(), "pg"), IV),
+    "all of them estimators, got (<class": lambda: E.Mixture((E.FOG, E.PG), IV),
+    "rule should be a rule, got <function": lambda: E.Mixture(TWO, lambda parts, level: None),
+    "level must be global, layer, parameter or step, got 'all'": lambda: E.Mixture(TWO, IV, "all"),
+    "Cross() or Independent(), got 'same' (str); try": lambda: E.Mixture(TWO, IV, source="same"),
 }
 bad = []
 for wanted, attempt in CASES.items():

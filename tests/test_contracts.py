@@ -23,12 +23,18 @@ from tests.toy import toy_params, toy_problem
 
 COUNT = 8
 NEEDS_CRITIC = {"qg", "zero_step", "lambda_return", "abpt", "inverse_variance_qg_pg"}
-SMALL = {"inverse_variance": {"group_size": 4}, "inverse_variance_qg_pg": {"group_size": 4}}
+SMALL = {name: {"source": E.Cross(4)} for name in ("inverse_variance", "inverse_variance_qg_pg")}
+THIRDS = E.Weights("global", {"": torch.full((1, 3), 1 / 3, dtype=torch.float64)})
 FORMS: dict[str, Estimator] = {
     "pg-loo": E.PG(baseline="loo", group_size=4),
     "nstep-tiled": E.NStep(1, "tiled"),
     "sum": E.FOG() + 2.0 * E.PG(baseline="loo", group_size=2),
     "difference": E.FOG() - E.PG() / 2.0,
+    "mixture-3": E.Mixture((E.FOG(), E.PG(), E.QG()), E.InverseVariance(), "layer", E.Cross(4)),
+    "mixture-pilot": E.Mixture(
+        (E.FOG(), E.PG(), E.QG()), E.InverseVariance(), "parameter", E.Independent(size=4)
+    ),
+    "mixture-fixed": E.FixedMixture((E.FOG(), E.PG(), E.QG()), THIRDS),
 }
 
 
@@ -112,6 +118,9 @@ NEED_VALUES = {
     "evolution_strategies": "the seeds of its directions",
     "inverse_variance": "weights from samples",
     "inverse_variance_qg_pg": "weights from samples",
+    "mixture-3": "weights from samples",
+    "mixture-pilot": "weights from samples",
+    "mixture-fixed": "whether all parts saw the same observations",
     "sum": "whether both parts saw the same observations",
     "difference": "whether both parts saw the same observations",
 }
@@ -247,7 +256,7 @@ ERRORS: dict[str, tuple[type[GradlabError], str, Callable[[], object]]] = {
     "weights": (
         BadValue,
         "call weights",
-        lambda: _run(E.InverseVariance(E.FOG(), E.NStep(2), group_size=4)),
+        lambda: _run(E.Mixture((E.FOG(), E.NStep(2)), E.InverseVariance(), source=E.Cross(4))),
     ),
     "estimator": (UnknownName, "did you mean.*nstep", lambda: E.make("nsteps")),
     "estimator-option": (
@@ -297,8 +306,7 @@ wrong = {
     "mean": E.PG(baseline="mean"),
     "later": E.PG(returns="later"),
     "push": E.FOG(engine="push"),
-    "all": E.InverseVariance(E.FOG(), E.PG(), "all", group_size=4),
-    "none": E.InverseVariance(E.FOG(), E.PG(), weights_from="none", group_size=4),
+    "all": E.FixedMixture((E.FOG(), E.PG()), E.Weights("all", {"": torch.ones(1, 2) / 2})),
     "middle": E.QG("middle"),
     "half": E.ABPT(2, "half"),
     "p": E.NStep(2, tail="p"),

@@ -50,9 +50,11 @@ def build(engine: str) -> dict[str, Estimator]:
         "abpt": E.ABPT(4, **e),
         "abpt-all": E.ABPT(3, "all", entropy=0.1, **e),
         "sum": 2.0 * fog + pg,
-        "ivw-same": E.InverseVariance(fog, pg, "global", "same", 4),
-        "ivw-layer-cross": E.InverseVariance(fog, pg, "layer", "cross", 8),
-        "ivw-parameter-pilot": E.InverseVariance(fog, pg, "parameter", "pilot", 8),
+        "ivw-same": E.Mixture((fog, pg), E.InverseVariance(), "global", E.Same(4)),
+        "ivw-layer-cross": E.Mixture((fog, pg), E.InverseVariance(), "layer", E.Cross(8)),
+        "ivw-3-parameter-pilot": E.Mixture(
+            (fog, pg, E.QG(**e)), E.InverseVariance(), "parameter", E.Independent(size=8)
+        ),
     }
 
 

@@ -308,10 +308,10 @@ def test_mixtures_in_small_groups() -> None:
     noise = problem.draw(4096, torch.Generator().manual_seed(1))
     truth = float(answer.gradient["layers.0.weight"])
     z = {}
-    for source in ("same", "cross"):
-        mixture = E.InverseVariance(E.FOG(), E.PG(), "global", source, group_size=4)
+    for name, source in (("same", E.Same(4)), ("cross", E.Cross(4))):
+        mixture = E.Mixture((E.FOG(), E.PG()), E.InverseVariance(), source=source)
         groups = mixture(problem, params, noise).group_means(4).per_sample()
         means = groups["layers.0.weight"].flatten()
-        z[source] = (float(means.mean()) - truth) / (float(means.std()) / len(means) ** 0.5)
+        z[name] = (float(means.mean()) - truth) / (float(means.std()) / len(means) ** 0.5)
     assert z["same"] < -8
     assert abs(z["cross"]) < 5

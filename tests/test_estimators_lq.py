@@ -87,17 +87,17 @@ CASES = [
     scored("pg", True, returns="gae", gae_lambda=0.5),
     scored("evolution_strategies", True, 0.1, std=0.01),  # its own error is σ², 1e-4
     *(
-        scored(name, True, 0.04, level=level, weights_from=source, group_size=512)
+        scored(name, True, 0.04, level=level, source=source)
         for name, level, source in (
-            ("inverse_variance", "global", "cross"),
-            ("inverse_variance", "layer", "cross"),
-            ("inverse_variance", "parameter", "cross"),
-            ("inverse_variance", "step", "cross"),
-            ("inverse_variance", "global", "pilot"),
-            ("inverse_variance", "layer", "pilot"),
-            ("inverse_variance", "parameter", "pilot"),
-            ("inverse_variance", "step", "pilot"),
-            ("inverse_variance_qg_pg", "step", "cross"),
+            ("inverse_variance", "global", E.Cross(512)),
+            ("inverse_variance", "layer", E.Cross(512)),
+            ("inverse_variance", "parameter", E.Cross(512)),
+            ("inverse_variance", "step", E.Cross(512)),
+            ("inverse_variance", "global", E.Independent(size=512)),
+            ("inverse_variance", "layer", E.Independent(size=512)),
+            ("inverse_variance", "parameter", E.Independent(size=512)),
+            ("inverse_variance", "step", E.Independent(size=512)),
+            ("inverse_variance_qg_pg", "step", E.Cross(512)),
         )
     ),
 ]
@@ -147,6 +147,45 @@ def test_call_weights_say_what_is_unbiased(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_expectation_is_the_declared_sum(case: Case) -> None:
     check(case.estimator, target(case.estimator), case.detect)
+
+
+def mixed(*parts: Estimator, **options: Any) -> Estimator:
+    return E.Mixture(parts, E.InverseVariance(), **options)
+
+
+def fitted(*parts: Estimator, level: Any = "global") -> Estimator:
+    """With weights from a pilot of other episodes than the test draws."""
+    problem, params, _ = lq()
+    pilot = problem.draw(512, torch.Generator().manual_seed(11))
+    return E.Mixture(parts, E.InverseVariance(), level).fitted(problem, params, pilot)
+
+
+# more parts than the registered ones, weights that are fixed, and parts that look at some calls only
+MIXTURES = {
+    "three parts, global": lambda: mixed(E.FOG(), E.PG(), E.QG(), source=E.Cross(512)),
+    "three parts, three folds": lambda: mixed(
+        E.FOG(), E.PG(), E.QG(), level="layer", source=E.Cross(384, folds=3)
+    ),
+    "three parts, by parameter": lambda: mixed(
+        E.QG(), E.PG(), E.FOG(), level="parameter", source=E.Independent(size=512)
+    ),
+    "three parts, by step": lambda: mixed(
+        E.FOG(), E.PG(), E.NStep(2, "tiled"), level="step", source=E.Independent(size=512)
+    ),
+    "two parts, fitted": lambda: fitted(E.FOG(), E.PG()),
+    "three parts, fitted by step": lambda: fitted(E.FOG(), E.PG(), E.QG(), level="step"),
+    "windows": lambda: mixed(E.NStep(2), E.NStep(2, tail="v"), source=E.Cross(512)),
+}
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", MIXTURES)
+def test_mixtures_with_weights_from_elsewhere_estimate_the_declared_sum(name: str) -> None:
+    mixture = MIXTURES[name]()
+    check(mixture, target(mixture), 0.04)
+    if name == "windows":
+        with pytest.raises(Biased):
+            check(mixture, truth(), 0.1)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ pytestmark = [
 ]
 
 ESTIMATORS = [E.FOG(), E.PG(), E.PG(baseline="loo", group_size=16), E.Split(0.1), E.RelaxedFOG(0.1),
-              E.EvolutionStrategies(), E.InverseVariance(E.FOG(), E.PG(), group_size=16)]  # fmt: skip
+              E.EvolutionStrategies(), E.Mixture((E.FOG(), E.PG()), E.InverseVariance(), source=E.Cross(16))]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["hovering", "tracking", "landing", "racing", "lq"])

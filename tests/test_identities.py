@@ -204,10 +204,10 @@ def test_mixture_weight_zero_or_one_returns_a_part() -> None:
     problem = toy_problem()
     for level in ("global", "layer", "parameter"):
         for parts in ((Quiet(), E.FOG()), (E.FOG(), Quiet())):
-            mixture = E.InverseVariance(*parts, level, "same", 8)
+            mixture = E.Mixture(parts, E.InverseVariance(), level, E.Same(8))
             assert all(v.abs().max() == 0 for v in gradients(mixture, problem).values())
     for level in ("global", "layer", "parameter", "step"):
-        same = E.InverseVariance(E.FOG(), E.FOG(), level, "same", 8)
+        same = E.Mixture((E.FOG(), E.FOG()), E.InverseVariance(), level, E.Same(8))
         assert_same(gradients(E.FOG(), problem), gradients(same, problem))
 
 

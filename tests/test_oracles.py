@@ -295,7 +295,11 @@ def test_compact_storage_keeps_the_mean_and_rounds_its_error() -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     "estimator",
-    [E.FOG(), E.PG(baseline="loo", group_size=4), E.InverseVariance(E.FOG(), E.QG(), group_size=4)],
+    [
+        E.FOG(),
+        E.PG(baseline="loo", group_size=4),
+        E.Mixture((E.FOG(), E.QG()), E.InverseVariance(), source=E.Cross(4)),
+    ],
     ids=["fog", "pg-loo", "mixture"],
 )
 def test_the_variance_of_the_mean_falls_as_one_over_n(estimator: E.Estimator) -> None:

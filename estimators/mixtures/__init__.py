@@ -1,0 +1,10 @@
+"""Mixtures of estimators of the same quantity; read `mixture`, then `rules`, `sources`, `weights`."""
+
+from estimators.mixtures.mixture import FixedMixture as FixedMixture
+from estimators.mixtures.mixture import Mixture as Mixture
+from estimators.mixtures.rules import InverseVariance as InverseVariance
+from estimators.mixtures.rules import Rule as Rule
+from estimators.mixtures.sources import Cross as Cross
+from estimators.mixtures.sources import Independent as Independent
+from estimators.mixtures.sources import Same as Same
+from estimators.mixtures.weights import Weights as Weights

@@ -1,0 +1,132 @@
+"""Rules: from samples of a mixture's parts to their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from estimators.mixtures.weights import Level, layer_of
+from gradlab.samples import Factored, GradientSamples
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """How much of each part a mixture takes, found from samples of all parts on the same episodes.
+
+    The weights are [k, ...] by name, as `Weights.values` has them for one block: at level "global"
+    {"": [k]}. They must sum to 1 over the k parts, and may be negative.
+    """
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and figures: the mixture is `label(part, part)`."""
+        ...
+
+    def __call__(
+        self, parts: Sequence[GradientSamples], level: Level, horizon: int
+    ) -> dict[str, Tensor]:
+        """Weights at `level` from each part's samples; `horizon` is T."""
+        ...
+
+
+@dataclass(frozen=True)
+class InverseVariance:
+    """Weights ∝ 1/σ_k², with the variance over samples of whatever has a weight of its own.
+
+    Parts without variance share all of it equally. It trusts what is quiet: a part that misses a
+    hard event is quiet for that reason.
+    Reference: AGPO section 3.3; AoBG section 4; PIPPS section 3.
+    """
+
+    @property
+    def label(self) -> str:
+        return "IVW"
+
+    def __call__(
+        self, parts: Sequence[GradientSamples], level: Level, horizon: int
+    ) -> dict[str, Tensor]:
+        found = variances(parts, level, horizon)
+        return {key: inverse_variance_shares(value) for key, value in found.items()}
+
+
+def variances(
+    parts: Sequence[GradientSamples], level: Level, horizon: int
+) -> dict[str, Float[Tensor, "k *unit"]]:
+    """Variance over samples of each part, in float64, with names and shapes as weights have them.
+
+    That of a layer, of a step's calls or of everything is the trace of the covariance.
+    """
+    if level == "step":
+        return {"": torch.stack([_of_steps(part, horizon) for part in parts])}
+    each = [_of_parameters(part) for part in parts]
+    if level != "parameter":
+        each = [_totals(found, level) for found in each]
+    return {key: torch.stack([found[key] for found in each]) for key in each[0]}
+
+
+def inverse_variance_shares(variance: Float[Tensor, "k *unit"]) -> Float[Tensor, "k *unit"]:
+    """1/σ_k² over its sum, along the first dimension.
+
+    Where variances vanish their parts share 1 equally; where one is not a number all k do.
+    """
+    count = variance.shape[0]
+    vanishing = (variance == 0).sum(0).to(variance)
+    shares: list[Tensor] = []
+    for k in range(count - 1):
+        # σ_r²/(σ_k² + σ_r²), σ_r² the variance of the best mixture of the others
+        rest = _of_best(torch.cat([variance[:k], variance[k + 1 :]]))
+        total = variance[k] + rest
+        known = total > 0
+        equal = torch.where(total == 0, 1.0 / vanishing, 1.0 / count)
+        shares.append(torch.where(known, rest / torch.where(known, total, 1.0), equal))
+    last = (1 - torch.stack(shares).sum(0)).clamp(min=0)
+    return torch.stack([*shares, last])
+
+
+def _of_best(variance: Float[Tensor, "k *unit"]) -> Float[Tensor, "*unit"]:
+    """1/Σ_k 1/σ_k², of numbers of any size; 0 where one of them vanishes."""
+    least = variance.amin(0)
+    ratio = least / torch.where(variance == 0, 1.0, variance)
+    return least / torch.where(variance == 0, 1.0, ratio).sum(0)
+
+
+def _of_parameters(samples: GradientSamples) -> dict[str, Tensor]:
+    return {name: leaf.double().var(0) for name, leaf in samples.per_sample().items()}
+
+
+def _totals(found: dict[str, Tensor], level: Level) -> dict[str, Tensor]:
+    totals: dict[str, Tensor] = {}
+    for name, variance in found.items():
+        key = layer_of(name) if level == "layer" else ""
+        total = variance.sum()
+        totals[key] = totals[key] + total if key in totals else total
+    return totals
+
+
+def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
+    """Trace of the covariance of each time step's contribution to the gradient.
+
+    In float64 from the observations on: Σ‖g_i‖² − N‖ḡ‖² of float32 numbers loses a small spread.
+    """
+    assert isinstance(samples, Factored)
+    count = len(samples)
+    exact = replace(
+        samples,
+        params={name: value.double() for name, value in samples.params.items()},
+        obs=samples.obs.double(),
+        cotangent=samples.cotangent.double(),
+        known=None,
+    )
+    exact = replace(exact, known=exact.factors())
+    out = []
+    for t in range(horizon):
+        calls = exact.at_step(t)
+        mean = torch.cat([leaf.flatten() for leaf in calls.mean().values()])
+        spread = calls.squared_norms().sum() - count * mean.square().sum()
+        out.append(spread.clamp(min=0) / (count - 1))
+    return torch.stack(out)

@@ -1,0 +1,146 @@
+"""Weights of a mixture's parts: what has one of its own, and how they act on samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.display import Facts, Shown
+from gradlab.errors import BadShape, BadValue
+from gradlab.problem import Problem
+from gradlab.samples import Dense, Factored, GradientSamples, concatenate
+
+Level = Literal["global", "layer", "parameter", "step"]
+LEVELS: tuple[str, ...] = get_args(Level)
+TOLERANCE = 1e-6  # how far from 1 a sum of weights may be [1]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Weights(Shown):
+    """A weight for each of k parts, which sum to 1, in each of B blocks of consecutive episodes.
+
+    `values` by level: {"": [B, k]} for "global"; {layer: [B, k]} for "layer", of the layer's weight
+    and bias; {name: [B, k, *param]} for "parameter"; {"": [B, k, T]} for "step", by the time step of
+    a policy call. N episodes are B blocks of N/B.
+    """
+
+    level: Level
+    values: dict[str, Tensor]
+
+    @staticmethod
+    def stack(level: Level, blocks: Sequence[Mapping[str, Tensor]]) -> Weights:
+        """Weights of consecutive blocks, each as [k, ...] by name."""
+        return Weights(level, {key: torch.stack([b[key] for b in blocks]) for key in blocks[0]})
+
+    @property
+    def blocks(self) -> int:
+        """B, the number of blocks of episodes that have weights of their own."""
+        return next(iter(self.values.values())).shape[0]
+
+    def to(self, device: torch.device | str) -> Weights:
+        """The same weights on a device."""
+        return Weights(self.level, {key: value.to(device) for key, value in self.values.items()})
+
+    def facts(self) -> Facts:
+        first = next(iter(self.values.values()))
+        average = torch.cat([v.movedim(1, 0).flatten(1) for v in self.values.values()], 1).mean(1)
+        return {
+            "level": self.level,
+            "parts": str(first.shape[1]),
+            "blocks of episodes": f"{self.blocks:,}",
+            "on average": ", ".join(f"{weight:.3g}" for weight in average.tolist()),
+        }
+
+    def mix(self, samples: Sequence[GradientSamples]) -> GradientSamples:
+        """Σ_k w_k g_k of the parts' samples of the same N episodes.
+
+        Raises `BadShape` unless N is a multiple of the blocks.
+        """
+        count = len(samples[0])
+        if count % self.blocks:
+            raise BadShape(
+                f"{count} samples do not make {self.blocks} blocks of one size; "
+                f"use a multiple of {self.blocks}"
+            )
+        size = count // self.blocks
+        if self.level in ("layer", "parameter"):
+            return concatenate(
+                [
+                    self._mix_block(b, [part.rows(b * size, (b + 1) * size) for part in samples])
+                    for b in range(self.blocks)
+                ]
+            )
+        weights = self.values[""].repeat_interleave(size, 0)
+        parts = [self._scaled(part, weights[:, i]) for i, part in enumerate(samples)]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    def _scaled(self, part: GradientSamples, weights: Float[Tensor, "N *steps"]) -> GradientSamples:
+        if self.level == "global":
+            return part * weights
+        assert isinstance(part, Factored)
+        return part.weight_steps(weights.to(part.cotangent))
+
+    def _mix_block(self, block: int, samples: Sequence[GradientSamples]) -> GradientSamples:
+        """One block, with every parameter or layer on its own."""
+        parts = [part.per_sample() for part in samples]
+        leaves: dict[str, Tensor] = {}
+        for name in parts[0]:
+            weights = self.values[layer_of(name) if self.level == "layer" else name][block]
+            scaled = [w.to(part[name]) * part[name] for w, part in zip(weights, parts, strict=True)]
+            leaves[name] = sum(scaled[1:], scaled[0])
+        return Dense(leaves)
+
+
+def layer_of(name: str) -> str:
+    """The layer that a parameter belongs to."""
+    return name.rsplit(".", 1)[0]
+
+
+def check_level(level: object) -> None:
+    """Raise `BadValue` for a word that is no level."""
+    if level not in LEVELS:
+        raise BadValue(f"level must be global, layer, parameter or step, got {level!r}")
+
+
+def check_weights(
+    who: str, weights: Mapping[str, Tensor], level: Level, parts: int, problem: Problem
+) -> None:
+    """Raise unless these are weights [k, ...] of `parts` parts at `level` that sum to 1.
+
+    `BadShape` for names or shapes of another level or number of parts, `BadValue` for other sums.
+    """
+    expected = _shapes(level, parts, problem)
+    came = {key: tuple(value.shape) for key, value in weights.items()}
+    if came != expected:
+        key = next(k for k in {**expected, **came} if expected.get(k) != came.get(k))
+        raise BadShape(
+            f"{who} should have weights of shape {expected.get(key, 'absent')} for {key!r} at "
+            f"level={level!r} with {parts} parts, got {came.get(key, 'absent')}; "
+            "the first dimension is that of the parts"
+        )
+    for key, value in weights.items():
+        sums = value.double().sum(0)
+        off = ~((sums - 1).abs() <= TOLERANCE)
+        if bool(off.any()):
+            where = f" for {key!r}" if key else ""
+            raise BadValue(
+                f"the weights of {who} should sum to 1 over the parts{where}, "
+                f"got {float(sums[off].flatten()[0]):.6g}; divide them by their sum"
+            )
+
+
+def _shapes(level: Level, parts: int, problem: Problem) -> dict[str, tuple[int, ...]]:
+    shapes = problem.policy.shapes()
+    if level == "parameter":
+        return {name: (parts, *shape) for name, shape in shapes.items()}
+    if level == "layer":
+        return {layer_of(name): (parts,) for name in shapes}
+    return {"": (parts, problem.horizon) if level == "step" else (parts,)}
