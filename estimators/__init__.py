@@ -18,6 +18,7 @@ from estimators.pathwise import RelaxedFOG as RelaxedFOG
 from estimators.pathwise import Split as Split
 from estimators.registry import make as make
 from estimators.registry import names as names
+from estimators.registry import register as register
 from estimators.score import PG as PG
 from estimators.value import ABPT as ABPT
 from estimators.value import QG as QG

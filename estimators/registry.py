@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -12,42 +11,49 @@ from estimators.mixtures import InverseVariance, Mixture
 from estimators.pathwise import FOG, RelaxedFOG, Split
 from estimators.score import PG
 from estimators.value import ABPT, QG, LambdaReturn, NStep, ZeroStep
-from gradlab.errors import BadValue, UnknownName
+from gradlab.naming import Names
 
-REGISTRY: dict[str, Callable[..., Estimator]] = {
-    "pg": PG,
-    "fog": FOG,
-    "relaxed_fog": RelaxedFOG,
-    "qg": QG,
-    "zero_step": ZeroStep,
-    "nstep": NStep,
-    "lambda_return": LambdaReturn,
-    "abpt": ABPT,
-    "split": Split,
-    "evolution_strategies": EvolutionStrategies,
-    "inverse_variance": partial(Mixture, (FOG(), PG()), InverseVariance()),
-    "inverse_variance_qg_pg": partial(Mixture, (QG(), PG()), InverseVariance()),
-}
+ESTIMATORS = Names(
+    kind="estimator",
+    group="gradlab.estimators",
+    accepts=lambda built: isinstance(built, Estimator) and not isinstance(built, type),
+    expected="an Estimator",
+    builders={
+        "pg": PG,
+        "fog": FOG,
+        "relaxed_fog": RelaxedFOG,
+        "qg": QG,
+        "zero_step": ZeroStep,
+        "nstep": NStep,
+        "lambda_return": LambdaReturn,
+        "abpt": ABPT,
+        "split": Split,
+        "evolution_strategies": EvolutionStrategies,
+        "inverse_variance": partial(Mixture, (FOG(), PG()), InverseVariance()),
+        "inverse_variance_qg_pg": partial(Mixture, (QG(), PG()), InverseVariance()),
+    },
+)
 
 
 def names() -> list[str]:
-    """The registered names, in the order of the reading."""
-    return list(REGISTRY)
+    """The registered names, in the order of the reading, and those of installed packages."""
+    return ESTIMATORS.names()
+
+
+def register(name: str, builder: Callable[..., Estimator]) -> None:
+    """Give an estimator a name for `make` and `--estimators`: `register("mine", Mine)`.
+
+    `builder` is its class, or a function that returns one; its parameters are the options. A package that is
+    installed does the same with an entry point of the group "gradlab.estimators". Raises `BadValue` for a
+    name that is taken.
+    """
+    ESTIMATORS.register(name, builder)
 
 
 def make(name: str, **options: object) -> Estimator:
-    """The estimator of a registered name: `make("split", width=0.05)`.
+    """The estimator of a name: `make("split", width=0.05)`, `make("my_file.py:Mine")`.
 
     Raises `UnknownName` with the nearest names for an unknown estimator or option, `BadValue` for an
-    option that is missing.
+    option that is missing, `Missing` where the module of an estimator cannot be imported.
     """
-    if not isinstance(name, str) or name not in REGISTRY:
-        raise UnknownName("estimator", name, REGISTRY)
-    known = set(inspect.signature(REGISTRY[name]).parameters)
-    for option in options:
-        if option not in known:
-            raise UnknownName(f"option of {name}:", option, known)
-    try:
-        return REGISTRY[name](**options)
-    except TypeError as error:
-        raise BadValue(f"estimator {name!r} does not take these options: {error}") from None
+    return ESTIMATORS.build(name, options)

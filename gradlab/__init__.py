@@ -24,6 +24,7 @@ from gradlab.precision import precision_check as precision_check
 from gradlab.problem import Problem as Problem
 from gradlab.registry import make as make
 from gradlab.registry import names as names
+from gradlab.registry import register as register
 from gradlab.rollout import Trajectory as Trajectory
 from gradlab.rollout import rollout as rollout
 from gradlab.samples import GradientSamples as GradientSamples

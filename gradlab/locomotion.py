@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from gradlab.errors import UnknownName
+from gradlab.flights import PARTS, options_of
+from gradlab.naming import check_options
+from gradlab.policies import GaussianPolicy
+from gradlab.problem import Problem
 from gradlab.simulators.articulated.simulator import Articulated
 from gradlab.simulators.articulated.variants import (
     RUNNERS,
@@ -21,7 +24,7 @@ from gradlab.tasks.base import Task
 from gradlab.tasks.locomotion import Locomotion
 from gradlab.tasks.locomotion_dflex import FreeRunner, PlanarRunner, Uprightness
 
-__all__ = ["HIDDEN", "RUNNERS", "parts", "presets", "task_of"]
+__all__ = ["BUILDERS", "HIDDEN", "RUNNERS", "presets", "task_of"]
 
 HIDDEN = (256, 128, 64)  # layers of the default policy, as in AGPO (ICML 2024, Table 1)
 DISCOUNT = 0.99  # AGPO and SHAC
@@ -120,34 +123,45 @@ def _dflex(name: str, dt: float) -> FreeRunner | PlanarRunner:
     return PlanarRunner(name, start, dt, position_noise=0.1, velocity_noise=0.25)
 
 
-def parts(
+def _builder(name: str) -> Callable[..., Problem]:
+    """The builder of a runner: its options are `preset`, `contact`, and the fields of its task and of
+    `Articulated` but those that the preset determines."""
+
+    def build(
+        task: Task | None = None,
+        simulator: Simulator | None = None,
+        preset: str = "gymnasium",
+        **options: Any,
+    ) -> Problem:
+        given, run = _parts(name, preset, task, simulator, options)
+        policy = GaussianPolicy(hidden=HIDDEN)
+        return Problem(name, given, run, policy, run.default_horizon, DISCOUNT)
+
+    kinds = [Articulated, Locomotion, FreeRunner, PlanarRunner]
+    more = (*PARTS, "preset", "dt", "contact")
+    build.__signature__ = options_of(kinds, more, frozenset(FIXED) - {"dt", "contact"})  # type: ignore[attr-defined]
+    build.__qualname__ = build.__name__ = name
+    return build
+
+
+def _parts(
     name: str,
+    preset: str,
     task: Task | None,
     given: Simulator | None,
-    options: dict[str, Any],
-    others: Iterable[str] = (),
+    options: Mapping[str, Any],
 ) -> tuple[Simulator, Task]:
-    """Simulator and task of a runner, as `gradlab.make` asks for them.
-
-    Options: `preset`, `contact`, and the fields of the task and of `Articulated` but those that the
-    preset determines; `others` are options that a caller takes itself, for hints. Raises `UnknownName` for an option or a preset, and what `simulator` raises.
-    """
-    options = dict(options)
-    preset = options.pop("preset", "gymnasium")
+    """Simulator and task of a runner. Raises `UnknownName` for an option that this preset's task lacks."""
     built = task_of(name, preset)
-    of_task = _fields(type(built)) if task is None else set()
-    of_simulator = _fields(Articulated) | {"dt", "contact"} if given is None else set()
-    for option in options:
-        if option not in of_task | of_simulator:
-            raise UnknownName(
-                f"option of {name}:", option, of_task | of_simulator | {"preset", *others}
-            )
+    kinds = ([type(built)] if task is None else []) + ([Articulated] if given is None else [])
+    own = ("dt", "contact") if given is None else ()
+    check_options(name, options, options_of(kinds, own, frozenset(FIXED) - set(own)), ["preset"])
     if given is None:
-        changes = {k: v for k, v in options.items() if k in of_simulator}
+        changes = {k: v for k, v in options.items() if k in own or k in _fields(Articulated)}
         keep = isinstance(task or built, FreeRunner)
         given = simulator(name, preset, keep_action=keep, **changes)
     if task is None:
-        changes = {k: v for k, v in options.items() if k in of_task}
+        changes = {k: v for k, v in options.items() if k in _fields(type(built))}
         if isinstance(given, Timed):
             changes["dt"] = given.dt
         task = dataclasses.replace(built, **changes)
@@ -157,3 +171,6 @@ def parts(
 def _fields(kind: Any) -> set[str]:
     """Fields of a task or a simulator that the preset leaves open."""
     return {field.name for field in dataclasses.fields(kind)} - FIXED
+
+
+BUILDERS = {name: _builder(name) for name in RUNNERS}

@@ -10,7 +10,6 @@ import torch
 from gradlab import known_answer
 from gradlab.closed_forms.linear_gaussian import LinearGaussian
 from gradlab.critics.base import View
-from gradlab.policies import LinearPolicy
 from gradlab.problem import Problem
 
 VARIANTS = [
@@ -28,7 +27,7 @@ def build(name: str, **options: object) -> tuple[Problem, dict[str, torch.Tensor
         name,
         preset.simulator,
         preset.task,
-        LinearPolicy(**preset.policy),
+        preset.policy,
         preset.horizon,
         preset.discount,
         dtype=torch.float64,

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import estimators as E
 import gradlab
-from gradlab import known_answer, registry
+from gradlab import flights, known_answer
 from gradlab.problem import Problem
 from gradlab.simulators.articulated import Articulated, Compliant, Smoothed, from_string
 
@@ -32,7 +32,7 @@ SPHERE = """
 RUNNERS = ("ant", "hopper", "walker2d", "half_cheetah", "humanoid")
 CASES = [
     *((name, {}) for name in known_answer.PRESETS),
-    *((name, {"horizon": 2}) for name in registry.FLIGHTS),
+    *((name, {"horizon": 2}) for name in flights.FLIGHTS),
     *(("ant", {"horizon": 1, "contact": contact}) for contact in ("compliant", "smoothed", "brax")),
     *((name, {"horizon": 1, "contact": "convex"}) for name in RUNNERS),
 ]

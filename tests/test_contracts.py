@@ -14,7 +14,7 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from estimators.base import Estimator
-from gradlab import closed_forms, known_answer, registry
+from gradlab import closed_forms, flights, known_answer, registry
 from gradlab.critics.base import Critic
 from gradlab.errors import BadShape, BadValue, GradlabError, Missing, UnknownName
 from gradlab.noise import Noise
@@ -329,7 +329,7 @@ def short(name: str) -> dict[str, int | str]:
     """Few steps, for problems that do not depend on their number; springs for runners' feet."""
     if name in known_answer.PRESETS:
         return {}
-    return {"horizon": 4} if name in registry.FLIGHTS else {"horizon": 2, "contact": "compliant"}
+    return {"horizon": 4} if name in flights.FLIGHTS else {"horizon": 2, "contact": "compliant"}
 
 
 @pytest.mark.parametrize("name", registry.names())

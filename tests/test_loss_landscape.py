@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import known_answer, landscapes, registry
+from gradlab import flights, known_answer, landscapes
 from gradlab.critics.base import Critic
 from gradlab.errors import GradlabError, Missing
 from gradlab.policies import GaussianPolicy
@@ -229,7 +229,7 @@ def test_more_policies_add_to_fewer() -> None:
     assert policies.chosen("racing", 99, seed=1) == (10, 60, 95)
 
 
-@pytest.mark.parametrize("task", [*registry.FLIGHTS, *known_answer.PRESETS])
+@pytest.mark.parametrize("task", [*flights.FLIGHTS, *known_answer.PRESETS])
 def test_every_problem_has_cells(task: str) -> None:
     config = dataclasses.replace(TINY, tasks=(task,))
     keys = [cell.key for cell in study.cells(config)]
