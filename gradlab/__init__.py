@@ -16,6 +16,8 @@ from gradlab.events import Event as Event
 from gradlab.events import Hard as Hard
 from gradlab.events import Sigmoid as Sigmoid
 from gradlab.generators import generator as generator
+from gradlab.measurement import Measurement as Measurement
+from gradlab.measurement import measure as measure
 from gradlab.noise import Noise as Noise
 from gradlab.policies import GaussianPolicy as GaussianPolicy
 from gradlab.policies import LinearPolicy as LinearPolicy
@@ -29,7 +31,6 @@ from gradlab.rollout import Trajectory as Trajectory
 from gradlab.rollout import rollout as rollout
 from gradlab.samples import GradientSamples as GradientSamples
 from gradlab.sampling import noise_stream as noise_stream
-from gradlab.sampling import stream as stream
 from gradlab.statistics import CrossMoments as CrossMoments
 from gradlab.statistics import Moments as Moments
 from gradlab.statistics import OracleGradient as OracleGradient

@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 import estimators
+import gradlab
 from estimators.base import Estimator
 from gradlab import closed_forms
 from gradlab.closed_forms.relaxation import WIDEST
@@ -27,11 +28,9 @@ from gradlab.errors import BadValue, Missing, UnknownName
 from gradlab.problem import Problem
 from gradlab.sampling import noise_stream
 from gradlab.statistics import (
-    CrossMoments,
     Moments,
     OracleGradient,
     compare,
-    compare_pair,
 )
 from gradlab.statistics.moments import ALL, parts
 from gradlab.statistics.saving import from_tensors
@@ -270,11 +269,11 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
         return
     name, width = cell.payload["estimator"], cell.payload.get("width")
     estimator = _make(name, width)
-    moments, seconds = _stream(estimator, bench, config.samples, seed)
+    found = _measured({name: estimator}, config, bench, seed)
     described = {"estimator": name, "form": "-", "window": None, "width": width}
     # relaxing the estimator belongs to experiment B alone
     experiments = "B" if name in SWEPT else "AB"
-    yield from _rows(bench, estimator, moments, seconds, described, "", experiments)
+    yield from _rows(bench, estimator, found[name], found.seconds[name], described, "", experiments)
 
 
 def _make(name: str, width: float | None) -> Estimator:
@@ -330,22 +329,14 @@ QUALITY = (  # explained variance of the return: overall, at t = 0, and the most
 )
 
 
-def _stream(estimator: Estimator, bench: Bench, count: int, seed: int) -> tuple[Moments, float]:
-    """Moments of `count` episodes and seconds per episode."""
-    begin = time.perf_counter()
-    total: Moments | None = None
-    done = 0
-    for noise in noise_stream(bench.problem, count, seed, CHUNK):
-        samples = estimator(bench.problem, bench.params, noise)
-        pilot = None if total is None else total.pilot
-        piece = samples.moments(start=done, pilot=pilot)
-        total = piece if total is None else total.merge(piece)
-        done += noise.count
-    assert total is not None
-    return total, (time.perf_counter() - begin) / count
-
-
 CHUNK = 500  # episodes; whole batches of 100
+
+
+def _measured(
+    named: Mapping[str, Estimator], config: Config, bench: Bench, seed: int
+) -> gradlab.Measurement:
+    where = bench.problem, bench.params
+    return gradlab.measure(named, *where, config.samples, seed, chunk_size=CHUNK)
 
 
 def _pair_rows(
@@ -353,28 +344,14 @@ def _pair_rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows of N-step and ABPT on the same episodes, and of the difference of their biases."""
     pair = pair_of(form, window)
-    cross: CrossMoments | None = None
-    seconds = [0.0, 0.0]
-    done = 0
-    for noise in noise_stream(bench.problem, config.samples, seed, CHUNK):
-        dense = []
-        for k, estimator in enumerate(pair):
-            begin = time.perf_counter()
-            dense.append(estimator(bench.problem, bench.params, noise).per_sample())
-            seconds[k] += (time.perf_counter() - begin) / config.samples
-        pilots = None if cross is None else cross.pilots
-        piece = CrossMoments.of(*dense, start=done, pilots=pilots)
-        cross = piece if cross is None else cross.merge(piece)
-        done += noise.count
-    assert cross is not None
+    found = _measured(dict(zip(PAIRED, pair, strict=True)), config, bench, seed)
     for k, name in enumerate(PAIRED):
         described = {"estimator": name, "form": form, "window": window, "width": None}
-        moments = (cross.first, cross.second)[k]
         # tiled windows aim at the whole gradient
         target = f"{name}-{window}" if form == "published" else ""
-        yield from _rows(bench, pair[k], moments, seconds[k], described, target, "AB")
+        yield from _rows(bench, pair[k], found[name], found.seconds[name], described, target, "AB")
     for width, truth in bench.truths.items():
-        report = compare_pair(CrossMoments(cross.second, cross.first), truth, only=_reported)
+        report = found.compare_pair(PAIRED[1], PAIRED[0], truth, only=_reported)
         for row in report.rows.values():
             yield {
                 "kind": "pair",

@@ -165,19 +165,19 @@ def _samples_name(task: str, width: float, horizon: int, estimator: str) -> str:
     return f"samples/{_at(task, width, horizon)}-{estimator}"
 
 
+def _measured(
+    estimator: Estimator, problem: gradlab.Problem, task: str, count: int, seed: int
+) -> Moments:
+    params = policy_of(task)
+    return gradlab.measure(estimator, problem, params, count, seed, chunk_size=CHUNK).single
+
+
 def sample_moments(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     """Moments of FOG or PG at one width and horizon."""
     at = artefact.payload
     problem = problem_of(at["task"], at["width"], at["horizon"])
     seed = seed_for(at["seed"], artefact.name)
-    moments = gradlab.stream(
-        _make(at["estimator"], at["task"]),
-        problem,
-        policy_of(at["task"]),
-        at["count"],
-        seed,
-        CHUNK,
-    )
+    moments = _measured(_make(at["estimator"], at["task"]), problem, at["task"], at["count"], seed)
     # samples that are not finite are counted in the moments: `OracleGradient` refuses them later
     truth = OracleGradient(moments.mean, at["estimator"], moments)
     name = f"{at['estimator'].upper()} x {at['count']}"
@@ -337,12 +337,11 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
             problem = problem.replace(critic=fitted.critic(problem))
             quality = {**fitted.quality["q"].columns()}
         seed = seed_for(config.seed, cell.key)
-        params = policy_of(task)
         if name == "inverse_variance":
-            estimator = _mixture(task, problem, params)
+            estimator = _mixture(task, problem, policy_of(task))
         else:
             estimator = _make(name, task, max(1, round(config.window * horizon)))
-        moments = gradlab.stream(estimator, problem, params, config.samples, seed, CHUNK)
+        moments = _measured(estimator, problem, task, config.samples, seed)
     described = {
         "kind": "estimator", "task": task, "width": width, "horizon": horizon,
         "estimator": name, **quality,

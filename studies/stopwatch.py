@@ -33,7 +33,6 @@ from gradlab.noise import Noise
 from gradlab.policies import BoundPolicy, GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
-from gradlab.sampling import stream
 
 MIB = 2**20
 LINUX = sys.platform == "linux"
@@ -263,7 +262,10 @@ def streamed(task: Stream) -> dict[str, Any]:
     """Time [s] and the largest resident memory of the whole process [MiB]."""
     problem, params = build(task)
     begin = time.perf_counter()
-    moments = stream(FOG(), problem, params, task.count, task.seed, task.chunk_size)
+    whole = gradlab.measure(
+        FOG(), problem, params, task.count, task.seed, chunk_size=task.chunk_size
+    )
+    moments = whole.single
     seconds = time.perf_counter() - begin
     return {"count": moments.count, "seconds": seconds, "peak_mib": _largest_resident() / MIB}
 

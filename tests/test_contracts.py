@@ -280,7 +280,7 @@ ERRORS: dict[str, tuple[type[GradlabError], str, Callable[[], object]]] = {
     "group": (
         BadValue,
         "multiple",
-        lambda: gradlab.stream(E.PG(baseline="loo", group_size=4), *_toy(), 10, 0),
+        lambda: gradlab.measure(E.PG(baseline="loo", group_size=4), *_toy(), 10, 0),
     ),
 }
 

@@ -94,7 +94,7 @@ def test_every_truth_can_be_compared_with() -> None:
     problem, params = build("lq")
     truth = LargeSample(E.FOG(), 0.9, batch=64)(problem, params)
     assert truth.count >= 64
-    samples = gradlab.stream(E.FOG(), problem, params, 256, seed=0)
+    samples = gradlab.measure(E.FOG(), problem, params, 256, seed=0).single
     assert compare(samples, truth).overall.relative_bias.low >= 0
     with pytest.raises(BadValue, match="max_count >= 80"):
         LargeSample(E.FOG(), max_count=64)(problem, params)
@@ -108,7 +108,7 @@ def test_a_truth_from_the_same_stream_is_refused() -> None:
     truth = LargeSample(E.FOG(), 0.2, seed=3)(problem, params)
     with pytest.raises(BadValue, match="comes from the stream that this test draws"):
         gradlab.testing.assert_unbiased(E.FOG(), problem, params, truth, detect=0.9, seed=3)
-    samples = gradlab.stream(E.FOG(), problem, params, 256, seed=3)
+    samples = gradlab.measure(E.FOG(), problem, params, 256, seed=3).single
     message = f"same stream .seed 3, episodes 0 to 255 of {problem.name}.*another seed"
     with pytest.raises(BadValue, match=message):
         compare(samples, truth)
@@ -141,7 +141,9 @@ def test_nothing_but_nan() -> None:
 def test_streams_are_joined_kept_and_saved() -> None:
     problem, params = build("lq")
     pieces = [
-        gradlab.stream(E.FOG(), problem, params, end, seed=9, begin=begin, pilot=params)
+        gradlab.measure(
+            E.FOG(), problem, params, end, seed=9, begin=begin, pilots={"FOG": params}
+        ).single
         for begin, end in ((0, 64), (64, 128), (256, 320))
     ]
     both = pieces[1].merge(pieces[2]).merge(pieces[0])

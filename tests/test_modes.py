@@ -100,7 +100,7 @@ def _fog_with(method: str) -> dict[str, Tensor]:
 
 
 def _moments(problem, params) -> dict[str, Tensor]:
-    return gradlab.stream(E.FOG() - E.PG(), problem, params, 64, 0, chunk_size=32).mean
+    return gradlab.measure(E.FOG() - E.PG(), problem, params, 64, 0, chunk_size=32).single.mean
 
 
 WHOLE: dict[str, Callable[[], dict[str, Tensor]]] = {

@@ -173,7 +173,7 @@ def test_a_large_sample_of_a_fixed_size_has_no_pilot() -> None:
     assert drawn.count * 16 == 2048
     (stream,) = drawn.streams
     assert (stream.begin, stream.end) == (0, 2048)
-    samples = gradlab.stream(E.FOG(), problem, params, 2048, stream.seed)
+    samples = gradlab.measure(E.FOG(), problem, params, 2048, stream.seed).single
     for leaf, value in samples.mean.items():
         torch.testing.assert_close(drawn.mean[leaf], value, rtol=1e-12, atol=1e-12)
 
@@ -231,7 +231,7 @@ def test_seeds_are_independent_and_repeatable() -> None:
     first, again, other = mean(1), mean(1, 256, 1024), mean(2)
     assert norm(difference(first, again)) <= 1e-12 * norm(first)
     assert norm(difference(first, other)) > 1e-3 * norm(first)
-    judged = gradlab.stream(E.FOG(), problem, params, 2048, seed=0).mean
+    judged = gradlab.measure(E.FOG(), problem, params, 2048, seed=0).single.mean
     assert norm(difference(mean(LargeSample(E.FOG()).seed), judged)) > 1e-3 * norm(first)
 
 

@@ -1,0 +1,146 @@
+"""`measure`: several estimators on the same episodes, against the obvious loop over chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+import estimators as E
+import gradlab
+from estimators.base import Estimator
+from gradlab import known_answer
+from gradlab.errors import BadShape, BadValue, UnknownName
+from gradlab.noise import Noise
+from gradlab.problem import Problem
+from gradlab.samples import Dense, GradientSamples
+from gradlab.statistics import CrossMoments, Moments
+
+F64 = torch.float64
+
+
+@pytest.fixture(scope="module")
+def gate() -> tuple[Problem, dict[str, Tensor]]:
+    problem = gradlab.make("gate", dtype=F64)
+    return problem, known_answer.preset("gate").parameters()
+
+
+def same(a: Moments, b: Moments) -> None:
+    assert torch.equal(a.block_count, b.block_count) and a.nonfinite == b.nonfinite
+    for name, total in a.block_sum.items():
+        assert torch.equal(total, b.block_sum[name])
+    for part, value in a.norm_m2.items():
+        assert torch.equal(value, b.norm_m2[part])
+
+
+def by_hand(
+    estimator: Estimator, problem: Problem, params: dict[str, Tensor], chunks: list[Noise]
+) -> Moments:
+    total, done = None, 0
+    for noise in chunks:
+        samples = estimator(problem, params, noise)
+        pilot = None if total is None else total.pilot
+        piece = Moments.of(samples.per_sample(), done, pilot, group=samples.group)
+        total = piece if total is None else total.merge(piece)
+        done += noise.count
+    assert total is not None
+    return total
+
+
+def test_the_same_bits_as_each_alone(gate: tuple[Problem, dict[str, Tensor]]) -> None:
+    several = [E.FOG(), E.PG(baseline="loo", group_size=20), E.Split(0.2)]
+    measured = gradlab.measure(several, *gate, 200, seed=3, chunk_size=60)
+    chunks = list(gradlab.noise_stream(gate[0], 200, 3, 60))
+    assert list(measured.moments) == [one.label for one in several]
+    for one in several:
+        same(measured[one.label], by_hand(one, *gate, chunks))
+        alone = gradlab.measure(one, *gate, 200, seed=3, chunk_size=60)
+        same(measured[one.label], alone.single)
+        assert alone.single.streams == ((3, 0, 200, "gate"),)
+        assert measured.seconds[one.label] > 0 and measured.lost[one.label] == 0
+
+
+def test_a_pair_is_that_of_cross_moments(gate: tuple[Problem, dict[str, Tensor]]) -> None:
+    truth = gradlab.oracle.ClosedForm()(*gate)
+    measured = gradlab.measure({"a": E.FOG(), "b": E.Split(0.2)}, *gate, 640, seed=1)
+    cross = None
+    for k, noise in enumerate(gradlab.noise_stream(gate[0], 640, 1, 256)):
+        dense = [one(*gate, noise).per_sample() for one in (E.FOG(), E.Split(0.2))]
+        pilots = None if cross is None else cross.pilots
+        piece = CrossMoments.of(*dense, start=256 * k, pilots=pilots)
+        cross = piece if cross is None else cross.merge(piece)
+    assert cross is not None
+    expected = gradlab.compare_pair(cross, truth).overall
+    assert measured.compare_pair("a", "b", truth).overall == expected
+    assert measured.compare(truth)["b"].overall == gradlab.compare(cross.second, truth).overall
+
+
+@dataclass(frozen=True)
+class Losing(E.FOG):
+    """FOG that loses every seventh sample of a chunk."""
+
+    @property
+    def label(self) -> str:
+        return "losing"
+
+    def sample(self, problem: Problem, params: dict[str, Tensor], noise: Noise) -> GradientSamples:
+        rows = super().sample(problem, params, noise).per_sample()
+        lost = (torch.arange(noise.count) % 7 == 0).nonzero()[:, 0]
+        return Dense({n: x.index_fill(0, lost, torch.nan) for n, x in rows.items()})
+
+
+def test_what_one_loses_all_lose(gate: tuple[Problem, dict[str, Tensor]]) -> None:
+    """Also groups that a lost sample is in; each says how many it lost by itself."""
+    several = [Losing(), E.FOG(), E.PG(baseline="loo", group_size=10)]
+    measured = gradlab.measure(several, *gate, 140, seed=0, chunk_size=140)
+    assert measured.lost == {"losing": 20, "FOG": 0, several[2].label: 0}
+    assert measured["FOG"].nonfinite == measured["losing"].nonfinite == 20
+    assert measured[several[2].label].count == 0  # every ten samples have one in seven
+    same(measured["FOG"], measured["losing"])
+    assert gradlab.measure(E.FOG(), *gate, 140, seed=0).single.nonfinite == 0
+    assert "20 not finite" in repr(measured)
+
+
+def test_progress_and_parts(
+    gate: tuple[Problem, dict[str, Tensor]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[int] = []
+    whole = gradlab.measure(E.FOG(), *gate, 100, seed=0, chunk_size=32, progress=seen.append)
+    assert seen == [32, 64, 96, 100] and not capsys.readouterr().err
+    gradlab.measure(E.FOG(), *gate, 100, seed=0, progress=True)
+    assert "100/100" in capsys.readouterr().err
+    first = gradlab.measure(E.FOG(), *gate, 60, seed=0)
+    rest = gradlab.measure(
+        E.FOG(), *gate, 100, seed=0, begin=60, pilots={"FOG": first["FOG"].pilot}
+    )
+    both = first.single.merge(rest.single)
+    for name, mean in whole.single.mean.items():
+        torch.testing.assert_close(both.mean[name], mean, rtol=1e-12, atol=1e-15)
+
+
+MISTAKES: dict[str, Callable[..., object]] = {
+    "expected estimators with different labels, got 'FOG' twice": lambda *at: gradlab.measure([E.FOG(), E.FOG()], *at, 8, 0),
+    "expected at least one estimator": lambda *at: gradlab.measure([], *at, 8, 0),
+    "multiples of the estimator's group of 20": lambda *at: gradlab.measure([E.FOG(), E.PG(baseline="loo", group_size=20)], *at, 30, 0),
+    "an empty stream": lambda *at: gradlab.measure(E.FOG(), *at, 8, 0, begin=8),
+    "expected a measurement of one estimator, got 2": lambda *at: gradlab.measure([E.FOG(), E.PG()], *at, 8, 0).single,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_are_one_line(message: str, gate: tuple[Problem, dict[str, Tensor]]) -> None:
+    with pytest.raises(BadValue, match=message) as caught:
+        MISTAKES[message](*gate)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_are_not_there(gate: tuple[Problem, dict[str, Tensor]]) -> None:
+    measured = gradlab.measure([E.FOG(), E.PG(baseline="loo", group_size=4)], *gate, 640, seed=0)
+    with pytest.raises(UnknownName, match="FOG"):
+        measured["FGO"]
+    truth = gradlab.oracle.ClosedForm()(*gate)
+    with pytest.raises(BadShape, match="same samples"):
+        measured.compare_pair("FOG", next(n for n in measured.moments if n != "FOG"), truth)
