@@ -17,6 +17,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from gradlab import siblings
 from gradlab.errors import BadValue, GradlabError, NotFinite
 from gradlab.generators import generator
 from gradlab.problem import Problem
@@ -26,6 +27,9 @@ from gradlab.statistics.gram import contrasts
 from gradlab.statistics.moments import Leaves, Moments, parts
 from gradlab.statistics.streams import Stream, shared
 from gradlab.statistics.truth import OracleGradient
+
+# With every `import gradlab`: an estimator that is not there is said to be hidden before it is missed.
+siblings.warn()
 
 DIRECTIONS = 16  # at most; the false-alarm rate is shared among them
 POWER = 2.0  # a bias as large as `detect` is found with the normal probability of 2, 97.7 %
