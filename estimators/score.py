@@ -95,22 +95,19 @@ class PG(TwoPassEstimator):
         self, problem: Problem, policy: BoundPolicy, noise: Noise, given: Scored
     ) -> Float[Tensor, "*batch"]:
         z = policy(given.obs, steps=range(problem.horizon))
-        return (policy.policy.log_prob_held(z, noise.action) * given.advantage).sum(-1)
+        return (policy.log_prob_held(z, noise.action) * given.advantage).sum(-1)
 
     def _baseline(
         self, problem: Problem, policy: BoundPolicy, path: Trajectory, result: Outcome
     ) -> Tensor:
         view = problem.views(path, result, slice(0, problem.horizon))
-        assert problem.critic is not None
         if self.baseline == "v":
-            assert problem.critic.v is not None
-            return problem.critic.v(view)
-        assert problem.critic.q is not None
-        return problem.critic.q(view, policy.policy.mean_action(path.output))
+            return problem.require_v(self.label)(view)
+        return problem.require_q(self.label)(view, policy.mean_action(path.output))
 
     def _gae(self, problem: Problem, path: Trajectory, result: Outcome) -> Tensor:
-        assert problem.critic is not None and problem.critic.v is not None
-        values = problem.critic.v(problem.views(path, result, slice(0, problem.horizon)))
+        v = problem.require_v(self.label)
+        values = v(problem.views(path, result, slice(0, problem.horizon)))
         values = while_alive(problem, result, values, slice(0, problem.horizon))
         following = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], dim=-1)
         delta = result.value + following - values  # discounted from the start, like G_t
@@ -140,5 +137,5 @@ def score_surrogate(
     attached one would leak a gradient through the state.
     """
     z = policy(path.obs.detach(), steps=range(path.obs.shape[-2]))
-    log_prob = policy.policy.log_prob_held(z, noise.action)
+    log_prob = policy.log_prob_held(z, noise.action)
     return (log_prob * reward_to_go(values.detach())).sum(-1)

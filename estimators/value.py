@@ -33,14 +33,14 @@ def q_values(
     entropy: float = 0.0,
 ) -> Float[Tensor, "*batch K"]:
     """Q_t(s_t, a_t) − κ·log π(a_t|s_t) at times < T, a_t the pre-drawn action of `policy`."""
-    assert problem.critic is not None and problem.critic.q is not None
+    q = problem.require_q("a value of Q")
     view = problem.views(path, result, times)
     z = policy(view.obs, steps=range(problem.horizon + 1)[times])
-    latent = policy.policy.latent(z, noise.action[..., times, :])
-    value = problem.critic.q(view, policy.policy.action(latent))
+    latent = policy.latent(z, noise.action[..., times, :])
+    value = q(view, policy.action(latent))
     if not entropy:
         return value
-    return value - entropy * policy.policy.log_prob_action(z, noise.action[..., times, :])
+    return value - entropy * policy.log_prob_action(z, noise.action[..., times, :])
 
 
 def tail_values(
@@ -55,8 +55,7 @@ def tail_values(
 ) -> Float[Tensor, "*batch K"]:
     """γ^t alive_t V_t(s_t) at times < T, with the policy's parameters constant."""
     if tail == "v":
-        assert problem.critic is not None and problem.critic.v is not None
-        value = problem.critic.v(problem.views(path, result, times))
+        value = problem.require_v("a tail of V")(problem.views(path, result, times))
     else:
         value = q_values(problem, policy.frozen, path, result, noise, times, entropy)
     return while_alive(problem, result, value, times)

@@ -362,7 +362,7 @@ def LinearPolicy(
 class BoundPolicy:
     """A policy with its parameters: what a surrogate sees.
 
-    Calling it at observations gives z. `frozen` is the same policy with constant parameters, for
+    Calling it at observations gives z, and the policy's functions of z are its own. `frozen` is the same policy with constant parameters, for
     critic tails and for rollouts whose gradient is not wanted. With a `tape` (the pullback engine)
     every call goes through probes and is recorded.
     """
@@ -381,6 +381,38 @@ class BoundPolicy:
         z, inputs = self.policy.probed(self.constants, obs.flatten(0, -2), probes)
         self.record(obs, inputs, probes, steps)
         return z.unflatten(0, obs.shape[:-1])
+
+    def latent(
+        self, z: Float[Tensor, "*batch nz"], eps: Float[Tensor, "*batch nu"]
+    ) -> Float[Tensor, "*batch nu"]:
+        """The sampled latent at z; see the policy's `latent`."""
+        return self.policy.latent(z, eps)
+
+    def action(self, latent: Float[Tensor, "*batch nu"]) -> Float[Tensor, "*batch nu"]:
+        """The executed action of a latent."""
+        return self.policy.action(latent)
+
+    def mean_action(self, z: Float[Tensor, "*batch nz"]) -> Float[Tensor, "*batch nu"]:
+        """The executed action of the mean latent at z."""
+        return self.policy.mean_action(z)
+
+    def log_prob(
+        self, z: Float[Tensor, "*batch nz"], latent: Float[Tensor, "*batch nu"]
+    ) -> Float[Tensor, "*batch"]:
+        """Log density of any latent at z; see the policy's `log_prob`."""
+        return self.policy.log_prob(z, latent)
+
+    def log_prob_held(
+        self, z: Float[Tensor, "*batch nz"], eps: Float[Tensor, "*batch nu"]
+    ) -> Float[Tensor, "*batch"]:
+        """Log density at the latent of ε, held constant: its gradient is the score."""
+        return self.policy.log_prob_held(z, eps)
+
+    def log_prob_action(
+        self, z: Float[Tensor, "*batch nz"], eps: Float[Tensor, "*batch nu"]
+    ) -> Float[Tensor, "*batch"]:
+        """Log density of the action of ε, moving with z: minus it is a sample of the entropy."""
+        return self.policy.log_prob_action(z, eps)
 
     @property
     def frozen(self) -> BoundPolicy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -226,16 +227,18 @@ class Problem(Shown):
         obs = self.task.observe(state, memory, step)
         return View(state, obs, events, step.expand(state.shape[:-1]))
 
-    def require_q(self, who: str) -> None:
-        """Raise `Missing` unless the problem has a Q critic."""
+    def require_q(self, who: str) -> Callable[[View, Tensor], Float[Tensor, "*batch"]]:
+        """The critic's q(view, action) [*batch], for `who` needs it; raises `Missing` without one."""
         if self.critic is None or self.critic.q is None:
             raise Missing(
                 f"{who} needs a Q critic and {self.name} has none; {FIT.format(kind='q')}"
             )
+        return self.critic.q
 
-    def require_v(self, who: str) -> None:
-        """Raise `Missing` unless the problem has a V critic."""
+    def require_v(self, who: str) -> Callable[[View], Float[Tensor, "*batch"]]:
+        """The critic's v(view) [*batch], for `who` needs it; raises `Missing` without one."""
         if self.critic is None or self.critic.v is None:
             raise Missing(
                 f"{who} needs a V critic and {self.name} has none; {FIT.format(kind='v')}"
             )
+        return self.critic.v

@@ -51,7 +51,6 @@ class Moment(NamedTuple):
 def moment_at(problem: Problem, params: Params, noise: Noise, step: int) -> Moment:
     """Roll out with the policy `params` and stop at `step` < T. Needs a Q critic."""
     problem.require_q("a one-step landscape")
-    assert problem.critic is not None and problem.critic.q is not None
     with torch.no_grad():
         whole = rollout(problem, problem.policy.bind(params), noise, length=step + 1)
         alive = problem.evaluate(whole).alive[:, step]
@@ -94,9 +93,9 @@ def _q(
     problem: Problem, path: Trajectory, result: Outcome, step: int, action: Tensor
 ) -> Float[Tensor, "N"]:
     """Q_t(s_t, action)."""
-    assert problem.critic is not None and problem.critic.q is not None
+    q = problem.require_q("a one-step landscape")
     view = problem.views(path, result, slice(step, step + 1))
-    return problem.critic.q(view, action[:, None])[:, 0]
+    return q(view, action[:, None])[:, 0]
 
 
 def _extended(

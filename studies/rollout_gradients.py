@@ -115,9 +115,8 @@ def one_step(
 
 def q_value(problem: Problem, at: Moment, obs: Tensor, action: Tensor) -> Float[Tensor, " N"]:
     """Q_t(s, action); 0 at the horizon."""
-    assert problem.critic is not None and problem.critic.q is not None
     view = View(at.state, obs, problem.event_step(at.carried), at.step)
-    return problem.critic.q(view, action)
+    return problem.require_q("a one-step gradient")(view, action)
 
 
 # ------------------------------------------------------------------------------------ gradients
@@ -160,8 +159,8 @@ def gradients_at(
 
     def qg(policy: BoundPolicy, noise: Noise, start: Moment) -> Tensor:
         obs = problem.task.observe(start.state, start.memory, start.step)
-        latent = policy.policy.latent(policy(obs), noise.action[..., 0, :])
-        return q_value(problem, start, obs, policy.policy.action(latent))
+        latent = policy.latent(policy(obs), noise.action[..., 0, :])
+        return q_value(problem, start, obs, policy.action(latent))
 
     gradients = {"sg": engines.per_sample_gradients(sg, problem, params, noise, start)}
     now = seen[-1]  # the forward pass is shared
@@ -169,7 +168,7 @@ def gradients_at(
         gradients["qg"] = engines.per_sample_gradients(qg, problem, params, noise, start)
 
     def score(policy: BoundPolicy, noise: Noise, given: Scored) -> Tensor:
-        log_prob = policy.policy.log_prob_held(policy(given.obs), noise.action[..., 0, :])
+        log_prob = policy.log_prob_held(policy(given.obs), noise.action[..., 0, :])
         return log_prob * given.advantage
 
     network = problem.policy

@@ -268,13 +268,13 @@ def _explained(bench: Bench) -> Interval:
     As `gradlab.critics.quality`: deviations are from the mean at the same time, rows that are alive count.
     """
     path, problem = bench.seen.path, bench.problem
-    assert problem.critic is not None and problem.critic.q is not None
+    q = problem.require_q("the explained variance")
     alive = bench.seen.alive[:, :-1].double()
     steps = problem.steps[:HORIZON].expand(len(alive), HORIZON)
     events = torch.zeros_like(bench.seen.running)
     view = View(path.state[:, :-1], path.obs, events, steps)
     with torch.no_grad():
-        predicted = problem.critic.q(view, path.action).double()
+        predicted = q(view, path.action).double()
     returns = bench.seen.to_go.double()
     count = alive.sum(0).clamp(min=1)
     centred = returns - (alive * returns).sum(0) / count

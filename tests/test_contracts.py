@@ -175,8 +175,8 @@ def test_requirements_are_honest(name: str) -> None:
 )
 def test_half_a_critic_is_missed_by_name(estimator: Estimator, missing: str) -> None:
     problem, params = posed("lq")
-    assert problem.critic is not None
-    half = Critic(v=problem.critic.v) if missing == "q" else Critic(q=problem.critic.q)
+    q, v = problem.require_q("this test"), problem.require_v("this test")
+    half = Critic(v=v) if missing == "q" else Critic(q=q)
     noise = problem.draw(4, torch.Generator().manual_seed(1))
     with pytest.raises(Missing, match=f"needs a {missing.upper()} critic"):
         estimator(problem.replace(critic=half), params, noise)

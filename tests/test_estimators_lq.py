@@ -261,13 +261,13 @@ class LiveTails(Broken):
     """Tiled windows whose tail keeps the policy's parameters live: boundary calls count twice."""
 
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
-        assert problem.critic is not None and problem.critic.q is not None
+        q = problem.require_q("this test")
         path = rollout(problem, policy, noise, cut_every=2)
         result = problem.evaluate(path, cut_every=2)
         ends = slice(2, problem.horizon, 2)
         view = problem.views(path, result, ends)
-        latent = policy.policy.latent(policy(view.obs), noise.action[..., ends, :])
-        tails = problem.discounts[ends] * problem.critic.q(view, latent)
+        latent = policy.latent(policy(view.obs), noise.action[..., ends, :])
+        tails = problem.discounts[ends] * q(view, latent)
         return result.value.sum(-1) + tails.sum(-1)
 
 
@@ -276,11 +276,11 @@ class AttachedTiles(Broken):
     """Tiled windows whose start states are not cut."""
 
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
-        assert problem.critic is not None and problem.critic.v is not None
+        v = problem.require_v("this test")
         path = rollout(problem, policy, noise)
         result = problem.evaluate(path)
         ends = slice(2, problem.horizon, 2)
-        tails = problem.discounts[ends] * problem.critic.v(problem.views(path, result, ends))
+        tails = problem.discounts[ends] * v(problem.views(path, result, ends))
         return result.value.sum(-1) + tails.sum(-1)
 
 
@@ -291,7 +291,7 @@ class LeakyScore(Broken):
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         path = rollout(problem, policy, noise)
         to_go = problem.evaluate(path).to_go().detach()
-        log_prob = policy.policy.log_prob(policy(path.obs), path.latent.detach())
+        log_prob = policy.log_prob(policy(path.obs), path.latent.detach())
         return (log_prob * to_go).sum(-1)
 
 
@@ -306,7 +306,7 @@ class Score(Broken):
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         path = rollout(problem, policy.frozen, noise).detach()
         weight = self._advantage(problem, path)
-        log_prob = policy.policy.log_prob(policy(path.obs), path.latent)
+        log_prob = policy.log_prob(policy(path.obs), path.latent)
         return (log_prob * weight.detach()).sum(-1)
 
     def _advantage(self, problem: Problem, path: Trajectory) -> Tensor:
@@ -317,8 +317,8 @@ class Score(Broken):
         if self.discount_from_step:
             to_go = to_go / problem.discounts[:-1]
         if self.baseline_after:
-            assert problem.critic is not None and problem.critic.v is not None
-            values = problem.critic.v(problem.views(path, result, slice(1, None)))
+            v = problem.require_v("this test")
+            values = v(problem.views(path, result, slice(1, None)))
             to_go = to_go - problem.discounts[1:] * values
         return to_go
 
@@ -328,11 +328,11 @@ class Undiscounted(Broken):
     """Value gradients summed without γ^t."""
 
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
-        assert problem.critic is not None and problem.critic.q is not None
+        q = problem.require_q("this test")
         path = rollout(problem, policy.frozen, noise).detach()
         view = problem.views(path, problem.evaluate(path), slice(0, problem.horizon))
-        latent = policy.policy.latent(policy(view.obs), noise.action)
-        return problem.critic.q(view, latent).sum(-1)
+        latent = policy.latent(policy(view.obs), noise.action)
+        return q(view, latent).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -340,10 +340,10 @@ class MeanAction(Broken):
     """Value gradients at the mean action: the spread of the policy is never seen."""
 
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
-        assert problem.critic is not None and problem.critic.q is not None
+        q = problem.require_q("this test")
         path = rollout(problem, policy.frozen, noise).detach()
         view = problem.views(path, problem.evaluate(path), slice(0, problem.horizon))
-        values = problem.critic.q(view, policy.policy.mean_action(policy(view.obs)))
+        values = q(view, policy.mean_action(policy(view.obs)))
         return (problem.discounts[:-1] * values).sum(-1)
 
 

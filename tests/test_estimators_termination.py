@@ -195,7 +195,7 @@ class Immortal(E.SurrogateEstimator):
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         path = rollout(problem, policy.frozen, noise).detach()
         view = problem.views(path, problem.evaluate(path), slice(0, 2))
-        latent = policy.policy.latent(policy(view.obs), noise.action)
+        latent = policy.latent(policy(view.obs), noise.action)
         return (problem.discounts[:-1] * q(view, latent)).sum(-1)
 
     def call_weights(self, problem: Problem) -> Tensor:
