@@ -14,7 +14,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jaxtyping
@@ -23,6 +23,23 @@ from beartype import BeartypeConf, beartype
 
 decorated = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _thorough, _context = jaxtyping.jaxtyped, functools.partial(jaxtyping.jaxtyped, "context")
+
+
+enabled = True
+
+
+@contextlib.contextmanager
+def off() -> Iterator[None]:
+    """Nothing is checked in here."""
+    global enabled
+    before, thorough = enabled, jaxtyping.config.jaxtyping_disable
+    enabled = False
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        enabled = before
+        jaxtyping.config.update("jaxtyping_disable", thorough)
 
 
 def install(packages: list[str]) -> None:
@@ -35,16 +52,20 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     """Stands in for the decorator of the same name."""
     if function is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
+    nested = "<locals>" in getattr(function, "__qualname__", "")
+    if nested and not enabled:
+        return function
     if not isinstance(function, types.FunctionType):
         return _thorough(function, typechecker=typechecker)
-    if "<locals>" in function.__qualname__ or inspect.isgeneratorfunction(function):
+    if nested or inspect.isgeneratorfunction(function):
         inner, scope = _thorough(function, typechecker=typechecker), contextlib.nullcontext
     else:
         inner, scope = decorated(_evaluated(function)), _context
 
     @functools.wraps(function)
     def once(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():  # which not every release can do through a checker
+        # not every release of torch compiles through a checker
+        if not enabled or torch.compiler.is_compiling():
             return function(*args, **kwargs)
         with scope():
             return inner(*args, **kwargs)

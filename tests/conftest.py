@@ -57,3 +57,13 @@ def no_leaks() -> Iterator[None]:
     if leaked:
         _restore(before, rng)
         pytest.fail(f"the test leaked global torch state: {', '.join(leaked)}")
+
+
+@pytest.fixture(autouse=True)
+def unchecked_repetition(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Statistical tests make the same calls over and over: all others check the annotations."""
+    if request.node.get_closest_marker("statistical") is None:
+        yield
+        return
+    with tests.checking.off():
+        yield

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradlab.outcome import reward_to_go
 from gradlab.statistics import Moments
-from tests.checking import checked, jaxtyped
+from tests.checking import checked, jaxtyped, off
 
 check = jaxtyped(typechecker=checked)
 
@@ -84,3 +84,12 @@ def test_the_packages_are_checked() -> None:
         reward_to_go([1.0])  # type: ignore[arg-type]
     with pytest.raises(Exception, match="(?i)violates|type-check"):
         Moments.of([1.0], group="2")  # type: ignore[arg-type]
+
+
+def test_off_is_over_when_it_ends() -> None:
+    with off():
+        assert wrong(torch.ones(2, 3)).shape == (3,)
+        assert scaled(2.0)(torch.ones(2, 3)).shape == (2, 3)
+    for call in (lambda: wrong(torch.ones(2, 3)), lambda: scaled(2.0)(torch.ones(2, 3))):
+        with pytest.raises(Exception, match="(?i)violates|type-check"):
+            call()
