@@ -67,7 +67,11 @@ class Names:
 
     def names(self) -> list[str]:
         """All names, the registered ones first. Imports nothing."""
-        return list(dict.fromkeys([*self.builders, *(point.name for point in self._offered())]))
+        return list(dict.fromkeys([*self.builders, *self.offered()]))
+
+    def offered(self) -> list[str]:
+        """Those names that installed packages offer."""
+        return list(dict.fromkeys(point.name for point in self._offered()))
 
     def find(self, name: str) -> Builder:
         """The builder of a name.

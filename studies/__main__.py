@@ -23,9 +23,18 @@ def listed(folder: Path) -> Iterator[tuple[str, str]]:
             yield path.stem, (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
+def studies() -> dict[str, str]:
+    """The studies of this folder, with their first lines."""
+    return dict(listed(Path(__file__).parent))
+
+
+def text(command: str) -> str:
+    """The list as it is printed, where a study is run by `command` and its name."""
+    found = studies()
+    width = max(map(len, found))
+    lines = [f"{command}{name.ljust(width)}  {line}" for name, line in found.items()]
+    return "\n".join([*lines, "", "Each has --help, and --preset smoke for a first look."])
+
+
 if __name__ == "__main__":
-    studies = dict(listed(Path(__file__).parent))
-    width = max(map(len, studies))
-    for name, line in studies.items():
-        print(f"python -m studies.{name.ljust(width)}  {line}")
-    print("\nEach has --help, and --preset smoke for a first look.")
+    print(text("python -m studies."))

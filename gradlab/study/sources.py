@@ -29,6 +29,9 @@ from gradlab.study.progress import note
 
 WHOLE = ("gradlab", "estimators")  # packages of which every module counts
 SHOWN_ONLY = (
+    "gradlab.__main__",
+    "gradlab.comparison",
+    "gradlab.console",
     "gradlab.rendering",
     "gradlab.study.answer",
     "gradlab.study.commandline",

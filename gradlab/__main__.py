@@ -1,0 +1,6 @@
+"""`python -m gradlab`: the same as the command `gradlab`."""
+
+from gradlab.console import main
+
+if __name__ == "__main__":
+    main()
