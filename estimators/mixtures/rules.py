@@ -123,6 +123,11 @@ def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
         known=None,
     )
     exact = replace(exact, known=exact.factors())
+    order = {int(step): k for k, step in enumerate(samples.steps)}
+    if len(order) == len(samples.steps) == horizon:  # one call per step: all steps at once
+        square, squared_mean = _of_calls(exact)
+        spread = (square - count * squared_mean)[[order[t] for t in range(horizon)]]
+        return spread.clamp(min=0) / (count - 1)
     out = []
     for t in range(horizon):
         calls = exact.at_step(t)
@@ -130,3 +135,18 @@ def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
         spread = calls.squared_norms().sum() - count * mean.square().sum()
         out.append(spread.clamp(min=0) / (count - 1))
     return torch.stack(out)
+
+
+def _of_calls(samples: Factored) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
+    """Σ_i‖g_ik‖² and ‖ḡ_k‖² of every call k: a layer's gradient by one call is one outer product."""
+    factors, count, bias = samples.factors(), len(samples), float(samples.policy.bias)
+    square = squared_mean = samples.obs.new_zeros(samples.obs.shape[1])
+    for _, x, c in factors.linear:
+        square = square + (c.square().sum(-1) * (x.square().sum(-1) + bias)).sum(0)
+        mean = c.permute(1, 2, 0) @ x.transpose(0, 1) / count
+        squared_mean = squared_mean + mean.square().sum((1, 2))
+        squared_mean = squared_mean + bias * c.mean(0).square().sum(-1)
+    for c in factors.direct.values():
+        square = square + c.square().sum((0, 2))
+        squared_mean = squared_mean + c.mean(0).square().sum(-1)
+    return square, squared_mean
