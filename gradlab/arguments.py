@@ -79,7 +79,7 @@ def check_params(params: Any, device: torch.device | str | None = None) -> None:
     if not isinstance(params, Mapping) or not all(isinstance(p, Tensor) for p in params.values()):
         kind = type(params).__name__
         raise BadValue(
-            f"params should be a dict of tensors, got {kind}; try problem.policy.init(generator)"
+            f"params should be a dict of tensors, got {kind}; try problem.init(generator)"
         )
     if device is None:
         return
@@ -88,5 +88,5 @@ def check_params(params: Any, device: torch.device | str | None = None) -> None:
         if value.device.type != wanted:
             raise BadShape(
                 f"parameters should be on {wanted} like the problem, {name} is on "
-                f"{value.device.type}; try policy.init(generator, device=problem.device)"
+                f"{value.device.type}; try problem.init(generator)"
             )

@@ -5,7 +5,7 @@ parameters are the options of `gradlab.make`. Formulas belong to tasks (`gradlab
 problem on a task that is solved already needs nothing else.
 
 Each builder's defaults are skewed on purpose (off-centre means, coupled components, a policy away
-from its optimum), because on a symmetric problem errors of sign cancel. `Preset.params` is such a
+from its optimum), because on a symmetric problem errors of sign cancel. `problem.reference` is such a
 policy; `gradlab.closed_forms.solve` gives the exact answer there or anywhere else.
 """
 
@@ -15,9 +15,6 @@ import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
 
 from gradlab.errors import UnknownName
 from gradlab.literals import Matrix, Vector
@@ -44,16 +41,10 @@ class Preset(NamedTuple):
     discount: float
     params: dict[str, Vector | Matrix]  # a skewed policy, by parameter name
 
-    def parameters(
-        self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
-    ) -> dict[str, Tensor]:
-        """The skewed policy as tensors."""
-        return {k: torch.tensor(v, dtype=dtype, device=device) for k, v in self.params.items()}
-
     def problem(self, name: str) -> Problem:
         """In float32, as every problem unless another dtype is asked for."""
         parts = self.simulator, self.task, self.policy, self.horizon, self.discount
-        return Problem(name, *parts)
+        return Problem(name, *parts, skewed=tuple(self.params.items()))
 
 
 PRESETS: dict[str, Callable[..., Preset]] = {}

@@ -183,7 +183,7 @@ class GaussianPolicy:
             if dtype is not None and value.dtype != dtype:
                 raise BadShape(
                     f"parameters should be {dtype} like the problem, {name} is {value.dtype}; "
-                    "try policy.init(generator, dtype=problem.dtype)"
+                    "try problem.init(generator)"
                 )
 
     def apply(

@@ -17,6 +17,7 @@ from gradlab.critics.base import Critic, View
 from gradlab.display import Facts, Shown
 from gradlab.errors import BadShape, BadValue, Missing
 from gradlab.events import STEPS, Hard, Step, last_margin
+from gradlab.literals import Matrix, Vector
 from gradlab.noise import Noise
 from gradlab.policies import GaussianPolicy
 from gradlab.rollout import Trajectory
@@ -51,6 +52,7 @@ class Problem(Shown):
     device: torch.device | str = "cpu"
     compile: bool = False
     checkpoint: bool = False  # keep only states, and run each step again in the backward pass
+    skewed: tuple[tuple[str, Vector | Matrix], ...] = ()  # a policy to start from: `reference`
 
     def __post_init__(self) -> None:
         horizon = whole("horizon", self.horizon, hint="try horizon=32")
@@ -143,6 +145,26 @@ class Problem(Shown):
         """γ^0 ... γ^T, computed in float64."""
         powers = torch.arange(self.horizon + 1, dtype=torch.float64)
         return (self.discount**powers).to(dtype=self.dtype, device=self.device)
+
+    def init(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Fresh parameters of the policy in the problem's dtype and on its device.
+
+        Every dtype and device starts from the same numbers. Raises `BadValue` without a generator.
+        """
+        return self.policy.init(generator, dtype=self.dtype, device=self.device)
+
+    @property
+    def reference(self) -> dict[str, Tensor]:
+        """The skewed policy that a known-answer problem comes with, in its dtype, on its device.
+
+        Raises `Missing` where there is none, `BadShape` if the problem has got another policy.
+        """
+        if not self.skewed:
+            raise Missing(f"{self.name} has no reference policy; try problem.init(generator)")
+        cast = {"dtype": self.dtype, "device": self.device}
+        params = {name: torch.tensor(values, **cast) for name, values in self.skewed}
+        self.policy.check(params)
+        return params
 
     def draw(self, count: int, generator: torch.Generator) -> Noise:
         """All the randomness of `count` episodes.

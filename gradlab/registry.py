@@ -69,7 +69,7 @@ def make(
     `drone="visfly-0.46kg"` for all four flights, or `preset="brax", contact="compliant"` for runners
     (`gradlab.locomotion`); `task` and `simulator` replace a part, which then takes no options. The
     discount is 0.99 for flights (ABPT, Tables 2-9) and runners; known-answer problems have their own, and
-    a skewed policy to start from: `known_answer.preset(name)`.
+    a skewed policy to start from, `problem.reference`.
     Raises `UnknownName` with the nearest names for an unknown problem or option, `BadValue` for a name
     that two packages offer or a builder that returns no problem, `Missing` where its import fails.
     """

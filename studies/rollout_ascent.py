@@ -86,7 +86,7 @@ def ascend(
 
 
 def _fresh(problem: Problem, seed: int) -> dict[str, Tensor]:
-    return problem.policy.init(block_generator(seed, -1), dtype=problem.dtype)
+    return problem.init(block_generator(seed, -1))
 
 
 def _noise(

@@ -194,7 +194,7 @@ def train_policy(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     trained = trained.replace(compile=True, critic=Critic(v=_nothing))
     ascent = estimators.NStep(recipe.window, "tiled", tail="v")
     seed = seed_for(0, artefact.name)
-    start = trained.policy.init(block_generator(seed, -1), dtype=trained.dtype)
+    start = trained.init(block_generator(seed, -1))
     leaves = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
     adam = torch.optim.Adam(leaves.values(), lr=recipe.learning_rate, betas=(0.9, 0.95))
     for update in range(recipe.updates):

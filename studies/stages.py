@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import estimators
-from gradlab import known_answer, registry
+from gradlab import registry
 from gradlab.errors import GradlabError, UnknownName
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
@@ -148,7 +148,7 @@ class Ascent:
         self.estimator = estimators.RelaxedFOG(setting.width)
         self.seed = seed
         self.updates = 0
-        start = problem.policy.init(block_generator(seed, -1), dtype=problem.dtype)
+        start = problem.init(block_generator(seed, -1))
         self._leaves = {name: torch.nn.Parameter(value) for name, value in start.items()}
         self._adam = torch.optim.Adam(
             self._leaves.values(), lr=setting.learning_rate, betas=(0.9, 0.95)
@@ -188,4 +188,4 @@ def _between(before: Params, after: Params, target: float, rate: Any) -> Params:
 
 def known_policy(task: str) -> Params:
     """The skewed policy of a known-answer problem."""
-    return known_answer.preset(task).parameters()
+    return problem_of(task).reference

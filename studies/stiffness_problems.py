@@ -123,8 +123,8 @@ def policy_of(task: str) -> Params:
             "layers.0.weight": torch.tensor([[LAUNCH_MEAN]], dtype=torch.float64),
             "log_std": torch.tensor([math.log(LAUNCH_STD)], dtype=torch.float64),
         }
-    policy = problem_of(task, 0.01, 1).policy
-    return policy.init(block_generator(seed_for(POLICY_SEED, task, "policy"), 0))
+    problem = problem_of(task, 0.01, 1)
+    return problem.init(block_generator(seed_for(POLICY_SEED, task, "policy"), 0))
 
 
 # ---------------------------------------------------------------------------------------- the toy

@@ -122,7 +122,7 @@ def build(task: Race | Stream) -> tuple[Problem, Params]:
     )
     problem = problem.replace(policy=policy)
     draws = generator("race", task.seed, "policy")
-    return problem, policy.init(draws, dtype=problem.dtype, device=task.device)
+    return problem, problem.init(draws)
 
 
 def batched(problem: Problem, params: Params, noise: Noise) -> dict[str, Tensor]:

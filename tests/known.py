@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import torch
 
+import gradlab
 from gradlab import known_answer
 from gradlab.closed_forms.linear_gaussian import LinearGaussian
 from gradlab.critics.base import View
@@ -22,17 +23,8 @@ VARIANTS = [
 
 def build(name: str, **options: object) -> tuple[Problem, dict[str, torch.Tensor]]:
     """A known-answer problem in float64 and its skewed policy."""
-    preset = known_answer.preset(name, **options)
-    problem = Problem(
-        name,
-        preset.simulator,
-        preset.task,
-        preset.policy,
-        preset.horizon,
-        preset.discount,
-        dtype=torch.float64,
-    )
-    return problem, preset.parameters()
+    problem = gradlab.make(name, dtype=torch.float64, **options)
+    return problem, problem.reference
 
 
 def view(problem: Problem, state: torch.Tensor, step: int, passed: float = 0.0) -> View:

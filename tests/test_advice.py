@@ -34,7 +34,7 @@ def test_a_missing_critic_is_had_by_the_code_in_the_message(estimator, monkeypat
     monkeypatch.setattr(fitting, "Fit", lambda: SHORT)
     problem = toy_problem().replace(critic=None)
     generator = torch.Generator().manual_seed(0)
-    params = problem.policy.init(generator, dtype=problem.dtype)
+    params = problem.init(generator)
     noise = problem.draw(4, generator)
     text = message(lambda: estimator(problem, params, noise))
     found = re.search(r"fit one with (fitted = .*\)) and bind it with (problem = .*\))$", text)
@@ -60,9 +60,7 @@ def test_parameters_and_noise_are_had_by_the_code_in_the_message() -> None:
     again = eval(text.rpartition("draw it with ")[2], names)
     assert len(E.FOG()(problem, params, again)) == 4
     device = message(lambda: E.FOG()(problem, {n: p.to("meta") for n, p in params.items()}, noise))
-    moved = eval(
-        device.rpartition("try ")[2].replace("device=", "dtype=torch.float64, device="), names
-    )
+    moved = eval(device.rpartition("try ")[2], names)
     assert len(E.FOG()(problem, moved, noise)) == 4
 
 
@@ -73,7 +71,7 @@ def test_the_engine_in_the_message_takes_the_policy() -> None:
 
     problem = toy_problem().replace(policy=Mine(3, 1, hidden=(4,)))
     generator = torch.Generator().manual_seed(0)
-    params = problem.policy.init(generator, dtype=problem.dtype)
+    params = problem.init(generator)
     noise = problem.draw(4, generator)
     text = message(lambda: E.FOG()(problem, params, noise))
     option = text.rpartition("; use ")[2]

@@ -26,7 +26,7 @@ from gradlab.rollout import rollout
 
 problem = gradlab.make("lq", dtype=torch.float64)
 generator = torch.Generator().manual_seed(0)
-params = problem.policy.init(generator, dtype=torch.float64)
+params = problem.init(generator)
 noise = problem.draw(4, generator)
 samples = E.FOG()(problem, params, noise)
 moments = samples.moments()
@@ -76,7 +76,7 @@ CASES = {
     "to draw should be a whole number": lambda: problem.draw(2.5, generator),
     "got None (NoneType)": lambda: problem.draw(None, generator),
     "should be a torch.Generator, got Generator(PCG64)": lambda: problem.draw(4, np.random.default_rng(0)),
-    "try torch.Generator().manual_seed(0)": lambda: problem.policy.init(0),
+    "try torch.Generator().manual_seed(0)": lambda: problem.init(0),
     "floating dtype of torch, got": lambda: problem.policy.init(generator, dtype="float32"),
     "params should be a dict of tensors, got list": lambda: E.FOG()(problem, list(params), noise),
     "params should be a dict of tensors, got NoneType": lambda: E.FOG()(problem, None, noise),

@@ -157,4 +157,4 @@ def test_a_relaxation_too_wide_is_refused_in_one_line() -> None:
     for width in (11.0, 1e20):
         problem = gradlab.make("gate", dtype=torch.float64).relaxed(width)
         with pytest.raises(BadValue, match="at most 10 margin scales"):
-            closed_forms.solve(problem, known_answer.preset("gate").parameters())
+            closed_forms.solve(problem, problem.reference)

@@ -67,7 +67,7 @@ class Only(TorchDispatchMode):
 def numbers(problem: Problem) -> list[Tensor]:
     """Per-sample gradients of two hard and two relaxed estimators."""
     generator = torch.Generator().manual_seed(0)
-    params = problem.policy.init(generator, dtype=problem.dtype)
+    params = problem.init(generator)
     noise = problem.draw(2, torch.Generator().manual_seed(1))
     return [
         value

@@ -67,10 +67,10 @@ def _posed(name: str, dtype: torch.dtype, default: torch.dtype) -> Posed:
         return problem, toy_params(problem)
     if name in known_answer.PRESETS:
         problem = gradlab.make(name, dtype=dtype)
-        params = known_answer.preset(name).parameters(dtype)
+        params = problem.reference
         return problem.replace(critic=closed_forms.solve(problem, params).critic), params
     problem = gradlab.make(name, horizon=4, dtype=dtype, critic=toy_problem().critic)
-    return problem, problem.policy.init(torch.Generator().manual_seed(0), dtype=dtype)
+    return problem, problem.init(torch.Generator().manual_seed(0))
 
 
 PROBLEMS = ["toy", "toy-switching", "lq", "gate", "heaviside", "racing"]
@@ -299,7 +299,7 @@ def test_words_outside_a_choice_are_named() -> None:
 import torch, estimators as E, gradlab
 from gradlab.errors import BadValue
 problem = gradlab.make("lq")
-params = problem.policy.init(torch.Generator().manual_seed(0))
+params = problem.init(torch.Generator().manual_seed(0))
 noise = problem.draw(4, torch.Generator().manual_seed(1))
 wrong = {
     "everywhere": E.NStep(2, "everywhere"),
@@ -335,7 +335,7 @@ def short(name: str) -> dict[str, int | str]:
 @pytest.mark.parametrize("name", registry.names())
 def test_every_problem_runs(name: str) -> None:
     problem = gradlab.make(name, **short(name))
-    params = problem.policy.init(torch.Generator().manual_seed(0))
+    params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(4, torch.Generator().manual_seed(1))
     assert problem.dtype == torch.float32 and problem.hard
     for case in (problem, problem.relaxed(0.2), problem.relaxed(0.2, "arctan")):

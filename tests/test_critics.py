@@ -47,7 +47,7 @@ def fitted(lq) -> FittedCritic:
 
 def some_view(problem: Problem, count: int = 7, seed: int = 0) -> tuple[View, Tensor]:
     """Views [count, T] and actions of on-policy episodes."""
-    params = problem.policy.init(torch.Generator().manual_seed(seed), dtype=problem.dtype)
+    params = problem.init(torch.Generator().manual_seed(seed))
     seen = episodes(problem, params, problem.draw(count, torch.Generator().manual_seed(seed)))
     return seen.view, seen.action
 

@@ -13,7 +13,7 @@ import gradlab
 
 def shown() -> dict[str, tuple[object, tuple[str, ...]]]:
     problem = gradlab.make("hovering", horizon=4)
-    params = problem.policy.init(torch.Generator().manual_seed(0))
+    params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(256, torch.Generator().manual_seed(1))
     samples = E.FOG()(problem, params, noise)
     moments = samples.moments()

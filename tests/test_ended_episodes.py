@@ -100,7 +100,7 @@ def problem_of(horizon: int, step: Step | None = None) -> Problem:
 
 
 def params_of(problem: Problem) -> dict[str, Tensor]:
-    return problem.policy.init(torch.Generator().manual_seed(0), dtype=problem.dtype)
+    return problem.init(torch.Generator().manual_seed(0))
 
 
 def noise_of(horizon: int, count: int = 8) -> Noise:
@@ -224,7 +224,7 @@ def test_compiled_steps_end_too() -> None:
 
 def lost(name: str, horizon: int, count: int, dtype: torch.dtype, **options: str) -> int:
     problem = gradlab.make(name, horizon=horizon, dtype=dtype, **options)
-    params = problem.policy.init(torch.Generator().manual_seed(0), dtype=dtype)
+    params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(count, torch.Generator().manual_seed(1))
     with torch.no_grad():
         path = rollout(problem, problem.policy.bind(params), noise)
@@ -247,7 +247,7 @@ def test_longer_flights_lose_no_episode() -> None:
 @pytest.mark.parametrize("estimator", [E.FOG(), E.RelaxedFOG(0.1), E.Split(0.05), E.Split(None)])
 def test_gradients_of_a_long_flight_are_finite(estimator: Estimator) -> None:
     problem = gradlab.make("hovering", horizon=128, drone=PUBLISHED)
-    params = problem.policy.init(torch.Generator().manual_seed(0))
+    params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(16, torch.Generator().manual_seed(1))
     path = rollout(problem, problem.policy.bind(params), noise)
     assert path.ended[:, -1].all()
@@ -288,7 +288,7 @@ def test_what_was_finite_keeps_every_bit(name: str) -> None:
     """Against rollouts that go on after the end: the same values of every step, to the last bit."""
     if name == "hopper":
         problem = gradlab.make(name, horizon=24, dtype=torch.float64)
-        params = problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+        params = problem.init(torch.Generator().manual_seed(0))
     else:
         problem, params = flight_problem(name, horizon=40)
     noise = problem.draw(16, torch.Generator().manual_seed(2))
@@ -334,7 +334,7 @@ def test_the_margins_after_one_step_are_those_of_the_trajectory(name: str) -> No
     """Also those that a task works out without the rest."""
     if name in ("hopper", "tracking"):
         problem = gradlab.make(name, horizon=12, dtype=torch.float64)
-        params = problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+        params = problem.init(torch.Generator().manual_seed(0))
     else:
         problem, params = flight_problem(name, horizon=40)
     noise = problem.draw(16, torch.Generator().manual_seed(2))

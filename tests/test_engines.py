@@ -173,7 +173,7 @@ from gradlab import landscapes
 
 name, preset, contact = sys.argv[1:4]
 problem = gradlab.make(name, preset=preset, contact=contact, horizon=3, dtype=torch.float64)
-params = problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+params = problem.init(torch.Generator().manual_seed(0))
 noise = problem.draw(4, torch.Generator().manual_seed(3))
 eager = E.FOG()(problem, params, noise).per_sample()
 fast = problem.replace(compile=True)

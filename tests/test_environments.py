@@ -57,7 +57,7 @@ def played(name: str) -> tuple[Problem, Trajectory, gradlab.Noise]:
         params = toy_params(problem)
     else:
         problem = gradlab.make(name, dtype=torch.float64, **short(name))
-        params = problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+        params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(COUNT, torch.Generator().manual_seed(5))
     return problem, gradlab.rollout(problem, problem.policy.bind(params), noise), noise
 

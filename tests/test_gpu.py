@@ -25,7 +25,7 @@ def test_same_gradients_on_cpu_and_gpu(name: str, estimator: E.Estimator) -> Non
     for device in ("cpu", "cuda"):
         problem = gradlab.make(name, horizon=8, dtype=torch.float64, device=device)
         generator = torch.Generator().manual_seed(0)
-        params = problem.policy.init(generator, dtype=problem.dtype, device=device)
+        params = problem.init(generator)
         noise = problem.draw(32, torch.Generator().manual_seed(1))
         samples = estimator(problem, params, noise)
         assert samples.moments().count == 32 // estimator.group
@@ -36,7 +36,7 @@ def test_same_gradients_on_cpu_and_gpu(name: str, estimator: E.Estimator) -> Non
 
 def test_compiled_step_on_gpu() -> None:
     problem = gradlab.make("hovering", horizon=8, device="cuda")
-    params = problem.policy.init(torch.Generator().manual_seed(0), device="cuda")
+    params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(32, torch.Generator().manual_seed(1))
     eager = E.FOG()(problem, params, noise).mean()
     compiled = E.FOG()(problem.replace(compile=True), params, noise).mean()

@@ -36,7 +36,7 @@ def small(name: str, **options: object) -> tuple[Problem, dict[str, Tensor]]:
     if len(problem.policy.hidden):
         policy = GaussianPolicy(problem.task.observation_dim, 4, hidden=(8,))
         problem = problem.replace(policy=policy)
-    return problem, problem.policy.init(generator(), dtype=torch.float64)
+    return problem, problem.init(generator())
 
 
 # ----------------------------------------------------------------------------------- directions

@@ -67,7 +67,7 @@ def small(name: str, preset: str, horizon: int = 4, hidden: int = 8, **options: 
 
 
 def drawn(problem: Problem, count: int, seed: int = 0) -> tuple[dict[str, Tensor], Noise]:
-    params = problem.policy.init(torch.Generator().manual_seed(seed), dtype=problem.dtype)
+    params = problem.init(torch.Generator().manual_seed(seed))
     return params, problem.draw(count, torch.Generator().manual_seed(seed + 1))
 
 

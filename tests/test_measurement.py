@@ -12,7 +12,6 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from estimators.base import Estimator
-from gradlab import known_answer
 from gradlab.errors import BadShape, BadValue, UnknownName
 from gradlab.noise import Noise
 from gradlab.problem import Problem
@@ -25,7 +24,7 @@ F64 = torch.float64
 @pytest.fixture(scope="module")
 def gate() -> tuple[Problem, dict[str, Tensor]]:
     problem = gradlab.make("gate", dtype=F64)
-    return problem, known_answer.preset("gate").parameters()
+    return problem, problem.reference
 
 
 def same(a: Moments, b: Moments) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from estimators.base import Estimator
-from gradlab import closed_forms, known_answer
+from gradlab import closed_forms
 from gradlab.critics.fitting import fit_critic
 from gradlab.critics.quality import action_gradients
 from gradlab.oracle import FiniteDifference, LargeSample
@@ -76,7 +76,7 @@ def _toy() -> tuple:
 
 def _solved(name: str) -> dict[str, Tensor]:
     problem = gradlab.make(name, dtype=torch.float64)
-    return closed_forms.solve(problem, known_answer.preset(name).parameters()).gradient
+    return closed_forms.solve(problem, problem.reference).gradient
 
 
 def _fitted() -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from gradlab.errors import BadValue
 def test_rounding_is_what_is_measured() -> None:
     """By hand, on a problem without chaos: a few units in the last place of float32."""
     problem = gradlab.make("hovering", horizon=8, hidden=(8,))
-    params = problem.policy.init(torch.Generator().manual_seed(0))
+    params = problem.init(torch.Generator().manual_seed(0))
     found = gradlab.precision_check(FOG(), problem, params, count=5, seed=3)
     (noise,) = gradlab.noise_stream(problem, 5, 3)
     low = FOG()(problem, params, noise).per_sample()
@@ -49,7 +49,7 @@ def test_the_ant_needs_float64() -> None:
     found = {}
     for preset in ("gymnasium", "dflex"):
         problem = gradlab.make("ant", preset=preset, horizon=32)
-        params = problem.policy.init(torch.Generator().manual_seed(0))
+        params = problem.init(torch.Generator().manual_seed(0))
         found[preset] = gradlab.precision_check(FOG(), problem, params, count=64, seed=1)
         print(f"\n{preset}: {found[preset]}")
     assert found["dflex"].share_off == 0.0

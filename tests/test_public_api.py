@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import gradlab
+from gradlab import known_answer
 from gradlab.critics.base import Critic
-from gradlab.errors import Missing
+from gradlab.errors import BadShape, Missing
 from gradlab.policies import GaussianPolicy
 
 
@@ -52,3 +53,44 @@ def test_a_missing_critic_is_missed_with_what_to_try(critic: Critic | None) -> N
         expected = rf"this test needs a {kind} critic and lq has none; .*kind='{kind.lower()}'"
         with pytest.raises(Missing, match=expected):
             require("this test")
+
+
+# ------------------------------------------------------------------------------------- parameters
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_parameters_of_a_problem_have_its_dtype_and_are_its_policys(dtype: torch.dtype) -> None:
+    problem = gradlab.make("hovering", horizon=2, hidden=(4,), dtype=dtype)
+    params = problem.init(generator())
+    expected = problem.policy.init(generator(), dtype=dtype)
+    assert list(params) == list(expected)
+    for name, value in params.items():
+        assert value.dtype == dtype
+        assert torch.equal(value, expected[name])
+
+
+def test_parameters_of_a_problem_are_on_its_device() -> None:
+    params = gradlab.make("lq", device="meta").init(generator())
+    assert {value.device.type for value in params.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("name", known_answer.PRESETS)
+def test_the_reference_of_a_known_answer_fits_it(name: str) -> None:
+    for dtype in (torch.float32, torch.float64):
+        problem = gradlab.make(name, dtype=dtype)
+        problem.policy.check(problem.reference, dtype)
+        for key, values in known_answer.preset(name).params.items():
+            assert torch.equal(problem.reference[key], torch.tensor(values, dtype=dtype))
+
+
+def test_the_reference_follows_the_options_of_its_problem() -> None:
+    """The slope of the terminal gate's policy is 0.6/T."""
+    problem = gradlab.make("terminal_gate", horizon=8, dtype=torch.float64)
+    assert problem.reference["layers.0.weight"].item() == 0.6 / 8
+
+
+def test_a_problem_without_a_reference_says_what_to_try() -> None:
+    with pytest.raises(Missing, match=r"hovering has no reference policy; try problem.init\(gen"):
+        _ = gradlab.make("hovering").reference
+    with pytest.raises(BadShape, match="parameters do not fit the policy"):
+        _ = gradlab.make("lq", hidden=(3,)).reference

@@ -68,7 +68,7 @@ def rod() -> Problem:
 
 def walk(problem: Problem, count: int = 2) -> Trajectory:
     """A rollout of an untrained policy."""
-    params = problem.policy.init(torch.Generator().manual_seed(0), dtype=problem.dtype)
+    params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(count, torch.Generator().manual_seed(1))
     return gradlab.rollout(problem, problem.policy.bind(params), noise)
 

@@ -61,7 +61,7 @@ def problem() -> Problem:
 
 @pytest.fixture(scope="module")
 def params(problem: Problem) -> dict[str, Tensor]:
-    return problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+    return problem.init(torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")

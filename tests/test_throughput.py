@@ -87,7 +87,7 @@ def test_sizes_below_one_are_refused() -> None:
 
 def test_contenders_compute_the_same_gradient() -> None:
     problem = flying(torch.float64)
-    params = problem.policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+    params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(5, torch.Generator().manual_seed(1))
     mean = batched(problem, params, noise)
     for name in ("pullback", "vmap"):
@@ -136,7 +136,7 @@ def test_jax_twin_has_the_same_returns_and_gradients(dtype: str, tolerance: floa
     from studies.peers import jax_quadrotor
 
     problem = flying(getattr(torch, dtype), spawn_half_range=(2.0, 2.0, 1.7))
-    params = problem.policy.init(torch.Generator().manual_seed(0), dtype=problem.dtype)
+    params = problem.init(torch.Generator().manual_seed(0))
     params = {name: 3 * value for name, value in params.items()}  # let it tumble
     noise = problem.draw(64, torch.Generator().manual_seed(1))
     with jax.enable_x64(dtype == "float64"):
@@ -190,7 +190,7 @@ gradlab.rollout.compile_step = lambda step: torch.compile(
     step, backend="aot_eager", dynamic=False, fullgraph=True
 )
 problem = gradlab.make("hovering", policy=GaussianPolicy(13, 4, hidden=(8,)), compile=True)
-params = problem.policy.init(torch.Generator().manual_seed(0))
+params = problem.init(torch.Generator().manual_seed(0))
 for horizon in (6, 3):
     shorter = problem.replace(horizon=horizon)
     FOG()(shorter, params, shorter.draw(4, torch.Generator().manual_seed(1)))

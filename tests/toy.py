@@ -132,7 +132,7 @@ def toy_problem(
 def toy_params(problem: Problem, seed: int = 0) -> dict[str, Tensor]:
     """Parameters far enough from zero that every layer matters."""
     generator = torch.Generator().manual_seed(seed)
-    params = problem.policy.init(generator, dtype=problem.dtype)
+    params = problem.init(generator)
     return {
         name: value + 0.1 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
         for name, value in params.items()
