@@ -87,6 +87,29 @@ def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
     return lookup
 
 
+def shared(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorator for a function (*key, dtype, device) of hashable arguments to a tensor, run once per key.
+
+    "cuda" is the GPU that is current at the call. Nothing may write to the tensor.
+    """
+
+    @functools.lru_cache(maxsize=256)
+    def tensor(key: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+        with torch.inference_mode(False):
+            return torch.func.debug_unwrap(build(*key, dtype=dtype, device=device))
+
+    @functools.wraps(build)
+    def lookup(*key: Any, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        if torch.compiler.is_compiling():
+            return build(*key, dtype=dtype, device=device)
+        place = torch.device(device)
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", torch.cuda.current_device())
+        return tensor(key, dtype, place)
+
+    return lookup
+
+
 def constant(values: Vector | Matrix, like: Tensor) -> Tensor:
     """The numbers with the dtype and device of `like`; shared, so never written to."""
     if torch.compiler.is_compiling():

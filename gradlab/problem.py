@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gradlab import outcome
 from gradlab.arguments import check_device, check_dtype, check_generator, got, number, whole
+from gradlab.constants import shared
 from gradlab.critics.base import Critic, View
 from gradlab.display import Facts, Shown
 from gradlab.errors import BadShape, BadValue, Missing
@@ -137,14 +138,14 @@ class Problem(Shown):
 
     @property
     def steps(self) -> Float[Tensor, " T_plus_1"]:
-        """0, 1, ..., T in the problem's dtype."""
-        return torch.arange(self.horizon + 1, dtype=self.dtype, device=self.device)
+        """0, 1, ..., T in the problem's dtype; one tensor for all, never written to."""
+        return _steps(self.horizon, dtype=self.dtype, device=self.device)
 
     @property
     def discounts(self) -> Float[Tensor, " T_plus_1"]:
-        """γ^0 ... γ^T, computed in float64."""
-        powers = torch.arange(self.horizon + 1, dtype=torch.float64)
-        return (self.discount**powers).to(dtype=self.dtype, device=self.device)
+        """γ^0 ... γ^T, computed in float64; one tensor for all, never written to."""
+        key = self.horizon, float(self.discount)
+        return _discounts(*key, dtype=self.dtype, device=self.device)
 
     def init(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh parameters of the policy in the problem's dtype and on its device.
@@ -264,3 +265,16 @@ class Problem(Shown):
                 f"{who} needs a V critic and {self.name} has none; {FIT.format(kind='v')}"
             )
         return self.critic.v
+
+
+@shared
+def _steps(horizon: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    return torch.arange(horizon + 1, dtype=dtype, device=device)
+
+
+@shared
+def _discounts(
+    horizon: int, discount: float, *, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    powers = discount ** torch.arange(horizon + 1, dtype=torch.float64, device="cpu")
+    return powers.to(dtype=dtype, device=device)

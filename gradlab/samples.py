@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradlab.arguments import whole
+from gradlab.arguments import got, whole
 from gradlab.display import Facts, Shown, leaves
 from gradlab.errors import BadShape, BadValue
 from gradlab.factors import Factors
@@ -63,6 +63,15 @@ class GradientSamples(Shown):
     @abstractmethod
     def rows(self, begin: int, end: int) -> GradientSamples:
         """Samples begin..end−1."""
+
+    def __getitem__(self, samples: slice) -> GradientSamples:
+        """`samples[i:j]`: as `rows`, with the ends of a slice of a list. Steps are refused."""
+        if not isinstance(samples, slice) or samples.step not in (None, 1):
+            raise BadValue(
+                f"samples take a slice without a step, got {got(samples)}; try samples[0:1]"
+            )
+        begin, end, _ = samples.indices(len(self))
+        return self.rows(begin, max(begin, end))
 
     @abstractmethod
     def group_means(self, size: int) -> GradientSamples:

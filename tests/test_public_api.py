@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 
+import estimators as E
 import gradlab
 from gradlab import known_answer
 from gradlab.critics.base import Critic
-from gradlab.errors import BadShape, Missing
+from gradlab.errors import BadShape, BadValue, Missing
 from gradlab.policies import GaussianPolicy
 
 
@@ -94,3 +96,92 @@ def test_a_problem_without_a_reference_says_what_to_try() -> None:
         _ = gradlab.make("hovering").reference
     with pytest.raises(BadShape, match="parameters do not fit the policy"):
         _ = gradlab.make("lq", hidden=(3,)).reference
+
+
+# ------------------------------------------------------------------------------------------- time
+
+
+def fresh(problem: gradlab.Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    """Steps and discounts, made anew."""
+    powers = problem.discount ** torch.arange(problem.horizon + 1, dtype=torch.float64)
+    return torch.arange(problem.horizon + 1, dtype=problem.dtype), powers.to(problem.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_and_discounts_are_made_once_per_horizon_discount_and_dtype(
+    dtype: torch.dtype,
+) -> None:
+    for horizon, discount in ((3, 0.9), (3, 0.95), (4, 0.95), (1, 1), (40, 1e-12)):
+        problem = gradlab.make("lq", horizon=horizon, discount=discount, dtype=dtype)
+        for found, expected in zip((problem.steps, problem.discounts), fresh(problem), strict=True):
+            assert found.dtype == dtype
+            assert torch.equal(found, expected)
+        assert problem.replace(critic=None).discounts is problem.discounts
+        assert problem.steps is problem.steps
+
+
+def asked(problem: gradlab.Problem) -> torch.Tensor:
+    return problem.steps * problem.discounts
+
+
+def under_inference(problem: gradlab.Problem) -> None:
+    with torch.inference_mode():
+        asked(problem)
+
+
+def under_transforms(problem: gradlab.Problem) -> None:
+    def value(x: torch.Tensor) -> torch.Tensor:
+        return (x * asked(problem)).sum()
+
+    torch.func.vmap(torch.func.grad(value))(torch.ones(3))
+
+
+def under_compile(problem: gradlab.Problem) -> None:
+    torch.compile(lambda x: x * asked(problem), backend="eager", fullgraph=True)(torch.ones(()))
+
+
+def under_another_default(problem: gradlab.Problem) -> None:
+    with torch.device("meta"):
+        asked(problem)
+
+
+@pytest.mark.parametrize(
+    "first", [under_inference, under_transforms, under_compile, under_another_default]
+)
+def test_where_time_is_asked_for_first_leaves_no_trace(first) -> None:
+    """What is kept is an ordinary tensor with the same bits, whatever the mode it was made in."""
+    discount = 0.9 + 1e-3 * len(first.__name__)  # in no other test: nothing is kept yet
+    problem = gradlab.make("lq", horizon=7, discount=discount, dtype=torch.float64)
+    first(problem)
+    for found, expected in zip((problem.steps, problem.discounts), fresh(problem), strict=True):
+        assert type(found) is torch.Tensor
+        assert not found.is_inference()
+        assert not torch._C._functorch.is_functorch_wrapped_tensor(found)
+        assert torch.equal(found, expected)
+        leaf = torch.ones((), dtype=torch.float64, requires_grad=True)
+        (leaf * found).sum().backward()
+        assert leaf.grad == expected.sum()
+
+
+# ------------------------------------------------------------------------------------- tables
+
+
+def test_a_report_is_a_data_frame_too() -> None:
+    problem = gradlab.make("gate", dtype=torch.float64)
+    truth = gradlab.oracle.ClosedForm()(problem, problem.reference)
+    measured = gradlab.measure([E.FOG(), E.PG()], problem, problem.reference, count=64, seed=1)
+    pair = measured.compare_pair("FOG", "PG", truth)
+    for report in (*measured.compare(truth).values(), pair):
+        frame = report.to_frame()
+        assert list(frame["part"]) == list(report.rows)
+        pd.testing.assert_frame_equal(frame, pd.DataFrame(report.table()))
+
+
+def test_samples_are_sliced_like_a_list() -> None:
+    problem = gradlab.make("gate", dtype=torch.float64)
+    samples = E.FOG()(problem, problem.reference, problem.draw(5, generator()))
+    whole = samples.squared_norms()
+    for chosen in (slice(1, 3), slice(None, 2), slice(-2, None), slice(3, 99), slice(4, 1)):
+        assert torch.equal(samples[chosen].squared_norms(), whole[chosen])
+    with pytest.raises(BadValue, match="samples take a slice without a step, got"):
+        samples[0:4:2]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import ALL
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEAVY_TAILS = "heavy tails: intervals of variance, SNR and MSE may be too short"
 
@@ -76,6 +80,10 @@ class Report:
         }
         return [{**row.flat(), **shared} for row in self.rows.values()]
 
+    def to_frame(self) -> pd.DataFrame:
+        """`table()` as a data frame, a row per part: everything, then layers and leaves."""
+        return _frame(self.table())
+
     def __str__(self) -> str:
         row = self.overall
 
@@ -141,6 +149,16 @@ class PairReport:
         """All rows as plain dictionaries."""
         shared = {"truth": self.truth, "confidence": self.confidence}
         return [{**row.flat(), **shared} for row in self.rows.values()]
+
+    def to_frame(self) -> pd.DataFrame:
+        """`table()` as a data frame, a row per part."""
+        return _frame(self.table())
+
+
+def _frame(table: list[dict[str, object]]) -> pd.DataFrame:
+    import pandas as pd  # half a second, for those who ask
+
+    return pd.DataFrame(table)
 
 
 def _flat(row: Row | PairRow) -> dict[str, object]:
