@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,9 +22,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradlab import comparison, known_answer, naming, registry, siblings
+from gradlab import comparison, naming, registry, siblings
 from gradlab.checkpoints import check_shapes, load
-from gradlab.errors import BadValue, GradlabError, UnknownName
+from gradlab.errors import BadShape, BadValue, GradlabError, UnknownName
 from gradlab.generators import generator
 from gradlab.measurement import Measurement, measure
 from gradlab.problem import Problem
@@ -190,12 +191,11 @@ def _told(wanted: float) -> Callable[[OracleGradient], None]:
 def _params(problem: Problem, given: str | None, seed: int) -> tuple[dict[str, Tensor], str]:
     """The parameters, in the problem's dtype and on its device, and whose they are, in words."""
     cast = {"dtype": problem.dtype, "device": problem.device}
-    fresh = problem.policy.init(generator("policy", seed), **cast)
+    fresh = problem.init(generator("policy", seed))
     if given is None:
-        if problem.name in known_answer.PRESETS:
-            own = known_answer.preset(problem.name).parameters(**cast)
-            if {n: p.shape for n, p in own.items()} == {n: p.shape for n, p in fresh.items()}:
-                return own, "the problem's own policy"
+        if problem.skewed:
+            with suppress(BadShape):  # its policy was replaced
+                return problem.reference, "the problem's own policy"
         return fresh, f"a new policy, not trained (seed {seed}; --params takes yours)"
     if ":" in given and not Path(given).is_file():
         found: Any = naming.load(given, "params")

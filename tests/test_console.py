@@ -16,7 +16,7 @@ import torch
 
 import estimators as E
 import gradlab
-from gradlab import checkpoints, comparison, console, known_answer, siblings
+from gradlab import checkpoints, comparison, console, siblings
 from gradlab.study import cli
 from tests.test_registry import MINE, install
 
@@ -25,14 +25,12 @@ ROOT = Path(__file__).parent.parent
 PROBLEM = """
 import torch
 import gradlab
-from gradlab import known_answer
 
 def short(horizon=3):
     return gradlab.make("gate", horizon=horizon, dtype=torch.float64).replace(name="short")
 
 def params(problem):
-    own = known_answer.preset("gate").parameters()
-    return {name: value.float() for name, value in own.items()}
+    return gradlab.make("gate").reference
 
 wrong_params = [1, 2]
 """
@@ -169,9 +167,7 @@ def test_compare_measures_problems_and_estimators_of_ones_own(
     )  # fmt: skip
     assert code == 0, err
     problem = gradlab.make("my_file.py:short")
-    params = {
-        n: p.double() for n, p in known_answer.preset("gate").parameters(torch.float32).items()
-    }
+    params = {n: p.double() for n, p in gradlab.make("gate").reference.items()}
     truth = gradlab.oracle.ClosedForm()(problem, params)
     samplers = {n: E.make(n) for n in ("fog", "split", "mine.py:Mine")}
     expected = gradlab.measure(samplers, problem, params, 600, 5).compare(truth, batch=100)
@@ -208,7 +204,7 @@ def test_compare_samples_a_truth_to_the_error_that_is_asked_for(
 
 
 def test_compare_reads_a_checkpoint(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    params = known_answer.preset("heaviside").parameters()
+    params = gradlab.make("heaviside", dtype=torch.float64).reference
     checkpoints.save("policy.safetensors", {n: p + 0.1 for n, p in params.items()}, {})
     outs = []
     for options in ([], ["--params", "policy.safetensors"]):
