@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -31,6 +33,51 @@ class Factors(NamedTuple):
         """Some of the calls of every sample."""
         linear = [LinearFactor(a, x[:, keep], c[:, keep]) for a, x, c in self.linear]
         return Factors(linear, {name: c[:, keep] for name, c in self.direct.items()})
+
+    def weighted(self, weights: float | Float[Tensor, "#N #K"]) -> Factors:
+        """Every call times its weight: cotangents are linear in λ, layer by layer."""
+
+        def times(cotangent: Tensor) -> Tensor:
+            if isinstance(weights, Tensor):
+                return cotangent * weights.to(cotangent.dtype).unsqueeze(-1)
+            return cotangent * weights
+
+        linear = [LinearFactor(a, x, times(c)) for a, x, c in self.linear]
+        return Factors(linear, {name: times(c) for name, c in self.direct.items()})
+
+    def plus(self, other: Factors) -> Factors:
+        """The sum over the same calls, whose inputs are the same."""
+        pairs = zip(self.linear, other.linear, strict=True)
+        linear = [LinearFactor(a.layer, a.input, a.cotangent + b.cotangent) for a, b in pairs]
+        return Factors(linear, {name: c + other.direct[name] for name, c in self.direct.items()})
+
+    def grouped(self, size: int) -> Factors:
+        """The mean of every `size` samples: their calls side by side, each divided by `size`."""
+
+        def beside(part: Tensor) -> Tensor:
+            return part.unflatten(0, (-1, size)).flatten(1, 2)
+
+        linear = [LinearFactor(a, beside(x), beside(c) / size) for a, x, c in self.linear]
+        return Factors(linear, {name: beside(c) / size for name, c in self.direct.items()})
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers these are."""
+        tensors = [part for _, x, c in self.linear for part in (x, c)]
+        return sum(part.numel() for part in (*tensors, *self.direct.values()))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Factors], dim: int) -> Factors:
+        """The samples (dim 0) or the calls (dim 1) of several, one after another."""
+        linear = [
+            LinearFactor(
+                rows[0].layer,
+                *(torch.cat(column, dim) for column in zip(*(r[1:] for r in rows), strict=True)),
+            )
+            for rows in zip(*(part.linear for part in parts), strict=True)
+        ]
+        names = parts[0].direct
+        return cls(linear, {n: torch.cat([part.direct[n] for part in parts], dim) for n in names})
 
 
 class Probes(NamedTuple):

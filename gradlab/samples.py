@@ -19,6 +19,9 @@ from gradlab.policies import GaussianPolicy
 from gradlab.products import layer_inner
 from gradlab.statistics.moments import Moments
 
+# Layer factors that samples of several chunks keep; beyond, they are made anew where they are needed.
+KEPT_NUMBERS = 2**26
+
 
 class GradientSamples(Shown):
     """N samples of a gradient estimate; means and norms come from here, never from an estimator.
@@ -113,7 +116,8 @@ class GradientSamples(Shown):
             and self.params is other.params
         ):
             if self.same_calls(other):  # what cancels does so here, before anything is squared
-                total = self.with_cotangent(self.cotangent + other.cotangent)
+                known = self.known and other.known and self.known.plus(other.known)
+                total = self.with_cotangent(self.cotangent + other.cotangent, known)
                 return total.grouped(math.lcm(self.group, other.group))
             return Factored(
                 self.policy,
@@ -121,7 +125,8 @@ class GradientSamples(Shown):
                 torch.cat([self.obs, other.obs], dim=1),
                 torch.cat([self.cotangent, other.cotangent], dim=1),
                 torch.cat([self.steps, other.steps]),
-                group=math.lcm(self.group, other.group),
+                self.known and other.known and Factors.joined([self.known, other.known], 1),
+                math.lcm(self.group, other.group),
             )
         a, b = self.per_sample(), other.per_sample()
         return Dense({name: a[name] + b[name] for name in a}, math.lcm(self.group, other.group))
@@ -149,8 +154,8 @@ def _check_groups(count: int, size: int) -> None:
 class Factored(GradientSamples):
     """Samples as policy calls: g_i = Σ_k (∂f_θ(o_ik)/∂θ)ᵀ λ_ik.
 
-    Linear combinations and per-step weights act on the cotangents λ and cost nothing. The engine
-    hands over the factors of every layer as well; new cotangents have theirs computed when needed.
+    Linear combinations and per-step weights act on the cotangents λ, and on the factors of every layer
+    that the engine hands over, which are linear in them: the policy does not run again.
     """
 
     policy: GaussianPolicy
@@ -225,7 +230,10 @@ class Factored(GradientSamples):
         return total
 
     def __mul__(self, weight: float | Tensor) -> Factored:
-        return self.with_cotangent(self.cotangent * _rows(weight, self.cotangent))
+        known = self.known and self.known.weighted(
+            weight.unsqueeze(-1) if isinstance(weight, Tensor) and weight.ndim == 1 else weight
+        )
+        return self.with_cotangent(self.cotangent * _rows(weight, self.cotangent), known)
 
     def weight_steps(self, weights: Float[Tensor, " T"] | Float[Tensor, "N T"]) -> Factored:
         """Multiply every call by the weight of its time step."""
@@ -234,7 +242,9 @@ class Factored(GradientSamples):
                 "per-step weights need to know the time step of every policy call; "
                 "pass steps= when the surrogate calls the policy"
             )
-        return self.with_cotangent(self.cotangent * weights[..., self.steps, None])
+        weights = weights[..., self.steps]
+        known = self.known and self.known.weighted(weights if weights.ndim == 2 else weights[None])
+        return self.with_cotangent(self.cotangent * weights[..., None], known)
 
     def at_step(self, step: int) -> Factored:
         """The calls of one time step alone."""
@@ -256,16 +266,19 @@ class Factored(GradientSamples):
             self.obs.unflatten(0, (-1, size)).flatten(1, 2),
             self.cotangent.unflatten(0, (-1, size)).flatten(1, 2) / size,
             self.steps.repeat(size),
-            group=math.lcm(self.group, size) // size,
+            self.known and self.known.grouped(size),
+            math.lcm(self.group, size) // size,
         )
 
     def same_calls(self, other: Factored) -> bool:
         """Whether both are policy calls at the same observations, in the same order."""
         return torch.equal(self.steps, other.steps) and torch.equal(self.obs, other.obs)
 
-    def with_cotangent(self, cotangent: Float[Tensor, "N K nz"]) -> Factored:
-        """The same calls with other cotangents."""
-        return replace(self, cotangent=cotangent, known=None)
+    def with_cotangent(
+        self, cotangent: Float[Tensor, "N K nz"], known: Factors | None = None
+    ) -> Factored:
+        """The same calls with other cotangents, and the factors of those if they are known."""
+        return replace(self, cotangent=cotangent, known=known)
 
 
 @dataclass(frozen=True, repr=False)
@@ -322,19 +335,22 @@ class Dense(GradientSamples):
 
 
 def concatenate(parts: list[GradientSamples]) -> GradientSamples:
-    """Samples of consecutive chunks of episodes, as one; layers' factors are not kept for all."""
+    """Samples of consecutive chunks of episodes, as one; layers' factors are kept if they are few."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
     if isinstance(first, Factored) and all(isinstance(p, Factored) for p in parts):
         factored = [p for p in parts if isinstance(p, Factored)]
+        known = [p.known for p in factored if p.known is not None]
+        few = len(known) == len(parts) and sum(k.numbers for k in known) <= KEPT_NUMBERS
         return Factored(
             first.policy,
             first.params,
             torch.cat([p.obs for p in factored]),
             torch.cat([p.cotangent for p in factored]),
             first.steps,
-            group=first.group,
+            Factors.joined(known, 0) if few else None,
+            first.group,
         )
     dense = [p.per_sample() for p in parts]
     return Dense({name: torch.cat([d[name] for d in dense]) for name in dense[0]}, first.group)

@@ -1,0 +1,84 @@
+"""Factored samples carry the factors of every layer along: nothing makes the policy run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+import estimators as E
+import gradlab
+from gradlab import samples as module
+from gradlab.policies import GaussianPolicy
+from gradlab.samples import Factored, concatenate
+
+N, T = 12, 5
+Operation = Callable[[Factored, Factored], Factored]
+
+
+@pytest.fixture(params=["state", "global"])
+def pair(request: pytest.FixtureRequest) -> tuple[Factored, Factored]:
+    """FOG and PG of the same episodes: the same calls."""
+    problem = gradlab.make("hovering", horizon=T, dtype=torch.float64)
+    policy = replace(problem.policy, std=request.param, hidden=(8, 4))
+    problem = problem.replace(policy=policy)
+    params = policy.init(torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = problem.draw(N, torch.Generator().manual_seed(1))
+    samples = [estimator(problem, params, noise) for estimator in (E.FOG(), E.PG())]
+    first, second = (part for part in samples if isinstance(part, Factored))
+    assert first.known is not None and second.known is not None
+    return first, second
+
+
+def weights(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "a number": lambda a, b: a * 0.3,
+    "a weight per sample": lambda a, b: a * weights(N),
+    "a weight per step": lambda a, b: a.weight_steps(weights(T)),
+    "a weight per sample and step": lambda a, b: a.weight_steps(weights(N, T)),
+    "a sum": lambda a, b: a + b,
+    "a difference": lambda a, b: a + (-1.0) * b,
+    "other calls": lambda a, b: a + b.at_step(2),
+    "one step": lambda a, b: a.at_step(3),
+    "rows": lambda a, b: a.rows(2, 7),
+    "means of groups": lambda a, b: a.group_means(3),
+    "chunks": lambda a, b: concatenate([a.rows(0, 5), a.rows(5, N)]),
+    "all": lambda a, b: (a * 2.0 + b.weight_steps(weights(T))).group_means(4).at_step(1) * 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_factors_go_along(
+    name: str, pair: tuple[Factored, Factored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same gradients as from the cotangents, and the policy runs for those alone."""
+    found = OPERATIONS[name](*pair)
+    expected = replace(found, known=None).per_sample()
+
+    def never(*_: object) -> None:
+        raise AssertionError("the policy runs again")
+
+    monkeypatch.setattr(GaussianPolicy, "factors", never)
+    for leaf, value in found.per_sample().items():
+        size = sum(float(part.per_sample()[leaf].abs().max()) for part in pair)
+        assert (value - expected[leaf]).abs().max() <= 1e-13 * size
+    assert found.squared_norms().shape == (len(found),)
+    with pytest.raises(AssertionError, match="the policy runs again"):
+        replace(found, known=None).mean()
+
+
+def test_many_chunks_keep_no_factors(
+    pair: tuple[Factored, Factored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a chunk size saves is not kept after all."""
+    first, _ = pair
+    monkeypatch.setattr(module, "KEPT_NUMBERS", 100)
+    joined = concatenate([first.rows(0, 5), first.rows(5, N)])
+    assert isinstance(joined, Factored) and joined.known is None
+    for leaf, value in joined.per_sample().items():
+        torch.testing.assert_close(value, first.per_sample()[leaf], rtol=1e-12, atol=1e-15)
