@@ -45,12 +45,6 @@ class Factors(NamedTuple):
         linear = [LinearFactor(a, x, times(c)) for a, x, c in self.linear]
         return Factors(linear, {name: times(c) for name, c in self.direct.items()})
 
-    def plus(self, other: Factors) -> Factors:
-        """The sum over the same calls, whose inputs are the same."""
-        pairs = zip(self.linear, other.linear, strict=True)
-        linear = [LinearFactor(a.layer, a.input, a.cotangent + b.cotangent) for a, b in pairs]
-        return Factors(linear, {name: c + other.direct[name] for name, c in self.direct.items()})
-
     def grouped(self, size: int) -> Factors:
         """The mean of every `size` samples: their calls side by side, each divided by `size`."""
 
@@ -67,17 +61,20 @@ class Factors(NamedTuple):
         return sum(part.numel() for part in (*tensors, *self.direct.values()))
 
     @classmethod
-    def joined(cls, parts: Sequence[Factors], dim: int) -> Factors:
-        """The samples (dim 0) or the calls (dim 1) of several, one after another."""
+    def joined(cls, parts: Sequence[Factors]) -> Factors:
+        """The samples of several, one after another."""
         linear = [
             LinearFactor(
                 rows[0].layer,
-                *(torch.cat(column, dim) for column in zip(*(r[1:] for r in rows), strict=True)),
+                torch.cat([x for _, x, _ in rows]),
+                torch.cat([c for _, _, c in rows]),
             )
             for rows in zip(*(part.linear for part in parts), strict=True)
         ]
         names = parts[0].direct
-        return cls(linear, {n: torch.cat([part.direct[n] for part in parts], dim) for n in names})
+        return cls(
+            linear, {name: torch.cat([part.direct[name] for part in parts]) for name in names}
+        )
 
 
 class Probes(NamedTuple):

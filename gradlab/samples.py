@@ -116,8 +116,7 @@ class GradientSamples(Shown):
             and self.params is other.params
         ):
             if self.same_calls(other):  # what cancels does so here, before anything is squared
-                known = self.known and other.known and self.known.plus(other.known)
-                total = self.with_cotangent(self.cotangent + other.cotangent, known)
+                total = self.with_cotangent(self.cotangent + other.cotangent)
                 return total.grouped(math.lcm(self.group, other.group))
             return Factored(
                 self.policy,
@@ -125,8 +124,9 @@ class GradientSamples(Shown):
                 torch.cat([self.obs, other.obs], dim=1),
                 torch.cat([self.cotangent, other.cotangent], dim=1),
                 torch.cat([self.steps, other.steps]),
-                self.known and other.known and Factors.joined([self.known, other.known], 1),
-                math.lcm(self.group, other.group),
+                # no factors of the parts: two estimators may all but cancel, and factors from two passes
+                # through the policy, rounded apart, would leave their rounding in the difference
+                group=math.lcm(self.group, other.group),
             )
         a, b = self.per_sample(), other.per_sample()
         return Dense({name: a[name] + b[name] for name in a}, math.lcm(self.group, other.group))
@@ -154,8 +154,8 @@ def _check_groups(count: int, size: int) -> None:
 class Factored(GradientSamples):
     """Samples as policy calls: g_i = Σ_k (∂f_θ(o_ik)/∂θ)ᵀ λ_ik.
 
-    Linear combinations and per-step weights act on the cotangents λ, and on the factors of every layer
-    that the engine hands over, which are linear in them: the policy does not run again.
+    Linear combinations and per-step weights act on the cotangents λ and cost nothing. So they do on the
+    factors of every layer that the engine hands over, but for sums, which have theirs made anew.
     """
 
     policy: GaussianPolicy
@@ -349,7 +349,7 @@ def concatenate(parts: list[GradientSamples]) -> GradientSamples:
             torch.cat([p.obs for p in factored]),
             torch.cat([p.cotangent for p in factored]),
             first.steps,
-            Factors.joined(known, 0) if few else None,
+            Factors.joined(known) if few else None,
             first.group,
         )
     dense = [p.per_sample() for p in parts]
