@@ -213,7 +213,8 @@ CHECKED: set[tuple] = set()  # classes and hashes of what was seen to be indepen
 
 
 def _key(estimator: Estimator, *shape: Any) -> tuple:
-    """The same for equal estimators on problems of one shape; options that have no hash do not count.
+    """The same for equal estimators on problems of one shape;
+    options that have no hash do not count.
 
     The class is in it by itself: the hash of a dataclass is that of its fields alone.
     """

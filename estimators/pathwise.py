@@ -74,8 +74,8 @@ class RelaxedFOG(SurrogateEstimator):
 class Split(SurrogateEstimator):
     """Pathwise on a continuous part S of the reward, score function on the rest R − S.
 
-    J = E[Σ S_t] + E[Σ (R_t − S_t)], both on the same rollouts, which go on until neither R nor S counts:
-    S_t is the relaxed reward of `width`, or with `width=None` the smooth terms alone, times
+    J = E[Σ S_t] + E[Σ (R_t − S_t)], both on the same rollouts, which go on until neither R nor S
+    counts: S_t is the relaxed reward of `width`, or with `width=None` the smooth terms alone, times
     clip(−M_{t−1}, 0, 1) of the events that end an episode: continuous, and 0 once it has ended. The
     residual gets the score function at *every* t.
 

@@ -43,9 +43,9 @@ def names() -> list[str]:
 def register(name: str, builder: Callable[..., Estimator]) -> None:
     """Give an estimator a name for `make` and `--estimators`: `register("mine", Mine)`.
 
-    `builder` is its class, or a function that returns one; its parameters are the options. A package that is
-    installed does the same with an entry point of the group "gradlab.estimators". Raises `BadValue` for a
-    name that is taken.
+    `builder` is its class, or a function that returns one; its parameters are the options. A
+    package that is installed does the same with an entry point of the group "gradlab.estimators".
+    Raises `BadValue` for a name that is taken.
     """
     ESTIMATORS.register(name, builder)
 
@@ -53,7 +53,7 @@ def register(name: str, builder: Callable[..., Estimator]) -> None:
 def make(name: str, **options: object) -> Estimator:
     """The estimator of a name: `make("split", width=0.05)`, `make("my_file.py:Mine")`.
 
-    Raises `UnknownName` with the nearest names for an unknown estimator or option, `BadValue` for an
-    option that is missing, `Missing` where the module of an estimator cannot be imported.
+    Raises `UnknownName` with the nearest names for an unknown estimator or option, `BadValue` for
+    an option that is missing, `Missing` where the module of an estimator cannot be imported.
     """
     return ESTIMATORS.build(name, options)

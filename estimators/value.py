@@ -190,8 +190,8 @@ def _check_starts(starts: str, who: str) -> None:
 class NStep(SurrogateEstimator):
     """n-step return with a critic tail: ∇[Σ_{k<n} γ^k r_k + γ^n V(s_n)], per window (SHAC).
 
-    Estimates: with `starts="first"` the window from s_0 alone, call weights 1 for k < n and 0 after;
-    with `starts="tiled"` windows at 0, n, 2n, ... with cut start states, call weights 1.
+    Estimates: with `starts="first"` the window from s_0 alone, call weights 1 for k < n and 0
+    after; with `starts="tiled"` windows at 0, n, 2n, ... with cut start states, call weights 1.
     `window=None` means the whole horizon, which is FOG and needs no critic.
     Requires: a Q critic (`tail="q"`, ABPT) or a V critic (`tail="v"`, SHAC) if n < T.
     Unbiased when: tiled, rewards and dynamics continuous in the noise, V exact and smooth.

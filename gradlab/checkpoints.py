@@ -1,4 +1,6 @@
-"""Parameters on disk: safetensors with JSON metadata in the file's header, and no pickle anywhere."""
+"""Parameters on disk: safetensors with JSON metadata in the file's header,
+and no pickle anywhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Several estimators on one problem, on the same episodes, against one truth: what `gradlab compare` prints."""
+"""Several estimators on one problem, on the same episodes, against one truth:
+what `gradlab compare` prints.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,9 @@ def truth_of(
 ) -> OracleGradient:
     """∇J: by its formula where the problem has one, else the mean of `sampler`'s episodes.
 
-    `sampler` must be unbiased on the problem; as many episodes are drawn as a relative standard error of
-    `stderr` asks for, at most `most`. `relative_stderr` of what is returned says what was reached.
+    `sampler` must be unbiased on the problem; as many episodes are drawn as a relative standard
+    error of `stderr` asks for, at most `most`. `relative_stderr` of what is returned says what was
+    reached.
     """
     try:
         closed_forms.solve(problem, params)

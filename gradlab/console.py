@@ -1,4 +1,5 @@
-"""The command `gradlab`: studies, a comparison on a problem of your own, and what is installed here.
+"""The command `gradlab`: studies, a comparison on a problem of your own,
+and what is installed here.
 
 It is inside `gradlab` so that no other folder named `studies` or `estimators` can take its place.
 """
@@ -42,8 +43,8 @@ _PACKAGES = ("torch", "numpy", "scipy", "mujoco", "gymnasium", "pandas", "pyarro
 def main(args: Sequence[str] | None = None) -> None:
     """Runs a command line (default: this process's).
 
-    Exits with 2 after one line for anything that the user can mend, with 130 when interrupted; `doctor`
-    with 1 where it found something wrong.
+    Exits with 2 after one line for anything that the user can mend, with 130 when interrupted;
+    `doctor` with 1 where it found something wrong.
     """
     args = sys.argv[1:] if args is None else list(args)
     # `python -m` looks in this folder too; last, so that nothing in it hides a package
@@ -66,7 +67,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _help() -> str:
-    said = {name: (run.__doc__ or "").partition("\n")[0] for name, run in COMMANDS.items()}
+    said = {
+        name: " ".join((run.__doc__ or "").partition("\n\n")[0].split())
+        for name, run in COMMANDS.items()
+    }
     return "\n".join(
         [
             "Measures policy-gradient estimators in differentiable simulators.",

@@ -18,15 +18,18 @@ from gradlab.literals import Matrix, Vector
 
 
 class Key:
-    """A description that constants are made from, such as a model; frozen dataclasses inherit from it.
+    """A description that constants are made from, such as a model;
+    frozen dataclasses inherit from it.
 
-    Compiled code calls a marked function at the time it is traced and keeps the result. Arguments of
-    such a function are numbers, strings and functions only (torch 2.11 refuses other objects), but it
-    may be a method of any object, and so this one is.
+    Compiled code calls a marked function at the time it is traced and keeps the result. Arguments
+    of such a function are numbers, strings and functions only (torch 2.11 refuses other objects),
+    but it may be a method of any object, and so this one is.
     """
 
     def result_of(self, function: Callable[..., Any], identity: int, *rest: Any) -> Any:
-        """`function(self, *rest)`; reading `identity`, id(self), ties compiled code to this object."""
+        """`function(self, *rest)`; reading `identity`, id(self),
+        ties compiled code to this object.
+        """
         return function(self, *rest)
 
     # what `torch.compiler.assume_constant_result` does, without importing the compiler (1 to 2 s)
@@ -88,7 +91,8 @@ def constants_of(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
 
 
 def shared(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorator for a function (*key, dtype, device) of hashable arguments to a tensor, run once per key.
+    """Decorator for a function (*key, dtype, device) of hashable arguments
+    to a tensor, run once per key.
 
     "cuda" is the GPU that is current at the call. Nothing may write to the tensor.
     """

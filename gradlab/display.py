@@ -1,4 +1,6 @@
-"""How samples, moments, truths and problems show themselves: one line, or a small table in a notebook."""
+"""How samples, moments, truths and problems show themselves:
+one line, or a small table in a notebook.
+"""
 
 from __future__ import annotations
 

@@ -42,8 +42,9 @@ def per_sample_gradients(
     """Gradients of `surrogate` with respect to `params`, one per row of `noise`.
 
     `given` holds what a first pass found (a tuple of tensors with a leading N), as constants.
-    Under `vmap` and `loop` the step of the rollout is never compiled. `pullback` knows the layers of
-    `GaussianPolicy`: it refuses, with `BadValue`, a policy that overrides what its layers compute.
+    Under `vmap` and `loop` the step of the rollout is never compiled. `pullback` knows the layers
+    of `GaussianPolicy`: it refuses, with `BadValue`, a policy that overrides what its layers
+    compute.
     """
     if engine not in ENGINES:
         raise BadValue(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
@@ -129,7 +130,8 @@ def _check_recorded(values: Tensor, leaves: Params) -> None:
 def check_independent(
     surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
 ) -> None:
-    """Raise `BadValue` if the first sample's number has a gradient by what the policy did in another.
+    """Raise `BadValue` if the first sample's number has a gradient by what
+    the policy did in another.
 
     One small rollout and backward pass. `pullback` would count such a gradient for the other
     sample; `vmap` has no other sample.

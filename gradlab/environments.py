@@ -42,11 +42,12 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
     only says whether actions are squashed, and its `compile` applies to the simulator's step.
 
     Observations are float32 [N, no], in a Box without bounds. Actions are [N, nu] and are
-    computed with in the problem's dtype; the Box is [−1, 1] for policies that squash (what lies a few
-    float32 roundings outside is clipped, the rest refused), else it has no bounds. Rewards are float64 [N]: smooth terms plus the bonuses of hard events, undiscounted, so
-    that Σ γ^t r_t of an episode is the problem's return of the same actions and noise.
-    An event with `terminates` terminates; after `max_episode_steps` (default: the problem's horizon)
-    an episode is truncated, and it may be both at once.
+    computed with in the problem's dtype; the Box is [−1, 1] for policies that squash (what lies a
+    few float32 roundings outside is clipped, the rest refused), else it has no bounds. Rewards are
+    float64 [N]: smooth terms plus the bonuses of hard events, undiscounted, so that Σ γ^t r_t of an
+    episode is the problem's return of the same actions and noise. An event with `terminates`
+    terminates; after `max_episode_steps` (default: the problem's horizon) an episode is truncated,
+    and it may be both at once.
 
     `autoreset_mode`: "NextStep" (the step after the last ignores the action and returns the first
     observation of the next episode with reward 0), "SameStep" (the last step returns it, with
@@ -108,10 +109,11 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
     ) -> tuple[NDArray, dict[str, Any]]:
         """Start every episode, or those of `options["reset_mask"]` (bool [N]).
 
-        Environment i draws its episodes by `problem.draw(1, generator)` from a generator of its own,
-        `gradlab.generator("environment", seed + i)` (or of `seed[i]`), so it does not depend on the
-        others; without a seed the generators go on. `options["noise"]`, N episodes drawn by `env.problem.draw`, starts
-        those instead. Raises `BadValue`, `BadShape` or `UnknownName` for anything else.
+        Environment i draws its episodes by `problem.draw(1, generator)` from a generator of its
+        own, `gradlab.generator("environment", seed + i)` (or of `seed[i]`), so it does not depend
+        on the others; without a seed the generators go on. `options["noise"]`, N episodes drawn by
+        `env.problem.draw`, starts those instead. Raises `BadValue`, `BadShape` or `UnknownName` for
+        anything else.
         """
         noise, mask = self._options(options or {})
         self._seed(seed)
@@ -157,7 +159,9 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
         return self._observation.copy(), reward, terminated, truncated, info
 
     def render(self) -> tuple[NDArray, ...] | None:  # type: ignore[override]
-        """A frame [height, width, 3] (uint8, RGB) of every environment; None without a render mode."""
+        """A frame [height, width, 3] (uint8, RGB) of every environment;
+        None without a render mode.
+        """
         if self._film is None:
             return None
         return tuple(self._film.frame(i) for i in range(self.num_envs))
@@ -249,7 +253,9 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
             )
 
     def _info(self, outcome: StepOutcome, rows: NDArray) -> dict[str, Any]:
-        """Terms, bonuses and events of the environments in a mask, as `SyncVectorEnv` lays them out."""
+        """Terms, bonuses and events of the environments in a mask,
+        as `SyncVectorEnv` lays them out.
+        """
         if not rows.any():
             return {}
         info: dict[str, Any] = {}

@@ -1,4 +1,6 @@
-"""The exceptions of the project: one line each, saying what was expected, what came and what to try."""
+"""The exceptions of the project: one line each, saying what was expected,
+what came and what to try.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a policy's gradient is made of: the inputs and cotangents of every layer, and the leaves behind them."""
+"""What a policy's gradient is made of: the inputs and cotangents of every layer,
+and the leaves behind them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from torch import Tensor
 
 
 class LinearFactor(NamedTuple):
-    """One layer of one batch of calls: weight gradient of sample i is Σ_k cotangent_ik ⊗ input_ik."""
+    """One layer of one batch of calls: weight gradient of sample i is Σ_k
+    cotangent_ik ⊗ input_ik.
+    """
 
     layer: str  # parameters are "<layer>.weight" and "<layer>.bias"
     input: Float[Tensor, "N K in"]

@@ -24,8 +24,9 @@ def generator(*names: str | int) -> torch.Generator:
     """A CPU generator for whatever `names` names, e.g. `generator("noise", seed, block)`.
 
     Equal names give equal numbers on every machine; other names or another order give an unrelated
-    stream. The state is SHAKE-256 of the names, so that two streams coincide with a probability that
-    nobody has to think about, however many there are. Integers of any size and sign are told apart.
+    stream. The state is SHAKE-256 of the names, so that two streams coincide with a probability
+    that nobody has to think about, however many there are. Integers of any size and sign are told
+    apart.
 
     Raises `Missing` if torch keeps the state of its generators in a form that is not known here.
     """

@@ -1,12 +1,12 @@
 """Presets of the known-answer problems: which simulator, task and policy belong together.
 
 A problem is one function here, decorated with `known_answer`: its name is that of the problem, its
-parameters are the options of `gradlab.make`. Formulas belong to tasks (`gradlab.closed_forms`), so that a
-problem on a task that is solved already needs nothing else.
+parameters are the options of `gradlab.make`. Formulas belong to tasks (`gradlab.closed_forms`), so
+that a problem on a task that is solved already needs nothing else.
 
 Each builder's defaults are skewed on purpose (off-centre means, coupled components, a policy away
-from its optimum), because on a symmetric problem errors of sign cancel. `problem.reference` is such a
-policy; `gradlab.closed_forms.solve` gives the exact answer there or anywhere else.
+from its optimum), because on a symmetric problem errors of sign cancel. `problem.reference` is such
+a policy; `gradlab.closed_forms.solve` gives the exact answer there or anywhere else.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Planes in parameter space, and functions of the parameters drawn over them.
 
 A plane is θ(a, b) = centre + a·first + b·second. Grid points are one more batch dimension: the
-parameters of a chunk of points are stacked [points, *shape] and mapped over by `torch.func.vmap`, every
-point on the same episodes (common random numbers), so that differences between points are those of
-the function.
+parameters of a chunk of points are stacked [points, *shape] and mapped over by `torch.func.vmap`,
+every point on the same episodes (common random numbers), so that differences between points are
+those of the function.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def random_plane(centre: Params, generator: torch.Generator, kind: str = "plain"
 
     - "plain": Gaussian, orthogonal to each other, both as long as the parameters together.
     - "filter": each row of a weight matrix (what feeds one unit) is as long as the centre's row,
-      and parameters of one dimension (biases, log std) do not move: Li et al. 2018, *Visualizing the
-      loss landscape of neural nets*, section 4. Nearly, not exactly, orthogonal.
+      and parameters of one dimension (biases, log std) do not move: Li et al. 2018, *Visualizing
+      the loss landscape of neural nets*, section 4. Nearly, not exactly, orthogonal.
 
     Directions are drawn in float64 on the CPU and cast. Raises `BadValue` for another kind and for
     a policy with fewer than two parameters that can move.
@@ -195,9 +195,9 @@ def returns_over_plane(
     """The return Σ_t γ^t alive_t r_t of every episode of `noise` at every point, in the problem's
     dtype.
 
-    `chunk` points at once; by default as many as make about `MEMORY_EPISODES` episodes of 64 steps. Only
-    the policy is mapped over points; to the simulator they are more episodes, so that it may be compiled.
-    Raises `BadShape` if noise or parameters are another problem's.
+    `chunk` points at once; by default as many as make about `MEMORY_EPISODES` episodes of 64 steps.
+    Only the policy is mapped over points; to the simulator they are more episodes, so that it may
+    be compiled. Raises `BadShape` if noise or parameters are another problem's.
     """
     problem.check_noise(noise)
     problem.policy.check(plane.centre, problem.dtype)
@@ -217,7 +217,9 @@ def returns_over_plane(
 
 
 class Slopes(NamedTuple):
-    """The gradient of the mean return on a plane at one point, from differences of returns alone."""
+    """The gradient of the mean return on a plane at one point,
+    from differences of returns alone.
+    """
 
     samples: Float[Tensor, "N 2"]  # one per episode, in float64; NaN where a return is not finite
     truncation: Float[Tensor, "2"]  # what half the step changes in their mean: their error of step
@@ -233,12 +235,13 @@ def slopes_by_differences(
 ) -> Slopes:
     """∂J/∂a and ∂J/∂b at one point, by central differences of every episode's return.
 
-    With D(h) the difference over 2h, Richardson's R(h) = (4 D(h/2) − D(h))/3 has an error of order h⁴. From
-    the largest of `steps` down (each half of the one before, three at least), the first R(h) is taken
-    that agrees with R(h/2) within the paired noise of the two, on both axes together; where none does, the
-    last one. Large steps come first because the return of an episode with a hard event jumps: the variance
-    of D grows as 1/h. R(h) − R(h/2) is held as `truncation`, whatever it is: an error that more
-    episodes do not lessen. A jump that happened in no episode of `noise` is in neither error.
+    With D(h) the difference over 2h, Richardson's R(h) = (4 D(h/2) − D(h))/3 has an error of order
+    h⁴. From the largest of `steps` down (each half of the one before, three at least), the first
+    R(h) is taken that agrees with R(h/2) within the paired noise of the two, on both axes together;
+    where none does, the last one. Large steps come first because the return of an episode with a
+    hard event jumps: the variance of D grows as 1/h. R(h) − R(h/2) is held as `truncation`,
+    whatever it is: an error that more episodes do not lessen. A jump that happened in no episode of
+    `noise` is in neither error.
     """
     if len(steps) < 3 or any(abs(b / a - 0.5) > 1e-9 for a, b in pairwise(steps)):
         raise BadValue(
@@ -266,7 +269,9 @@ def slopes_by_differences(
 
 
 def _as_good(gap: Float[Tensor, "N 2"], slopes: Float[Tensor, "N 2"]) -> bool:
-    """Whether the mean of `gap` is what its noise explains, or next to nothing of that of `slopes`."""
+    """Whether the mean of `gap` is what its noise explains,
+    or next to nothing of that of `slopes`.
+    """
     size = float(gap.mean(0).square().sum())
     noise, error = (float(x.var(0).sum()) / len(x) for x in (gap, slopes))
     return size <= 2 * noise or size <= AGREED**2 * error

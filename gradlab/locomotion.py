@@ -1,4 +1,6 @@
-"""Runners by name and preset: what `gradlab.make("ant", preset="brax", contact="compliant")` builds."""
+"""Runners by name and preset:
+what `gradlab.make("ant", preset="brax", contact="compliant")` builds.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,10 @@ _RUNNING: dict[str, dict[str, Any]] = {
 
 
 def task_of(name: str, preset: str) -> Locomotion | FreeRunner | PlanarRunner:
-    """The task of a runner, with the time step of its preset. Raises `UnknownName` for another name."""
+    """The task of a runner, with the time step of its preset.
+
+    Raises `UnknownName` for another name.
+    """
     found = variant(name, preset)
     if preset == "dflex":
         return _dflex(name, found.dt)
@@ -124,8 +129,8 @@ def _dflex(name: str, dt: float) -> FreeRunner | PlanarRunner:
 
 
 def _builder(name: str) -> Callable[..., Problem]:
-    """The builder of a runner: its options are `preset`, `contact`, and the fields of its task and of
-    `Articulated` but those that the preset determines."""
+    """The builder of a runner: its options are `preset`, `contact`, and the fields of its task and
+    of `Articulated` but those that the preset determines."""
 
     def build(
         task: Task | None = None,
@@ -151,7 +156,10 @@ def _parts(
     given: Simulator | None,
     options: Mapping[str, Any],
 ) -> tuple[Simulator, Task]:
-    """Simulator and task of a runner. Raises `UnknownName` for an option that this preset's task lacks."""
+    """Simulator and task of a runner.
+
+    Raises `UnknownName` for an option that this preset's task lacks.
+    """
     built = task_of(name, preset)
     kinds = ([type(built)] if task is None else []) + ([Articulated] if given is None else [])
     own = ("dt", "contact") if given is None else ()

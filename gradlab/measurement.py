@@ -35,7 +35,9 @@ Params = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, repr=False)
 class Measurement(Shown):
-    """What k estimators gave on the same episodes, by name: what `compare` and `compare_pair` need."""
+    """What k estimators gave on the same episodes, by name:
+    what `compare` and `compare_pair` need.
+    """
 
     moments: dict[str, Moments]
     seconds: dict[str, float]  # per episode, for the gradients of all samples [s]
@@ -79,8 +81,8 @@ class Measurement(Shown):
     def compare_pair(
         self, first: str, second: str, truth: OracleGradient, **options: Any
     ) -> PairReport:
-        """`gradlab.compare_pair` of two of them. Raises `UnknownName`, and `BadShape` where one looks
-        at groups of samples and the other does not."""
+        """`gradlab.compare_pair` of two of them. Raises `UnknownName`, and `BadShape` where one
+        looks at groups of samples and the other does not."""
         return compare_pair(self.pair(first, second), truth, **options)
 
 
@@ -96,14 +98,16 @@ def measure(
     pilots: Mapping[str, Params] | None = None,
     progress: bool | Callable[[int], None] = False,
 ) -> Measurement:
-    """Moments of estimators over the episodes begin..count−1 of the stream `seed`, the same for all.
+    """Moments of estimators over the episodes begin..count−1 of the stream
+    `seed`, the same for all.
 
-    Names are the estimators' labels, or the keys of a mapping. A sample that one estimator loses (a NaN
-    or an infinity) is left out of all, so that every two are on the same samples. An estimator with
-    `group` > 1 has the means of its groups as replicates: `begin` and `count` must be whole groups of
-    every estimator, and chunks are rounded up to that. `progress` shows a bar, or is called with the
-    number of episodes done after each chunk. Without `pilots` (a point near each mean) the mean of the
-    first chunk is used. Raises `BadValue` for equal labels, broken groups or an empty stream.
+    Names are the estimators' labels, or the keys of a mapping. A sample that one estimator loses (a
+    NaN or an infinity) is left out of all, so that every two are on the same samples. An estimator
+    with `group` > 1 has the means of its groups as replicates: `begin` and `count` must be whole
+    groups of every estimator, and chunks are rounded up to that. `progress` shows a bar, or is
+    called with the number of episodes done after each chunk. Without `pilots` (a point near each
+    mean) the mean of the first chunk is used. Raises `BadValue` for equal labels, broken groups or
+    an empty stream.
     """
     named = _named(estimators)
     group = math.lcm(*(one.group for one in named.values()))
@@ -145,7 +149,10 @@ def measure(
 
 
 def _named(estimators: Sampler | Sequence[Sampler] | Mapping[str, Sampler]) -> dict[str, Sampler]:
-    """The estimators by name. Raises `BadValue` for none, for equal labels and for anything else."""
+    """The estimators by name.
+
+    Raises `BadValue` for none, for equal labels and for anything else.
+    """
     if isinstance(estimators, Mapping):
         named = {name: _checked(one) for name, one in estimators.items()}
     elif isinstance(estimators, Sequence) and not isinstance(estimators, str):

@@ -21,7 +21,9 @@ def differentiating() -> Iterator[None]:
 
 
 def ordinary(tensors: Any) -> Any:
-    """A tensor, or a dict or (named) tuple of them: the same object, or one without inference tensors."""
+    """A tensor, or a dict or (named) tuple of them: the same object,
+    or one without inference tensors.
+    """
     flat = list(tensors.values()) if isinstance(tensors, Mapping) else tensors
     if isinstance(flat, Tensor):
         return _copied(flat) if flat.is_inference() else tensors

@@ -1,8 +1,9 @@
 """Open tables of names: what comes with gradlab, what users register, what their packages offer.
 
-A name leads to a builder: anything that can be called, whose signature is its options. Names are looked
-up among the registered ones and the entry points of installed packages; "package.module:name" and
-"folder/file.py:name" say where the builder is. Nothing of a package is imported before it is asked for.
+A name leads to a builder: anything that can be called, whose signature is its options. Names are
+looked up among the registered ones and the entry points of installed packages;
+"package.module:name" and "folder/file.py:name" say where the builder is. Nothing of a package is
+imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class Names:
     def find(self, name: str) -> Builder:
         """The builder of a name.
 
-        Raises `UnknownName` for a name that nobody has given, `BadValue` for one that two have, `Missing`
-        where the module behind it cannot be imported.
+        Raises `UnknownName` for a name that nobody has given, `BadValue` for one that two have,
+        `Missing` where the module behind it cannot be imported.
         """
         if not isinstance(name, str):
             known = list(self.builders)
@@ -100,10 +101,11 @@ class Names:
         return self._builder(name, _loaded(offered[0], self.kind))
 
     def build(self, name: str, options: Mapping[str, object], others: Iterable[str] = ()) -> Any:
-        """What the builder of a name makes of the options; `others` are options that a caller takes, for hints.
+        """What the builder of a name makes of the options;
+        `others` are options that a caller takes, for hints.
 
-        Raises `UnknownName` for an option that is not in the builder's signature, `BadValue` for one that
-        is missing or a builder that returns something else, and what the builder raises.
+        Raises `UnknownName` for an option that is not in the builder's signature, `BadValue` for
+        one that is missing or a builder that returns something else, and what the builder raises.
         """
         builder = self.find(name)
         signature = inspect.signature(builder)
@@ -138,7 +140,9 @@ class Names:
 def check_options(
     name: str, options: Iterable[str], signature: inspect.Signature, others: Iterable[str] = ()
 ) -> None:
-    """Raise `UnknownName` for an option that the signature lacks, with the nearest that there are."""
+    """Raise `UnknownName` for an option that the signature lacks,
+    with the nearest that there are.
+    """
     parameters = signature.parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -157,8 +161,8 @@ def place(builder: Builder) -> str:
 def load(reference: str, kind: str) -> Any:
     """What "package.module:name" or "folder/file.py:name" names; `kind` is for messages.
 
-    A file is imported once, under its own name where no other module has it. Raises `Missing` for a module
-    or file that is not there or fails, `UnknownName` for a name that it lacks.
+    A file is imported once, under its own name where no other module has it. Raises `Missing` for a
+    module or file that is not there or fails, `UnknownName` for a name that it lacks.
     """
     where, _, name = reference.rpartition(":")
     if where.endswith(".py"):

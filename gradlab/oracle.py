@@ -71,19 +71,20 @@ class ClosedForm:
 class LargeSample:
     """The mean of an unbiased estimator over as many episodes as precision asks for.
 
-    How many that is, is decided before any of them is drawn, by a pilot of other episodes of the same
-    stream that is then thrown away: with √(tr Σ/n)/‖g*‖ = r after n pilot episodes,
+    How many that is, is decided before any of them is drawn, by a pilot of other episodes of the
+    same stream that is then thrown away: with √(tr Σ/n)/‖g*‖ = r after n pilot episodes,
 
         N = ⌈1.1 n (r/until_relative_stderr)²⌉, at most max_count.
 
-    The pilot doubles until r is at most three times what is wanted, or n an eighth of `max_count` (then
-    N is `max_count`). Since
-    N knows nothing of the N episodes, their mean and its debiased length are unbiased; to stop when the
-    estimate itself looks precise keeps the long ones. `relative_stderr` says what was reached, which the
-    margin of a tenth puts below `until_relative_stderr` most of the time. Memory is that of one chunk. Means of `replicate`
-    consecutive samples are what enters the statistics: the same mean and the same error, for a fraction
-    of the work on dense gradients; at least 64 of them are drawn, so that `compare` has its blocks.
-    With `until_relative_stderr=0` there is no pilot, and N is `max_count`.
+    The pilot doubles until r is at most three times what is wanted, or n an eighth of `max_count`
+    (then N is `max_count`). Since
+    N knows nothing of the N episodes, their mean and its debiased length are unbiased; to stop when
+    the estimate itself looks precise keeps the long ones. `relative_stderr` says what was reached,
+    which the margin of a tenth puts below `until_relative_stderr` most of the time. Memory is that
+    of one chunk. Means of `replicate` consecutive samples are what enters the statistics: the same
+    mean and the same error, for a fraction of the work on dense gradients; at least 64 of them are
+    drawn, so that `compare` has its blocks. With `until_relative_stderr=0` there is no pilot, and N
+    is `max_count`.
     """
 
     estimator: Sampler
@@ -272,13 +273,13 @@ class FiniteDifference:
     """Differences of the mean return with common random numbers, coordinate by coordinate.
 
     Needs no gradient at all, only 2P rollouts per sample and step size: for small policies. Central
-    differences D(h) are combined to R(h) = D(h') + (D(h') − D(h))/((h/h')² − 1), h' the next step, whose error is of
-    order h⁴ (Richardson). From large to small, the first R(h) is taken that differs from the next one by no more
-    than the paired standard error of that difference, or by a tenth of its own standard error. What it does
-    differ by, its error of step, is part of the truth's standard error. On a hard event the per-sample
-    difference is a jump over 2h, whose variance grows like 1/h; a jump that no sample saw is in no error.
-    Raises `BadValue` for more than `max_parameters` parameters, fewer than three steps, or when no step
-    size passes.
+    differences D(h) are combined to R(h) = D(h') + (D(h') − D(h))/((h/h')² − 1), h' the next step,
+    whose error is of order h⁴ (Richardson). From large to small, the first R(h) is taken that
+    differs from the next one by no more than the paired standard error of that difference, or by a
+    tenth of its own standard error. What it does differ by, its error of step, is part of the
+    truth's standard error. On a hard event the per-sample difference is a jump over 2h, whose
+    variance grows like 1/h; a jump that no sample saw is in no error. Raises `BadValue` for more
+    than `max_parameters` parameters, fewer than three steps, or when no step size passes.
     """
 
     count: int = 4096
@@ -353,7 +354,9 @@ class FiniteDifference:
 
 
 def _as_good(gap: Params, slopes: Params) -> bool:
-    """Whether the mean of `gap` is what its noise explains, or next to nothing of that of `slopes`."""
+    """Whether the mean of `gap` is what its noise explains,
+    or next to nothing of that of `slopes`.
+    """
 
     def error(samples: Params) -> float:
         return sum(float(x.var(0).sum()) / len(x) for x in samples.values())
@@ -365,8 +368,8 @@ def _as_good(gap: Params, slopes: Params) -> bool:
 def _holding(samples: Params, error: Params) -> Params:
     """Samples with the same mean, whose standard error holds `error` beside the noise, in squares.
 
-    Each is moved by ±√N·error, as many up as down, in an order that knows nothing of the samples: what a
-    truth says of its own error (blocks, variances) then contains it without being told.
+    Each is moved by ±√N·error, as many up as down, in an order that knows nothing of the samples:
+    what a truth says of its own error (blocks, variances) then contains it without being told.
     """
     count = len(next(iter(samples.values())))
     order = torch.randperm(count, generator=generator("finite difference", count))

@@ -4,8 +4,8 @@ J(θ) = E[ Σ_{t<T} γ^t alive_t r_t ]. Bonuses are paid once, through the runni
 margin: bonus_t = c·[Step(M_t) − Step(M_{t−1})]; alive_t = 1 − Step(max over terminating events of
 M_{t−1}), so the terminating step's own reward counts. A bonus is multiplied by the survival of the
 *other* terminations only: with a hard step this is the same number (an event cannot happen twice),
-and with a soft one the bonus of a terminating event still telescopes. A survival reward is paid in every
-step up to which its event has not happened, c·(1 − Step(M_t)), with the same weight.
+and with a soft one the bonus of a terminating event still telescopes. A survival reward is paid in
+every step up to which its event has not happened, c·(1 − Step(M_t)), with the same weight.
 
 An episode has ended once its survival is 0 in the problem's dtype (`events.last_margin`). Every
 later value is 0, selected and not multiplied, so that 0 times a number that is not finite never
@@ -51,8 +51,9 @@ def reward_to_go(value: Float[Tensor, "*batch T"]) -> Float[Tensor, "*batch T"]:
 def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -> Outcome:
     """Value, rewards, survival and events of a trajectory under the problem's `event_step`.
 
-    A path may be shorter than the horizon. With `cut_every=n` whatever is carried into a window of n steps (survival, running extrema) is a
-    constant there, as the state is in a rollout with the same `cut_every`.
+    A path may be shorter than the horizon. With `cut_every=n` whatever is carried into a window of
+    n steps (survival, running extrema) is a constant there, as the state is in a rollout with the
+    same `cut_every`.
     """
     after = path.state[..., 1:, :]
     memory = path.memory[..., :-1, :]
@@ -99,7 +100,9 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
 def while_alive(
     problem: Problem, result: Outcome, values: Float[Tensor, "*batch K"], times: slice
 ) -> Float[Tensor, "*batch K"]:
-    """γ^t alive_t times values at times of 0..T: 0 from the end on, whatever the values are there."""
+    """γ^t alive_t times values at times of 0..T: 0 from the end on,
+    whatever the values are there.
+    """
     alive = result.alive[..., times]
     return problem.discounts[times] * alive * torch.where(alive == 0, 0.0, values)
 

@@ -297,10 +297,11 @@ class GaussianPolicy:
     def log_prob_held(
         self, z: Float[Tensor, "*batch nz"], eps: Float[Tensor, "*batch nu"]
     ) -> Float[Tensor, "*batch"]:
-        """Log density at the latent that ε gives at this very z, held constant: ∇ of it is the score.
+        """Log density at the latent that ε gives at this very z, held constant:
+        ∇ of it is the score.
 
-        The score is ε/std and ε² − 1 at any std; `log_prob` would read ε from latent − mean, which a
-        small std rounds away. Raises `BadValue` where a subclass has a density of its own.
+        The score is ε/std and ε² − 1 at any std; `log_prob` would read ε from latent − mean, which
+        a small std rounds away. Raises `BadValue` where a subclass has a density of its own.
         """
         self._check_density("log_prob_held")
         mean, log_std = z.chunk(2, dim=-1)
@@ -311,7 +312,8 @@ class GaussianPolicy:
     def log_prob_action(
         self, z: Float[Tensor, "*batch nz"], eps: Float[Tensor, "*batch nu"]
     ) -> Float[Tensor, "*batch"]:
-        """Log density of the action that ε gives, moving with z; minus it is a sample of the entropy.
+        """Log density of the action that ε gives, moving with z;
+        minus it is a sample of the entropy.
 
         Raises `BadValue` where a subclass has a density of its own.
         """
@@ -362,9 +364,9 @@ def LinearPolicy(
 class BoundPolicy:
     """A policy with its parameters: what a surrogate sees.
 
-    Calling it at observations gives z, and the policy's functions of z are its own. `frozen` is the same policy with constant parameters, for
-    critic tails and for rollouts whose gradient is not wanted. With a `tape` (the pullback engine)
-    every call goes through probes and is recorded.
+    Calling it at observations gives z, and the policy's functions of z are its own. `frozen` is the
+    same policy with constant parameters, for critic tails and for rollouts whose gradient is not
+    wanted. With a `tape` (the pullback engine) every call goes through probes and is recorded.
     """
 
     policy: GaussianPolicy

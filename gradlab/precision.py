@@ -1,7 +1,8 @@
 """What rounding does to gradients: a few episodes again in float64.
 
-Where a system is chaotic, rounding grows with the horizon as any other change of the state does. Then
-gradients in float32 are exact for episodes other than those that were asked for, one by one and in their mean.
+Where a system is chaotic, rounding grows with the horizon as any other change of the state does.
+Then gradients in float32 are exact for episodes other than those that were asked for, one by one
+and in their mean.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ LARGE = 0.1  # error of one sample's gradient that is counted, as a share of its
 
 @dataclass(frozen=True)
 class PrecisionCheck:
-    """Gradients of the same episodes in the problem's dtype against float64; NaN where one is not finite."""
+    """Gradients of the same episodes in the problem's dtype against float64;
+    NaN where one is not finite.
+    """
 
     dtype: torch.dtype
     errors: Float[Tensor, " N"]  # ‖g − g₆₄‖/‖g₆₄‖ of each episode [1]
@@ -46,10 +49,12 @@ class PrecisionCheck:
 def precision_check(
     estimator: Sampler, problem: Problem, params: dict[str, Tensor], count: int = 32, seed: int = 0
 ) -> PrecisionCheck:
-    """Gradients of `count` episodes of the stream `seed`, in the problem's dtype and again in float64.
+    """Gradients of `count` episodes of the stream `seed`,
+    in the problem's dtype and again in float64.
 
-    Both runs get the same numbers: initial states, noise and parameters as the problem's dtype rounds
-    them. A critic is used as it is. Raises `BadValue` where the problem is in float64 already.
+    Both runs get the same numbers: initial states, noise and parameters as the problem's dtype
+    rounds them. A critic is used as it is. Raises `BadValue` where the problem is in float64
+    already.
     """
     count = whole("count", count)
     if problem.dtype == torch.float64:

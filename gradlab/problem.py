@@ -1,4 +1,6 @@
-"""A problem: simulator, task, policy and objective, with everything an estimator may ask of them."""
+"""A problem: simulator, task, policy and objective,
+with everything an estimator may ask of them.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ class Problem(Shown):
     """J(θ) = E[ Σ_{t<T} γ^t alive_t r_t ] of a policy on a task in a simulator.
 
     Immutable: `replace` returns a copy. `dtype` is that of rollouts; statistics are float64.
-    `compile` and `checkpoint` change time and memory, not numbers; only ordinary autograd goes through
-    them, so that the vmap engine does without.
+    `compile` and `checkpoint` change time and memory, not numbers; only ordinary autograd goes
+    through them, so that the vmap engine does without.
     """
 
     name: str
@@ -133,7 +135,9 @@ class Problem(Shown):
 
     @property
     def last_margin(self) -> float:
-        """The largest margin of a terminating event at which an episode still counts; see `gradlab.events`."""
+        """The largest margin of a terminating event at which an episode still counts;
+        see `gradlab.events`.
+        """
         return last_margin(self.event_step, self.dtype)
 
     @property
@@ -187,7 +191,9 @@ class Problem(Shown):
         )
 
     def check_noise(self, noise: Noise) -> None:
-        """Raise `BadShape` unless the noise was drawn for this problem, `BadValue` if it is empty."""
+        """Raise `BadShape` unless the noise was drawn for this problem,
+        `BadValue` if it is empty.
+        """
         if not isinstance(noise, Noise):
             raise BadValue(
                 f"noise should be Noise, got {type(noise).__name__}; "
@@ -230,9 +236,9 @@ class Problem(Shown):
     def views(self, path: Trajectory, result: outcome.Outcome, times: slice = slice(None)) -> View:
         """What a critic sees at the chosen times of 0..T, attached to the states of `path`.
 
-        Where the episode has ended it is, as a constant, the last state that was alive, with no event that
-        ends episodes: a critic is never asked about what comes after the end, and its answer there has a
-        weight of 0.
+        Where the episode has ended it is, as a constant, the last state that was alive, with no
+        event that ends episodes: a critic is never asked about what comes after the end, and its
+        answer there has a weight of 0.
         """
         state, memory = path.state[..., times, :], path.memory[..., times, :]
         events = result.events[..., times, :]
@@ -251,7 +257,9 @@ class Problem(Shown):
         return View(state, obs, events, step.expand(state.shape[:-1]))
 
     def require_q(self, who: str) -> Callable[[View, Tensor], Float[Tensor, "*batch"]]:
-        """The critic's q(view, action) [*batch], for `who` needs it; raises `Missing` without one."""
+        """The critic's q(view, action) [*batch], for `who` needs it;
+        raises `Missing` without one.
+        """
         if self.critic is None or self.critic.q is None:
             raise Missing(
                 f"{who} needs a Q critic and {self.name} has none; {FIT.format(kind='q')}"

@@ -1,4 +1,6 @@
-"""Inner products of per-sample gradients from the factors of a layer, without the gradients if possible."""
+"""Inner products of per-sample gradients from the factors of a layer,
+without the gradients if possible.
+"""
 
 from __future__ import annotations
 

@@ -29,17 +29,20 @@ PROBLEMS = Names(
 
 
 def names() -> list[str]:
-    """Every problem that `make` knows by name: gradlab's, the registered, those of installed packages."""
+    """Every problem that `make` knows by name: gradlab's, the registered,
+    those of installed packages.
+    """
     return PROBLEMS.names()
 
 
 def register(name: str, builder: Callable[..., Problem]) -> None:
     """Give a problem a name for `make`: `register("docking", docking)`.
 
-    `builder` returns a `Problem`; its parameters are the options that `make` takes for this name. Of what
-    `make` takes for every problem (`horizon`, `task`, ...) it gets those that it has a parameter for; the
-    others replace fields of what it returns. A package that is installed does the same with an entry point
-    of the group "gradlab.problems". Raises `BadValue` for a name that is taken.
+    `builder` returns a `Problem`; its parameters are the options that `make` takes for this name.
+    Of what `make` takes for every problem (`horizon`, `task`, ...) it gets those that it has a
+    parameter for; the others replace fields of what it returns. A package that is installed does
+    the same with an entry point of the group "gradlab.problems". Raises `BadValue` for a name that
+    is taken.
     """
     PROBLEMS.register(name, builder)
 
@@ -59,19 +62,21 @@ def make(
     compile: bool | None = None,
     **options: Any,
 ) -> Problem:
-    """The problem of that name: "hovering", "tracking", "landing", "racing", "ant", "lq", "gate", ...
+    """The problem of that name: "hovering", "tracking", "landing", "racing",
+    "ant", "lq", "gate", ...
 
-    "my_package.problems:docking" and "my_file.py:docking" name a builder, or a problem, by where it is.
-    What is left out is as the problem has it (float32 on the CPU for those of gradlab). `hidden=(64, 64)`
-    is the short form for another policy: the problem's own with these layers.
+    "my_package.problems:docking" and "my_file.py:docking" name a builder, or a problem, by where it
+    is. What is left out is as the problem has it (float32 on the CPU for those of gradlab).
+    `hidden=(64, 64)` is the short form for another policy: the problem's own with these layers.
 
     Other keyword options belong to the problem, such as `gates=4` for racing,
-    `drone="visfly-0.46kg"` for all four flights, or `preset="brax", contact="compliant"` for runners
-    (`gradlab.locomotion`); `task` and `simulator` replace a part, which then takes no options. The
-    discount is 0.99 for flights (ABPT, Tables 2-9) and runners; known-answer problems have their own, and
-    a skewed policy to start from, `problem.reference`.
-    Raises `UnknownName` with the nearest names for an unknown problem or option, `BadValue` for a name
-    that two packages offer or a builder that returns no problem, `Missing` where its import fails.
+    `drone="visfly-0.46kg"` for all four flights, or `preset="brax", contact="compliant"` for
+    runners (`gradlab.locomotion`); `task` and `simulator` replace a part, which then takes no
+    options. The discount is 0.99 for flights (ABPT, Tables 2-9) and runners; known-answer problems
+    have their own, and a skewed policy to start from, `problem.reference`.
+    Raises `UnknownName` with the nearest names for an unknown problem or option, `BadValue` for a
+    name that two packages offer or a builder that returns no problem, `Missing` where its import
+    fails.
     """
     if hidden is not None and policy is not None:
         raise BadValue("policy and hidden both say what the policy is; give one of them")

@@ -2,7 +2,8 @@
 
 A rollout binds nothing, draws nothing and rewards nothing: it alternates observation, policy and
 simulator, and stacks what it saw. Rewards and events are computed afterwards, for all times at
-once, by `gradlab/outcome.py`. It works for a batch of episodes, for one, and under `torch.func.vmap`.
+once, by `gradlab/outcome.py`. It works for a batch of episodes, for one, and under
+`torch.func.vmap`.
 
 An episode that has ended stands still: every later step is its last one again, with the inputs that
 it had, as constants. So the state stays the one that ended it, it is as finite as the episode was
@@ -89,12 +90,12 @@ def rollout(
 ) -> Trajectory:
     """Run `length` steps (default: the horizon T) from the initial states that `noise` holds.
 
-    An episode ends when its survival 1 − Step(M_t) is 0 in the problem's dtype: with hard events at the
-    event, with relaxed ones where `events.last_margin` says. From then on it stands still.
+    An episode ends when its survival 1 − Step(M_t) is 0 in the problem's dtype: with hard events at
+    the event, with relaxed ones where `events.last_margin` says. From then on it stands still.
 
-    With `cut_every=n` the state at n, 2n, ... is a constant for what follows it (tiled windows): `before`
-    has the constant, while `state` keeps the attached value, so that a window's end can still be
-    differentiated.
+    With `cut_every=n` the state at n, 2n, ... is a constant for what follows it (tiled windows):
+    `before` has the constant, while `state` keeps the attached value, so that a window's end can
+    still be differentiated.
     """
     state, memory = problem.start(noise)
     state = _constant(problem, state)
@@ -138,7 +139,9 @@ def rollout(
 
 
 def _by_time(part: Float[Tensor, "*batch T n"]) -> tuple[Tensor, ...]:
-    """The numbers of each step, laid out alike at every horizon: compiled code is specialised on strides."""
+    """The numbers of each step, laid out alike at every horizon:
+    compiled code is specialised on strides.
+    """
     first = part.movedim(-2, 0)
     return (first.contiguous() if first.numel() else first.new_zeros(first.shape)).unbind(0)
 

@@ -1,7 +1,7 @@
 """Which `estimators` and `studies` an import finds: gradlab's own, or other folders that hide them.
 
-The names are plain words, so that a folder of a user's may have one of them. An import then finds that folder,
-and what follows is an AttributeError that says nothing of it.
+The names are plain words, so that a folder of a user's may have one of them. An import then finds
+that folder, and what follows is an AttributeError that says nothing of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class HiddenPackage(UserWarning):
 
 
 def found(package: str) -> Path | None:
-    """The folder or file that an import of the package finds, or has found; None if there is none."""
+    """The folder or file that an import of the package finds, or has found;
+    None if there is none.
+    """
     module = sys.modules.get(package)
     spec = module.__spec__ if module is not None else importlib.util.find_spec(package)
     if spec is None:

@@ -28,7 +28,8 @@ from gradlab.statistics.moments import Leaves, Moments, parts
 from gradlab.statistics.streams import Stream, shared
 from gradlab.statistics.truth import OracleGradient
 
-# With every `import gradlab`: an estimator that is not there is said to be hidden before it is missed.
+# With every `import gradlab`: an estimator that is not there is said to be hidden before it is
+# missed.
 siblings.warn()
 
 DIRECTIONS = 16  # at most; the false-alarm rate is shared among them
@@ -59,7 +60,9 @@ class Verdict:
 def project(
     samples: GradientSamples | Mapping[str, Tensor], directions: Mapping[str, Tensor]
 ) -> Float[Tensor, "N D"]:
-    """Inner products of per-sample gradients {leaf: [N, *param]} with {leaf: [D, *param]}, float64."""
+    """Inner products of per-sample gradients {leaf: [N, *param]} with {leaf:
+    [D, *param]}, float64.
+    """
     leaves = samples if isinstance(samples, Mapping) else samples.per_sample()
     total = [
         _flat(g.detach()).to(torch.float64) @ _flat(directions[name].to(g.device)).T
@@ -118,12 +121,13 @@ def assert_unbiased(
 
     The mean gradient is tested along at most 16 fixed directions; an unbiased estimator fails with
     probability at most `false_alarm` (Bonferroni over the directions, the truth's error included).
-    It passes only if a bias of `detect`·‖g*‖ along g* would have been found with probability 97.7 %,
-    and only if the skewness γ of the projections leaves the normal tail right: |γ| z³/(3 √N) <= 1.
-    From `count` samples on, the number doubles until both hold, up to `max_count`. Stopping depends on
-    the spread alone, not on the bias seen. `truth` may be ∇J or Σ w_k g_k, from other seeds. An
-    estimator that looks across samples enters by the means of its groups; `replicate` > 1 does the
-    same for any estimator, for a fraction of the work on millions of samples.
+    It passes only if a bias of `detect`·‖g*‖ along g* would have been found with probability
+    97.7 %, and only if the skewness γ of the projections leaves the normal tail right: |γ| z³/(3
+    √N) <= 1. From `count` samples on, the number doubles until both hold, up to `max_count`.
+    Stopping depends on the spread alone, not on the bias seen. `truth` may be ∇J or Σ w_k g_k, from
+    other seeds. An estimator that looks across samples enters by the means of its groups;
+    `replicate` > 1 does the same for any estimator, for a fraction of the work on millions of
+    samples.
     """
     norm = _norm(truth.mean)
     if not (0 < false_alarm < 1 and detect > 0 and 0 < count <= max_count and norm > 0):

@@ -2,7 +2,7 @@
 
 import os
 
-# Before numpy and torch are imported: sums split over threads differ in their last bits, and a study's
-# table must be the same for any number of jobs. Workers run on one thread each.
+# Before numpy and torch are imported: sums split over threads differ in their last bits, and a
+# study's table must be the same for any number of jobs. Workers run on one thread each.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")

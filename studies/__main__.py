@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def listed(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and first line of every study: of each module that defines PRESETS. Runs none of them."""
+    """Name and question of every study: of each module that defines PRESETS.
+
+    Runs none of them.
+    """
     for path in sorted(folder.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = {
@@ -20,7 +23,8 @@ def listed(folder: Path) -> Iterator[tuple[str, str]]:
             if isinstance(target, ast.Name)
         }
         if "PRESETS" in names:
-            yield path.stem, (ast.get_docstring(tree) or "").partition("\n")[0]
+            summary = (ast.get_docstring(tree) or "").partition("\n\n")[0]
+            yield path.stem, " ".join(summary.split())
 
 
 def studies() -> dict[str, str]:

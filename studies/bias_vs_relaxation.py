@@ -1,4 +1,5 @@
-"""Does the 0-step return reduce the bias of N-step gradients when rewards are partially differentiable?
+"""Does the 0-step return reduce the bias of N-step gradients when rewards are
+partially differentiable?
 
 Two experiments, never mixed. (A) The question of ABPT's reviewers: estimators and critics see the
 hard task; the truth is the gradient of a relaxation, from blunt to sharp, and of the hard limit.
@@ -79,10 +80,13 @@ class Config:
     """Flights (landing, racing with one gate, hovering with a success event) and known-answer
     problems (gate, heaviside, terminal_gate), which have exact truths and exact critics."""
     stages: tuple[int, ...] = (60,)
-    """Policies by their hard success rate [%]: 10, 60, 95. Known-answer problems have one policy."""
+    """Policies by their hard success rate [%]: 10, 60, 95.
+
+    Known-answer problems have one policy.
+    """
     critic_fits: tuple[str, ...] = ("none", "full")
-    """How well critics are fitted: none (untrained), short, full (on-policy), explored (returns after
-    one action with more noise)."""
+    """How well critics are fitted: none (untrained), short, full (on-policy), explored (returns
+    after one action with more noise)."""
     estimators: tuple[str, ...] = ("pg", "fog", "relaxed_fog", "qg", "nstep", "abpt", "split")
     """Registered names; nstep and abpt are always compared on the same rollouts."""
     widths: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
@@ -90,14 +94,15 @@ class Config:
     windows: tuple[float, ...] = (0.25, 0.5, 1.0)
     """Windows of N-step and ABPT, as fractions of the horizon [1]."""
     forms: tuple[str, ...] = ("published", "tiled")
-    """Published: the window and the 0-step return start at s_0. Tiled: windows cover the episode and
-    the 0-step return is taken at every step, so that the estimate aims at the whole gradient."""
+    """Published: the window and the 0-step return start at s_0. Tiled: windows cover the episode
+    and the 0-step return is taken at every step, so that the estimate aims at the whole
+    gradient."""
     samples: int = 4_000
     """Episodes per estimator; a multiple of 100."""
     oracle_stderr: float = 0.05
-    """Relative standard error to which the truth of a flight's relaxation, and what estimators aim at
-    by their call weights, are sampled [1]. The hard gradient itself comes with the repository for
-    landing and racing at 60 %, to 1.4 and 0.9 %; others are sampled from a million episodes."""
+    """Relative standard error to which the truth of a flight's relaxation, and what estimators aim
+    at by their call weights, are sampled [1]. The hard gradient itself comes with the repository
+    for landing and racing at 60 %, to 1.4 and 0.9 %; others are sampled from a million episodes."""
     oracle_samples: int = 400_000
     """Episodes after which that sampling stops in any case."""
     seed: int = 0
@@ -321,7 +326,8 @@ def _bench(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Bench:
     return Bench(problem.replace(critic=critic), params, truths, targets, described)
 
 
-QUALITY = (  # explained variance of the return: overall, at t = 0, and the most that is possible there
+# explained variance of the return: overall, at t = 0, and the most that is possible there
+QUALITY = (
     "critic_quality",
     "critic_quality_start",
     "critic_ceiling_start",

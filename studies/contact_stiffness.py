@@ -1,11 +1,12 @@
-"""What happens to gradient estimators as contact goes from smooth to hard, and as the horizon grows?
+"""What happens to gradient estimators as contact goes from smooth to hard,
+and as the horizon grows?
 
-Contact is one family of laws, indexed by a width [m]: springs of stiffness load/width, smoothed over the
-width (`studies/stiffness_problems.py`). At every width and horizon the study measures
+Contact is one family of laws, indexed by a width [m]: springs of stiffness load/width, smoothed
+over the width (`studies/stiffness_problems.py`). At every width and horizon the study measures
 
-- variance and bias of FOG and PG, and at some horizons of QG, NStep and InverseVariance. The truth is the
-  same problem's own gradient, always from other episodes: for FOG a large sample of PG, for PG that of FOG, for
-  the others whichever of the two is the more precise; for the toy, quadrature;
+- variance and bias of FOG and PG, and at some horizons of QG, NStep and InverseVariance. The truth
+  is the same problem's own gradient, always from other episodes: for FOG a large sample of PG, for
+  PG that of FOG, for the others whichever of the two is the more precise; for the toy, quadrature;
 - growth rates of the variance with the horizon and with stiffness, with the fit's error;
 - the Jacobians of single steps under the policy, and the growth of their product.
 
@@ -384,7 +385,10 @@ def _moments(saved: Saved) -> Moments:
 
 
 def _truth(name: str, read: Mapping[str, Moments], exact: Saved | None) -> OracleGradient:
-    """What an estimator is judged by; never its own episodes. Raises `NotFinite` if it is not finite."""
+    """What an estimator is judged by; never its own episodes.
+
+    Raises `NotFinite` if it is not finite.
+    """
     if exact is not None:
         return from_tensors(exact.tensors, exact.metadata)
     other = {"fog": "pg", "pg": "fog"}.get(name)
@@ -481,8 +485,8 @@ def _jacobian_rows(
     horizons: Sequence[int],
     points: Sequence[Interval],
 ) -> Iterator[dict[str, Any]]:
-    """Growth of the product, and the powers of its mean square, alone and summed over the episode, that
-    FOG's variance (`points`) goes with."""
+    """Growth of the product, and the powers of its mean square, alone and summed over the episode,
+    that FOG's variance (`points`) goes with."""
     norms: dict[str, Tensor] = saved.tensors
     found = growth.product_growth(norms["product"], norms["step"], horizons)
     columns = [horizon - 1 for horizon in horizons]

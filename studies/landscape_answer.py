@@ -26,7 +26,9 @@ POLICIES = 2  # in the answer's sentence
 
 
 def answer(rows: Table) -> Answer:
-    """Do the estimators point along the slope, and are the mixtures' surfaces smoother than SG's?"""
+    """Do the estimators point along the slope, and are the mixtures'
+    surfaces smoother than SG's?
+    """
     found = [
         (title_of(policy.iloc[0]), name, one)
         for _, policy in policies_of(rows)

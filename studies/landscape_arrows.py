@@ -1,8 +1,10 @@
-"""Arrows of `loss_landscape`: the slope of the return on the plane, and what each estimator takes it for.
+"""Arrows of `loss_landscape`: the slope of the return on the plane,
+and what each estimator takes it for.
 
-The slope is that of `landscapes.slopes_by_differences`: differences of returns with steps of their own, which
-have nothing to do with the grid that the surface is drawn on, and with their error of step. It is made once for
-a policy; every estimator is then judged on the same episodes, so that what both see cancels.
+The slope is that of `landscapes.slopes_by_differences`: differences of returns with steps of their
+own, which have nothing to do with the grid that the surface is drawn on, and with their error of
+step. It is made once for a policy; every estimator is then judged on the same episodes, so that
+what both see cancels.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def _mixture(other: Estimator) -> Callable[[int], Estimator]:
     return build
 
 
-# name: estimator, of the episodes in a group. PG has the baseline of AGPO, appendix B; it stays unbiased with any
+# name: estimator, of the episodes in a group. PG has the baseline of AGPO, appendix B; it stays
+# unbiased with any
 ARROWS: Mapping[str, Callable[[int], Estimator]] = {
     "fog": lambda group: estimators.FOG(),
     "pg": lambda group: estimators.PG(baseline="q"),
@@ -58,7 +61,9 @@ def points_of(radius: float, arrows: int) -> Float[Tensor, "points 2"]:
 
 
 def plane_of(problem: Problem, path: Saved, payload: Mapping[str, Any]) -> Plane:
-    """The plane around the policy `label` of a task's path; the same for all cells of one policy."""
+    """The plane around the policy `label` of a task's path;
+    the same for all cells of one policy.
+    """
     task, label, directions = (payload[name] for name in ("task", "label", "directions"))
     centre = landscape_policies.read_policy(path, label)
     if directions == "pca":
@@ -73,7 +78,9 @@ def group_of(name: str, episodes: int) -> int:
 
 
 def count_of(name: str, episodes: int) -> int:
-    """Episodes behind one arrow; a mixture has twice as many, since half of a group has its α from the other."""
+    """Episodes behind one arrow; a mixture has twice as many,
+    since half of a group has its α from the other.
+    """
     if name not in MIXED:
         return episodes
     group = group_of(name, episodes)
@@ -88,7 +95,9 @@ def truth_name(task: str, label: int) -> str:
 
 
 def truth_artefact(payload: Mapping[str, Any]) -> Artefact:
-    """The slopes of one policy's return; `payload` has task, label, seed, directions, radius, arrows, episodes."""
+    """The slopes of one policy's return; `payload` has task, label, seed, directions,
+    radius, arrows, episodes.
+    """
     task, label = payload["task"], payload["label"]
     cost = 1e-3 * payload["arrows"] ** 2 * payload["episodes"]
     return Artefact(truth_name(task, label), build_truth, payload, (f"paths/{task}",), cost)
@@ -137,10 +146,11 @@ def truth_rows(payload: Mapping[str, Any], truth: Saved) -> Iterator[dict[str, A
 def arrow_rows(
     problem: Problem, plane: Plane, payload: Mapping[str, Any], truth: Saved
 ) -> Iterator[dict[str, Any]]:
-    """An estimator's expected gradient on the plane, and how far it is from the slope on the same episodes.
+    """An estimator's expected gradient on the plane,
+    and how far it is from the slope on the same episodes.
 
-    Half of a group of a mixture's episodes has its α from the other half; groups are independent, and the
-    standard error is that of their means, so that it has α's.
+    Half of a group of a mixture's episodes has its α from the other half; groups are independent,
+    and the standard error is that of their means, so that it has α's.
     """
     name, episodes = payload["estimator"], payload["episodes"]
     group, count = group_of(name, episodes), count_of(name, episodes)
@@ -177,8 +187,8 @@ class Mean(NamedTuple):
 def mean_of(samples: Float[Tensor, "N 2"], group: int = 1) -> Mean:
     """The mean over episodes; the standard error is that of independent groups of them.
 
-    The degrees of freedom are the groups that the variance rests on, (Σ d²)²/Σ d⁴, less one: few where a
-    jump in a handful of episodes makes all of it, and none where one episode does.
+    The degrees of freedom are the groups that the variance rests on, (Σ d²)²/Σ d⁴, less one: few
+    where a jump in a handful of episodes makes all of it, and none where one episode does.
     """
     finite = samples.isfinite().all(1)
     whole = samples.unflatten(0, (-1, group))

@@ -36,8 +36,8 @@ POLICIES = 2
 def plot(rows: Table, path: Path) -> None:
     """Arrows of SG, QG and their mixture around the first policies at `path`.
 
-    `path`_arrows has every estimator and policy, `path`_return and `path`_steps_TASK-LABEL the surfaces in three
-    dimensions, `path`_cuts the cuts and `path`_roughness the roughness.
+    `path`_arrows has every estimator and policy, `path`_return and `path`_steps_TASK-LABEL the
+    surfaces in three dimensions, `path`_cuts the cuts and `path`_roughness the roughness.
     """
     policies = [policy for _, policy in policies_of(rows)]
     found = [name for name in ESTIMATORS if (rows["estimator"] == name).any()]
@@ -64,7 +64,9 @@ def _axis_label(row: Row, which: str) -> str:
 
 
 def plot_arrows(policies: list[Table], names: list[str], path: Path) -> None:
-    """The return in grey, its slope (thick grey arrows) and each estimator's mean, a row per policy."""
+    """The return in grey, its slope (thick grey arrows) and each estimator's
+    mean, a row per policy.
+    """
     from gradlab.study import figures
 
     names = names or [""]
@@ -202,7 +204,8 @@ def plot_steps(policy: Table, path: Path) -> None:
             for step in steps:
                 shown = surfaces[surfaces["step"] == step]
                 shown = shown[shown["objective"].isin(names) & shown["alpha"].isin(("-", alpha))]
-                # objectives share their height: the same unit, so that roughness can be compared by eye
+                # objectives share their height: the same unit, so that roughness can be compared by
+                # eye
                 limits = (float(shown["change"].min()), float(shown["change"].max()))
                 mine = shown[shown["objective"] == name]
                 axis = next(panels)

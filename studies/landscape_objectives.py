@@ -1,18 +1,20 @@
-"""The one-step objectives of AGPO (Gao et al. 2024, section 3.3, Figure 3) as functions of the policy.
+"""The one-step objectives of AGPO (Gao et al. 2024, section 3.3,
+Figure 3) as functions of the policy.
 
-At step t of episodes rolled out with the policy in the centre of the plane, states s_t and noise are
-held fixed and the policy π_θ moves:
+At step t of episodes rolled out with the policy in the centre of the plane, states s_t and noise
+are held fixed and the policy π_θ moves:
 
-    SG     γ^{−t}[ γ^t alive_t r_t(s_t, a) + γ^{t+1} alive_{t+1} Q_{t+1}(s', a') ],   a = π_θ(s_t), a' = π_θ(s')
+    SG     γ^{−t}[ γ^t alive_t r_t(s_t, a) + γ^{t+1} alive_{t+1} Q_{t+1}(s', a') ],
+           a = π_θ(s_t), a' = π_θ(s')
     Q      alive_t Q_t(s_t, a)
     SG+QG  α SG + (1 − α) Q,   α = var_QG/(var_QG + var_SG)
     SG+PG  α SG + (1 − α) Q,   α = var_PG/(var_PG + var_SG)
 
 SG+QG is equation 4 with h = 1, and α is equation 3. PG and QG are two gradients of one objective,
 E Q(s, π_θ(s)), so the surfaces of the two mixtures differ by α alone. The variances are those over
-episodes of each gradient at the mean of the policy's latent action, the last place that all three share
-(the paper takes the action itself, which PG's gradient does not reach); PG is the score function times
-Q(s, u) − Q(s, μ(s)), the baseline of appendix B.
+episodes of each gradient at the mean of the policy's latent action, the last place that all three
+share (the paper takes the action itself, which PG's gradient does not reach); PG is the score
+function times Q(s, u) − Q(s, μ(s)), the baseline of appendix B.
 """
 
 from __future__ import annotations
@@ -129,7 +131,9 @@ def _tail(
 
 
 def weights_at(problem: Problem, params: Params, moment: Moment) -> dict[str, Float[Tensor, ""]]:
-    """α of both mixtures at one policy, from all episodes of `moment`; ½ where no gradient varies."""
+    """α of both mixtures at one policy, from all episodes of `moment`;
+    ½ where no gradient varies.
+    """
     policy = problem.policy
     z, _, _ = _act(problem, params, moment, None)
     mean = z[..., : policy.action_dim]

@@ -61,7 +61,8 @@ def judged(arrows: Table) -> Judged:
 
 
 def _gaps(arrows: Table, more: float) -> tuple[np.ndarray, np.ndarray]:
-    """Estimator minus slope on the same episodes, [arrows, 2], and how far it must be from zero to count.
+    """Estimator minus slope on the same episodes, [arrows, 2],
+    and how far it must be from zero to count.
 
     `more` standard errors are added, for a bias that is to be found with some probability.
     """
@@ -78,7 +79,9 @@ def _gaps(arrows: Table, more: float) -> tuple[np.ndarray, np.ndarray]:
 def _over_places(
     arrows: Table, read: Callable[[np.ndarray], float], least: float, most: float
 ) -> Interval:
-    """A read-out of Σ⟨g, s⟩, Σ‖g‖² and Σ‖s‖² over arrows, noise taken off, with the jackknife over places."""
+    """A read-out of Σ⟨g, s⟩, Σ‖g‖² and Σ‖s‖² over arrows, noise taken off,
+    with the jackknife over places.
+    """
     terms = np.zeros((len(arrows), 3))
     for end in "ab":
         g, s, both = (arrows[f"{name}_{end}"] for name in ("slope", "true", "gap_stderr"))
@@ -211,7 +214,9 @@ def _name(objective: str, alpha: str) -> str:
 
 
 def _verdicts(pairs: Table) -> str:
-    """In how many steps of the simulation is each objective smoother than SG, at the finest scale?"""
+    """In how many steps of the simulation is each objective smoother than SG,
+    at the finest scale?
+    """
     if not len(pairs):
         return ""
     fine = pairs[pairs["stride"] == pairs["stride"].min()]

@@ -1,19 +1,20 @@
 """What does the objective look like around a policy, and is it smoother under SG+QG than under SG?
 
-Around policies from random steps of training, on a plane of two random directions (plain, normalised by
-filter, or the principal components of the training path), this study draws
+Around policies from random steps of training, on a plane of two random directions (plain,
+normalised by filter, or the principal components of the training path), this study draws
 
-- the return J over the whole episode, with its slope (differences of returns, with their error of step) and
-  each estimator's expected gradient as arrows on the plane, judged on the same episodes;
-- at random steps of the simulation, the one-step objectives of AGPO (Gao et al. 2024, Figure 3): SG,
-  SG+PG and SG+QG, and Q alone;
-- cuts along the first direction with 95 % bands, and the roughness of every surface with its interval.
+- the return J over the whole episode, with its slope (differences of returns, with their error of
+  step) and each estimator's expected gradient as arrows on the plane, judged on the same episodes;
+- at random steps of the simulation, the one-step objectives of AGPO (Gao et al. 2024, Figure 3):
+  SG, SG+PG and SG+QG, and Q alone;
+- cuts along the first direction with 95 % bands, and the roughness of every surface with its
+  interval.
 
-Every point sees the same episodes (common random numbers). The paper's text does not say what Figure 3
-draws; the reading here is its objective of one step (equation 4 with h = 1), with states and noise
-held fixed and α from equation 3 once in the centre (as the constant of equation 4 that it is), and for
-comparison anew at every point. `studies/landscape_objectives.py` has the formulas. Critics belong to the
-policy in the centre and are left alone as the policy moves.
+Every point sees the same episodes (common random numbers). The paper's text does not say what
+Figure 3 draws; the reading here is its objective of one step (equation 4 with h = 1), with states
+and noise held fixed and α from equation 3 once in the centre (as the constant of equation 4 that it
+is), and for comparison anew at every point. `studies/landscape_objectives.py` has the formulas.
+Critics belong to the policy in the centre and are left alone as the policy moves.
 """
 
 from __future__ import annotations
@@ -61,15 +62,16 @@ CONFIDENCE = 0.95
 @dataclass(frozen=True)
 class Config:
     tasks: tuple[str, ...] = ("hovering",)
-    """Any problem of gradlab.make; runners may name their preset, as in ant-dflex (tens of minutes; ant, with
-    gymnasium's RK4 and convex contact: hours). Landing and racing (one gate) use the committed policies."""
+    """Any problem of gradlab.make; runners may name their preset, as in ant-dflex (tens of minutes;
+    ant, with gymnasium's RK4 and convex contact: hours). Landing and racing (one gate) use the
+    committed policies."""
     policies: int = 2
     """Policies per task, drawn at random from the training path."""
     simulation_steps: int = 3
     """Random steps t of the episode at which the one-step objectives are drawn."""
     directions: str = "plain"
-    """plain (Gaussian, orthogonal), filter (rows as long as the policy's own, Li et al. 2018) or pca
-    (principal components of the training path)."""
+    """plain (Gaussian, orthogonal), filter (rows as long as the policy's own, Li et al. 2018) or
+    pca (principal components of the training path)."""
     radius: float = 0.1
     """Half the side of the plane, in lengths of the direction: of all parameters (plain), of each
     filter, or of the path's extent (pca) [1]."""
@@ -88,7 +90,9 @@ class Config:
     arrows: int = 5
     """Arrows along each side."""
     arrow_episodes: int = 512
-    """Episodes behind every arrow; a mixture, and the slope that all are judged by, have twice as many."""
+    """Episodes behind every arrow; a mixture, and the slope that all are judged
+    by, have twice as many.
+    """
     seed: int = 0
     """Seed of the choice of policies and steps, of directions and of episodes; not of training."""
 
@@ -120,7 +124,9 @@ MINUTES = {"smoke": 0.5}  # of the presets that were timed, on two free cores
 
 
 def artefacts(config: Config) -> Iterator[Artefact]:
-    """Training paths, the critics of the chosen policies, and the slopes that arrows are judged by."""
+    """Training paths, the critics of the chosen policies,
+    and the slopes that arrows are judged by.
+    """
     yield from landscape_policies.artefacts_of(config.tasks, config.policies, config.seed)
     for task in config.tasks:
         for label in landscape_policies.chosen(task, config.policies, config.seed):

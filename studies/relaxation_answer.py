@@ -54,7 +54,9 @@ def answer(rows: Table) -> Answer:
 
 
 def _sentence(best: Table, form: str, whole: bool) -> str:
-    """One sentence on windows short of T or over the whole episode; in the other form if need be."""
+    """One sentence on windows short of T or over the whole episode;
+    in the other form if need be.
+    """
     group = best[best["whole"] == whole]
     if not len(group):
         return ""

@@ -1,4 +1,6 @@
-"""The figures of `bias_vs_relaxation`: direction and bias against ever sharper truths, and supplements."""
+"""The figures of `bias_vs_relaxation`: direction and bias against ever sharper
+truths, and supplements.
+"""
 
 from __future__ import annotations
 

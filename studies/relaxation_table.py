@@ -94,7 +94,9 @@ _CRITIC = ("critic_quality_start", "critic_ceiling_start", "critic_ceiling_start
 
 
 def _apart(table: Table, quantity: str, more: str, less: str) -> list[str]:
-    """Whether 0-step + N-step has more or less of a quantity, where the intervals do not overlap."""
+    """Whether 0-step + N-step has more or less of a quantity,
+    where the intervals do not overlap.
+    """
     verdicts = []
     for _, row in table.iterrows():
         abpt, nstep = (interval(row, f"{name}_{quantity}") for name in ("abpt", "nstep"))
@@ -123,7 +125,9 @@ def form_of(table: Table) -> str:
 
 
 def levels(table: Table) -> Table:
-    """One row per estimator without a width: its best critic, N-step and ABPT at the middle window."""
+    """One row per estimator without a width: its best critic,
+    N-step and ABPT at the middle window.
+    """
     fixed = best_critic(table[table["width"].isna()])
     shown = (fixed["window"] == middle_window(fixed)) & (fixed["form"] == form_of(fixed))
     return fixed[fixed["window"].isna() | shown]

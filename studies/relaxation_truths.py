@@ -21,7 +21,8 @@ from studies import stages
 
 HARD = 0.0  # the width that stands for no relaxation
 TRUTH_WIDTH = 0.02  # of the Split behind hard truths: near its least variance on racing and landing
-# Episodes behind a flight's hard truth, fixed beforehand: 0.9 % and 1.4 % with the default preset's policies
+# Episodes behind a flight's hard truth, fixed beforehand: 0.9 % and 1.4 % with the default preset's
+# policies
 HARD_EPISODES = {("racing", 60): 409_600, ("landing", 60): 737_280}
 OTHER_EPISODES = 1_024_000  # with the other policies
 PER_CALL = "per_call/"  # prefix of the g_k in exact truths
@@ -63,7 +64,9 @@ def truth_artefact(
 def target_artefact(
     task: str, stage: int, windows: Iterable[float], needs: tuple[str, ...], sampling: Mapping
 ) -> Artefact:
-    """The artefact with every Σ w_k g_k that the estimators of a flight aim at by their call weights."""
+    """The artefact with every Σ w_k g_k that the estimators of a flight aim at
+    by their call weights.
+    """
     payload = {"task": task, "stage": stage, "windows": list(windows), **sampling}
     return Artefact(target_name(task, stage), sample_targets, payload, needs, cost=60.0)
 

@@ -62,7 +62,9 @@ def _counts(yes: int, no: int, count: int) -> str:
 
 
 def _value(row: Row) -> str:
-    """The interval; an infinite estimate (an empty cell of a table of counts) is bounded on one side only."""
+    """The interval; an infinite estimate (an empty cell of a table of counts)
+    is bounded on one side only.
+    """
     value = row["value"] if math.isfinite(row["value"]) else math.nan
     return format_interval(value, row["value_low"], row["value_high"], within=(-math.inf, math.inf))
 

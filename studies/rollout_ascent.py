@@ -1,8 +1,9 @@
-"""The second half of AGPO's Figure 2: ascent of r + γQ from one state by one-step SG, and how its path looks.
+"""The second half of AGPO's Figure 2: ascent of r + γQ from one state by one-step SG,
+and how its path looks.
 
-At a fixed state a policy that starts at random is improved by Adam with the mean of a few one-step SG
-gradients. Several states and several seeds go side by side: every path has parameters of its own, so one
-backward pass of the sum gives all their gradients.
+At a fixed state a policy that starts at random is improved by Adam with the mean of a few one-step
+SG gradients. Several states and several seeds go side by side: every path has parameters of its
+own, so one backward pass of the sum gives all their gradients.
 """
 
 from __future__ import annotations
@@ -48,11 +49,12 @@ def ascend(
     learning_rate: float,
     seed: int,
 ) -> Paths:
-    """Adam ascent of r + γ alive' Q_{t+1} from each state of `starts` with each of `seeds` fresh policies.
+    """Adam ascent of r + γ alive' Q_{t+1} from each state of `starts` with each
+    of `seeds` fresh policies.
 
-    Seed number r has the same policy and noise at every state, so that states are compared in pairs. The
-    value is the mean over `judged` noises that stay the same along a path; a gradient is the mean over
-    `samples` fresh ones.
+    Seed number r has the same policy and noise at every state, so that states are compared in
+    pairs. The value is the mean over `judged` noises that stay the same along a path; a gradient is
+    the mean over `samples` fresh ones.
     """
     states = len(starts.state)
     policies = [_fresh(problem, seed_for(seed, "policy", r)) for r in range(seeds)]
@@ -139,7 +141,8 @@ def apart(value: Float[Tensor, "*batch K"]) -> Apart:
 
 
 def chosen(variance: Float[Tensor, "T N"], share: float, count: int) -> Int[Tensor, "count 2"]:
-    """(step, state) of the `count` variances nearest to the quantile `share`, each of another state.
+    """(step, state) of the `count` variances nearest to the quantile `share`,
+    each of another state.
 
     Entries that are not finite are never chosen; fewer than `count` if there are no more states.
     """

@@ -20,8 +20,9 @@ MAIN = 6  # panels of the main figure
 def plot(rows: Table, path: Path) -> None:
     """Variances along the rollout, a panel per setting, at `path`.
 
-    Beside it: `path`_more with the settings that have no room there, `path`_states with the variances over states
-    (one action each), `path`_contact with SG's at contact, and `path`_ascent with two ascents per setting.
+    Beside it: `path`_more with the settings that have no room there, `path`_states with the
+    variances over states (one action each), `path`_contact with SG's at contact, and `path`_ascent
+    with two ascents per setting.
     """
     settings = list(rows.groupby("setting", sort=False))
     title = "How noisy are PG, SG and QG along a rollout of the ant?"
@@ -108,7 +109,9 @@ def _curve(axis: Any, curve: Table, column: str, estimator: str, label: str) -> 
 
 
 def _rollout_panel(axis: Any, mine: Table) -> None:
-    """Medians over states with bands from the 5 % to the 95 % quantile, and the interval of the median."""
+    """Medians over states with bands from the 5 % to the 95 % quantile,
+    and the interval of the median.
+    """
     from gradlab.study import figures
 
     steps = mine[(mine["kind"] == "step") & (mine["value"] > 0)]

@@ -1,17 +1,21 @@
-"""One-step gradients at the states of a rollout, one per action noise, and their empirical variance.
+"""One-step gradients at the states of a rollout, one per action noise,
+and their empirical variance.
 
-At step t of episodes rolled out with the policy π_θ, with u ~ π_θ(s), s' = step(s, u), u' ~ π_θ(s'):
+At step t of episodes rolled out with the policy π_θ, with u ~ π_θ(s),
+s' = step(s, u), u' ~ π_θ(s'):
 
     SG         ∇_θ [ r(s, u, s') + γ alive' Q_{t+1}(s', u') ]      AGPO eq. 1: through u, s' and u'
     QG         ∇_θ Q_t(s, u)                                       AGPO eq. 2: through u alone
     PG         ∇_θ log π_θ(u|s) · [r + γ alive' Q_{t+1}(s', u') − Q_t(s, μ(s))]
     PG_Q       ∇_θ log π_θ(u|s) · [Q_t(s, u) − Q_t(s, μ(s))]
-    PG_return  ∇_θ log π_θ(u|s) · [G_t − Q_t(s, μ(s))],  G_t the return of the rollout itself, from t on
+    PG_return  ∇_θ log π_θ(u|s) · [G_t − Q_t(s, μ(s))],
+               G_t the return of the rollout itself, from t on
 
-The baseline Q(s, μ(s)) is that of AGPO (Gao et al. 2024, appendix B), which does not say which return it is
-taken from: PG has the same one-step return as SG, so that both are estimates of one objective; PG_Q differs from
-QG in nothing but being of order zero; PG_return has one sample per state, since each further one would
-need a rollout of its own. Events are hard. Variances are Definition 3.1: Σ‖g_i − ḡ‖²/(N − 1) over θ.
+The baseline Q(s, μ(s)) is that of AGPO (Gao et al. 2024, appendix B), which does not say which
+return it is taken from: PG has the same one-step return as SG, so that both are estimates of one
+objective; PG_Q differs from QG in nothing but being of order zero; PG_return has one sample per
+state, since each further one would need a rollout of its own. Events are hard. Variances are
+Definition 3.1: Σ‖g_i − ḡ‖²/(N − 1) over θ.
 """
 
 from __future__ import annotations
@@ -68,7 +72,9 @@ class OneStep(NamedTuple):
 
 
 def step_noise(problem: Problem, action: Float[Tensor, "N 2 nu"]) -> Noise:
-    """Noise of both policy calls of one step, in the form that engines take; dynamics are deterministic."""
+    """Noise of both policy calls of one step, in the form that engines take;
+    dynamics are deterministic.
+    """
     count = len(action)
     return Noise(
         action.new_zeros(count, 0),
@@ -145,9 +151,11 @@ def gradients_at(
     names: Sequence[str] = SAMPLED,
     returns: Float[Tensor, " N"] | None = None,
 ) -> Sampled:
-    """Gradients by θ of every row of `start`, each with noise of its own, by the estimators `names`.
+    """Gradients by θ of every row of `start`, each with noise of its own,
+    by the estimators `names`.
 
-    "pg_return" needs `returns`, G_t of the sample whose noise this is. All estimators share the samples.
+    "pg_return" needs `returns`, G_t of the sample whose noise this is.
+    All estimators share the samples.
     """
     noise = step_noise(problem, action_noise)
     seen: list[OneStep] = []
@@ -229,9 +237,9 @@ def gram_of(samples: GradientSamples, size: int) -> Float[Tensor, "S size size"]
 def variance_of(gram: Float[Tensor, "S M M"]) -> Variance:
     """The empirical variance of each set with a jackknife interval of its logarithm.
 
-    The interval needs no law of the gradients, whose tails are heavy: leaving out sample i changes the sum of
-    squares by ‖g_i − ḡ‖² M/(M − 1). A set with a value that is not finite has a variance of NaN.
-    Needs M >= 3.
+    The interval needs no law of the gradients, whose tails are heavy: leaving out sample i changes
+    the sum of squares by ‖g_i − ḡ‖² M/(M − 1). A set with a value that is not finite has a variance
+    of NaN. Needs M >= 3.
     """
     count = gram.shape[-1]
     if count < 3:
@@ -258,7 +266,9 @@ def variance_of(gram: Float[Tensor, "S M M"]) -> Variance:
 
 
 def touching(simulator: Articulated, state: Float[Tensor, "*batch ns"]) -> Bool[Tensor, "*batch K"]:
-    """Which candidates of contact carry force: those that overlap, or are within the margin of a constraint."""
+    """Which candidates of contact carry force: those that overlap,
+    or are within the margin of a constraint.
+    """
     model = simulator.model
     now = frames(model, tables_of(model, state), state[..., : model.nq])
     distance = contacts(model, now).distance

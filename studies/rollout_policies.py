@@ -1,10 +1,10 @@
 """Policies of the ant and the critics that belong to them, for `rollout_variance`.
 
-One policy for each preset family, made with compliant contact, which every preset has and whose gradients
-are the kindest; the other contact laws are measured with the same policy, and with a critic fitted to its
-returns under that law. The policy is the result of seeded Adam ascent: tiled windows of short episodes
-(`RECIPES`), states cut between windows, no value at their ends, and the end of health relaxed so that falling
-has a gradient.
+One policy for each preset family, made with compliant contact, which every preset has and whose
+gradients are the kindest; the other contact laws are measured with the same policy, and with a
+critic fitted to its returns under that law. The policy is the result of seeded Adam ascent: tiled
+windows of short episodes (`RECIPES`), states cut between windows, no value at their ends, and the
+end of health relaxed so that falling has a gradient.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ COMMAND = "python -m studies.rollout_variance --retrain"
 RUNNER = "ant"
 HORIZON = 128  # of the study's rollouts and of its critics, as in AGPO's Figure 2 [steps]
 HIDDEN = (64, 64)
-# A first-order ascent narrows the policy as far as it may; a Q learns nothing of actions that hardly vary.
+# A first-order ascent narrows the policy as far as it may; a Q learns nothing of actions that
+# hardly vary.
 LOG_STD_RANGE = (-2.0, 1.0)
 
 BATCH = 32  # episodes per update
@@ -57,8 +58,9 @@ class Recipe(NamedTuple):
     learning_rate: float  # of the first update, falling linearly to 0
 
 
-# The light ant of Brax bounces on compliant feet, and most episodes of a fresh policy end within 20 steps: longer
-# windows have gradients that lead nowhere. dFlex's window is SHAC's; its episodes are short to save time.
+# The light ant of Brax bounces on compliant feet, and most episodes of a fresh policy end within 20
+# steps: longer windows have gradients that lead nowhere. dFlex's window is SHAC's; its episodes are
+# short to save time.
 RECIPES = {
     "brax": Recipe(16, 8, 80, 3e-3),
     "dflex": Recipe(64, 32, 50, 2e-3),
@@ -106,8 +108,9 @@ def problem_of(setting: Setting, horizon: int = HORIZON) -> Problem:
 class Halting:
     """A simulator in which an episode stands still as soon as its next state would not be finite.
 
-    Rollouts hold an ended episode themselves; this is for one that flies apart while it is alive, as light ants
-    with compliant contact may. For rollouts alone: gradients through the step that is not taken are not finite.
+    Rollouts hold an ended episode themselves; this is for one that flies apart while it is alive,
+    as light ants with compliant contact may. For rollouts alone: gradients through the step that is
+    not taken are not finite.
     """
 
     inner: Articulated
@@ -280,7 +283,9 @@ def episodes_of(problem: Problem, params: Params, noise: Noise) -> Episodes:
 
 
 def quality_of(problem: Problem, params: Params) -> dict[str, float]:
-    """Mean return (discounted), speed while alive [m/s], share of episodes that survive, mean std of the latent."""
+    """Mean return (discounted), speed while alive [m/s], share of episodes that survive,
+    mean std of the latent.
+    """
     noise = problem.draw(EVALUATED, block_generator(seed_for(0, problem.name, "quality"), 0))
     seen = episodes_of(problem, params, noise)
     return described(problem, seen)

@@ -34,7 +34,9 @@ ORDER = 1.0  # decades that count as "orders of magnitude larger"
 
 
 def summarise(rows: Table) -> str:
-    """Per setting: the policy, the three verdicts and the ascents; then what holds in all of them."""
+    """Per setting: the policy, the three verdicts and the ascents;
+    then what holds in all of them.
+    """
     paragraphs = [LEGEND]
     for setting, mine in rows.groupby("setting", sort=False):
         paragraphs.append(f"{setting}\n" + "\n".join(_lines(mine)))
@@ -207,7 +209,9 @@ def _odds(row: Row) -> str:
 
 
 def _across(mine: Table) -> str:
-    """Variance over the states as AGPO's parallel environments have it; how far it moves in decades."""
+    """Variance over the states as AGPO's parallel environments have it;
+    how far it moves in decades.
+    """
     steps = mine[(mine["kind"] == "step") & (mine["across"] > 0)]
     said = []
     for name, label in NAMES.items():

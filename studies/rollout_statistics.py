@@ -1,7 +1,8 @@
 """What is concluded from the variances along a rollout, with intervals that respect the episodes.
 
-The unit of resampling is the start state: its whole episode stays together, since steps that follow each other
-are alike. Variances of zero or that are not finite are left out, and counted by the study.
+The unit of resampling is the start state: its whole episode stays together, since steps that follow
+each other are alike. Variances of zero or that are not finite are left out, and counted by the
+study.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def wander(field: Field) -> float:
 
 
 def levelled(field: Field) -> Field:
-    """Each step about its own median over states: what is left is not the time to go, nor the start's drop."""
+    """Each step about its own median over states: what is left is not the time to go,
+    nor the start's drop.
+    """
     out = np.full_like(field, np.nan)
     kept = np.isfinite(field).any(1)
     out[kept] = field[kept] - np.nanmedian(field[kept], axis=1, keepdims=True)
@@ -89,7 +92,8 @@ def bootstrap(
 ) -> Interval:
     """A statistic of the start states `index`, with the percentile interval over resamples of them.
 
-    `statistic` gets an index [states] into the start states. Values that are not finite are left out.
+    `statistic` gets an index [states] into the start states.
+    Values that are not finite are left out.
     """
     if states < 2:
         raise BadShape(f"resampling needs at least 2 start states, got {states}")
@@ -115,7 +119,8 @@ class Table(NamedTuple):
 def outliers_at(field: Field, flag: Bool[np.ndarray, "T N"]) -> Table:
     """Share of the `TOP` largest variances, and of all others, where `flag` holds; log odds ratio.
 
-    Half a case is added to every cell (Haldane and Anscombe), so that the ratio is finite. NaN without outliers.
+    Half a case is added to every cell (Haldane and Anscombe), so that the ratio is finite.
+    NaN without outliers.
     """
     known = np.isfinite(field)
     if not known.any():
@@ -184,10 +189,10 @@ def answers(
 def bounded_log_odds(field: Field, flag: Bool[np.ndarray, "T N"]) -> Interval | None:
     """The log odds ratio where all outliers, or none, have the flag; None where some do.
 
-    Resampled states never fill an empty cell, so a bootstrap knows nothing of what might be in it. One end is
-    infinite. For the other, the share of outliers in the empty cell is at most 1 − 0.025^(1/m), each of the m
-    states with outliers counted once since its steps are alike (Clopper and Pearson 1934). The estimate is
-    the infinite end.
+    Resampled states never fill an empty cell, so a bootstrap knows nothing of what might be in it.
+    One end is infinite. For the other, the share of outliers in the empty cell is at most
+    1 − 0.025^(1/m), each of the m states with outliers counted once since its steps are alike
+    (Clopper and Pearson 1934). The estimate is the infinite end.
     """
     known = np.isfinite(field)
     if not known.any():

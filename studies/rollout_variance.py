@@ -1,18 +1,21 @@
-"""How large is the variance of SG, QG and PG along a rollout of the ant, and is SG's large at contact?
+"""How large is the variance of SG, QG and PG along a rollout of the ant,
+and is SG's large at contact?
 
-AGPO (Gao et al. 2024, Figure 2) rolls 64 states of Ant out for 128 steps, draws the empirical variance of the
-three one-step gradients at every step, and then improves a random policy by SG in a state of low and in one of
-high variance. This study does both for each preset and contact law, with intervals:
+AGPO (Gao et al. 2024, Figure 2) rolls 64 states of Ant out for 128 steps, draws the empirical
+variance of the three one-step gradients at every step, and then improves a random policy by SG in a
+state of low and in one of high variance. This study does both for each preset and contact law, with
+intervals:
 
-- the variance over action noise of the per-sample gradients at each step and state (median and quantiles over
-  states), and over the states with one action each, as AGPO's parallel environments have it;
-- whether QG's variance is steady, how many orders PG and SG lie above it, and whether SG's outliers are where
-  contacts change;
+- the variance over action noise of the per-sample gradients at each step and state (median and
+  quantiles over states), and over the states with one action each, as AGPO's parallel environments
+  have it;
+- whether QG's variance is steady, how many orders PG and SG lie above it, and whether SG's outliers
+  are where contacts change;
 - paths of r + γQ under ascent by SG from states of low and of high variance.
 
-`studies/rollout_gradients.py` has the formulas, and what the paper leaves open. Policies are made with compliant
-contact (`studies/rollout_policies.py`); other contact laws are measured with the same policy and a Q that is fitted to
-its returns under that law.
+`studies/rollout_gradients.py` has the formulas, and what the paper leaves open. Policies are made
+with compliant contact (`studies/rollout_policies.py`); other contact laws are measured with the
+same policy and a Q that is fitted to its returns under that law.
 """
 
 from __future__ import annotations
@@ -72,8 +75,8 @@ class Config:
     settings: tuple[str, ...] = (
         "dflex/compliant", "dflex/smoothed", "dflex/convex", "brax/compliant", "brax/brax", "brax/convex",
     )  # fmt: skip
-    """Ants, written preset/contact: presets brax, dflex, gymnasium; contacts compliant, smoothed, convex, brax
-    (four unrolled iterations of a constraint solver, as Brax has it)."""
+    """Ants, written preset/contact: presets brax, dflex, gymnasium; contacts compliant, smoothed,
+    convex, brax (four unrolled iterations of a constraint solver, as Brax has it)."""
     states: int = 64
     """Start states, each with one episode of 128 steps."""
     every: int = 8
@@ -81,8 +84,8 @@ class Config:
     samples: int = 16
     """Action noises behind each variance."""
     estimators: tuple[str, ...] = SAMPLED
-    """Which variances are drawn: sg, qg, pg (one-step return), pg_q (Q of the action), all with the baseline
-    Q(s, μ(s)). sg and qg are needed."""
+    """Which variances are drawn: sg, qg, pg (one-step return), pg_q (Q of the action), all with the
+    baseline Q(s, μ(s)). sg and qg are needed."""
     resamples: int = 500
     """Bootstrap resamples of the start states behind intervals of verdicts."""
     picks: int = 5
@@ -148,7 +151,9 @@ def artefacts(config: Config) -> Iterator[Artefact]:
 
 
 def cells(config: Config) -> Iterator[Cell]:
-    """One per setting: its rollout, the variances along it and the ascents from some of its states."""
+    """One per setting: its rollout, the variances along it and the ascents
+    from some of its states.
+    """
     _check(config)
     for text in config.settings:
         setting = Setting.of(text)
@@ -263,9 +268,11 @@ def _policy_row(bench: Bench, policy: Saved) -> dict[str, Any]:
 
 
 def _explained(bench: Bench) -> Interval:
-    """Explained variance of the returns to go by Q along the rollout, episodes resampled by the jackknife.
+    """Explained variance of the returns to go by Q along the rollout,
+    episodes resampled by the jackknife.
 
-    As `gradlab.critics.quality`: deviations are from the mean at the same time, rows that are alive count.
+    As `gradlab.critics.quality`: deviations are from the mean at the same time,
+    rows that are alive count.
     """
     path, problem = bench.seen.path, bench.problem
     q = problem.require_q("the explained variance")
@@ -359,7 +366,9 @@ def _across(first: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _return_row(bench: Bench, step: int, states: Tensor) -> dict[str, Any]:
-    """PG with the return of the rollout itself: one sample per state, so a variance over states alone."""
+    """PG with the return of the rollout itself: one sample per state,
+    so a variance over states alone.
+    """
     problem, moment = bench.problem, bench.moment(step, states)
     eps = bench.seen.eps[states, step]
     noise = torch.stack([eps, torch.zeros_like(eps)], dim=1)

@@ -13,7 +13,9 @@ ROWS = 12  # of the table
 
 
 def answer(rows: Table) -> Answer:
-    """Is FOG still right at the hardest contact and the longest horizon, and is it noisier than PG?"""
+    """Is FOG still right at the hardest contact and the longest horizon,
+    and is it noisier than PG?
+    """
     said, lines = [], []
     for task, mine in rows.groupby("task", sort=False):
         widths = list(by_width(mine))

@@ -17,7 +17,8 @@ TASKS = 2  # in the main figure, which has at most six panels
 
 
 def plot(rows: Table, path: Path) -> None:
-    """Variance over T and over stiffness, and bias over stiffness, of the first two tasks at `path`.
+    """Variance over T and over stiffness, and bias over stiffness,
+    of the first two tasks at `path`.
 
     `path`_jacobians has FOG's variance beside products of Jacobians, `path`_more the other tasks.
     """
@@ -139,7 +140,9 @@ DODGE = 1.09  # between two estimators at one width [1]
 
 
 def _products(axis: Any, rows: Table) -> None:
-    """E‖P_T‖² of the step Jacobians and FOG's variance, both over their values at the first horizon."""
+    """E‖P_T‖² of the step Jacobians and FOG's variance,
+    both over their values at the first horizon.
+    """
     from gradlab.study import figures
 
     fog = rows[

@@ -46,12 +46,12 @@ def fit_growth(
 ) -> GrowthFit:
     """Weighted least squares of log variance on x, weights from the variances' own 95 % intervals.
 
-    The rate's error is the one that the points' errors give, times √(χ²/ν) where that exceeds 1 (the scale
-    factor of the Particle Data Group): with a law that does not hold, the interval says how well a straight
-    line can be placed, not more, and with few points not that: if all errors are half of what they should be
-    it covers 81 % with 3 points, 87 % with 5. Points whose
-    variance is zero or not finite cannot enter a logarithm and are left out (`points` counts the others).
-    Fewer than 3 points give NaN. Raises `BadShape` for different lengths.
+    The rate's error is the one that the points' errors give, times √(χ²/ν) where that exceeds 1
+    (the scale factor of the Particle Data Group): with a law that does not hold, the interval says
+    how well a straight line can be placed, not more, and with few points not that: if all errors
+    are half of what they should be it covers 81 % with 3 points, 87 % with 5. Points whose
+    variance is zero or not finite cannot enter a logarithm and are left out (`points` counts the
+    others). Fewer than 3 points give NaN. Raises `BadShape` for different lengths.
     """
     if len({len(part) for part in (x, variance, low, high)}) > 1:
         raise BadShape(
@@ -83,9 +83,9 @@ def crossing(
 ) -> Interval:
     """Where log ratio first rises through 0, on straight lines over log x between the points.
 
-    `low` and `high` are the ends of the intervals of the log ratios; the interval of the crossing is where
-    they rise through 0. Infinite where that does not happen within the range, the first x where it has
-    happened before.
+    `low` and `high` are the ends of the intervals of the log ratios; the interval of the crossing
+    is where they rise through 0. Infinite where that does not happen within the range, the first x
+    where it has happened before.
     """
     at = np.log(np.array(x, dtype=float))
 
@@ -112,10 +112,11 @@ Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 def step_jacobians(
     step: Step, states: Float[Tensor, "N T_plus_1 ns"], eps: Float[Tensor, "N T nu"]
 ) -> Float[Tensor, "N T ns ns"]:
-    """∂ s_{t+1}/∂ s_t along given episodes, by one backward pass per component, in chunks of states.
+    """∂ s_{t+1}/∂ s_t along given episodes, by one backward pass per component,
+    in chunks of states.
 
-    `step(state [n, ns], noise [n, nu], time [n])` must treat rows independently. Raises `BadShape` for
-    states and noise of different lengths.
+    `step(state [n, ns], noise [n, nu], time [n])` must treat rows independently. Raises `BadShape`
+    for states and noise of different lengths.
     """
     count, horizon = eps.shape[:2]
     if states.shape[:2] != (count, horizon + 1):
@@ -139,7 +140,8 @@ def step_jacobians(
 
 
 def product_log_norms(jacobians: Float[Tensor, "N T n n"]) -> Float[Tensor, "N T"]:
-    """ln ‖A_t ⋯ A_0‖₂ for t = 0..T−1, in float64, renormalised at every step so that nothing overflows.
+    """ln ‖A_t ⋯ A_0‖₂ for t = 0..T−1, in float64, renormalised at every step so
+    that nothing overflows.
 
     −∞ once a product is exactly 0. Raises `BadValue` for entries that are not finite.
     """
@@ -159,12 +161,14 @@ def product_log_norms(jacobians: Float[Tensor, "N T n n"]) -> Float[Tensor, "N T
 
 
 def summed_log_norms(jacobians: Float[Tensor, "N T n n"]) -> Float[Tensor, "N T"]:
-    """ln ‖Σ_{k<=j<=t} A_j ⋯ A_{k+1}‖₂ for t = 0..T−1: products summed as an objective of T rewards sums them.
+    """ln ‖Σ_{k<=j<=t} A_j ⋯ A_{k+1}‖₂ for t = 0..T−1:
+    products summed as an objective of T rewards sums them.
 
-    The step k that an action enters and the step j that a reward is read at both run over the episode; the
-    empty product, k = j, is the identity. With C_j = A_j C_{j−1} + 1 it is ‖Σ_j C_j‖. For a free mass, whose
-    product grows like t, it grows like T³, and like T² for its velocity alone. Raises `BadValue` for entries
-    that are not finite, −∞ never occurs unless the sum vanishes.
+    The step k that an action enters and the step j that a reward is read at both run over the
+    episode; the empty product, k = j, is the identity. With C_j = A_j C_{j−1} + 1 it is ‖Σ_j C_j‖.
+    For a free mass, whose product grows like t, it grows like T³, and like T² for its velocity
+    alone. Raises `BadValue` for entries that are not finite, −∞ never occurs unless the sum
+    vanishes.
     """
     if not bool(jacobians.isfinite().all()):
         raise BadValue("step Jacobians are not finite; leave those episodes out and count them")
@@ -202,9 +206,9 @@ def product_growth(
 ) -> ProductGrowth:
     """Mean growth and growth of the mean square, with 95 % intervals over episodes.
 
-    The typical growth has Student's interval. The mean square is dominated by the largest episodes: its
-    slope is refitted on bootstrap resamples of episodes (percentiles), which cannot know of episodes larger
-    than any seen.
+    The typical growth has Student's interval. The mean square is dominated by the largest episodes:
+    its slope is refitted on bootstrap resamples of episodes (percentiles), which cannot know of
+    episodes larger than any seen.
     """
     count = len(log_norms)
     last = max(horizons)

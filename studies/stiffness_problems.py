@@ -1,7 +1,8 @@
 """The problems of `contact_stiffness`: runners and a toy under one family of contact laws.
 
-One number, `width`, goes from smooth to hard: the contact law is `Smoothed` over that length, and tends to
-springs whose stiffness is load/width, so that whatever carries about `load` rests about one width deep.
+One number, `width`, goes from smooth to hard: the contact law is `Smoothed` over that length, and
+tends to springs whose stiffness is load/width, so that whatever carries about `load` rests about
+one width deep.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class Setting(NamedTuple):
     speed_width: float  # of the smoothing over speeds [m/s]
 
 
-# No bounds on health: a hard event would bias FOG at any stiffness. Resets are spread wider than the
-# sources have them, so that feet hit the ground at different times. Loads are about half (hopper) and a
-# quarter (ant) of the weight; sub-steps bear the default widths.
+# No bounds on health: a hard event would bias FOG at any stiffness. Resets are spread wider than
+# the sources have them, so that feet hit the ground at different times. Loads are about half
+# (hopper) and a quarter (ant) of the weight; sub-steps bear the default widths.
 RUNNERS = {
     "hopper": Setting(
         {
@@ -158,11 +159,12 @@ _MJCF = """
 class Pegs:
     """A ball thrown between two round pegs: the reward is its height z after `periods` [m].
 
-    The decision is the height of the throw [m]; it starts midway at 1 m/s towards the right peg. There is
-    no friction, no damping and no gravity, so energy is kept. A rigid ball bouncing on the line through the
-    centres leaves it by a known factor per bounce (`bounce_rate`), until it escapes sideways.
-    Everything is smooth in the decision; the closer contact is to rigid, the steeper. One number is random,
-    so that gradient and variances follow by quadrature, whose panels `breakpoints` spaces.
+    The decision is the height of the throw [m]; it starts midway at 1 m/s towards the right peg.
+    There is no friction, no damping and no gravity, so energy is kept. A rigid ball bouncing on the
+    line through the centres leaves it by a known factor per bounce (`bounce_rate`), until it
+    escapes sideways. Everything is smooth in the decision; the closer contact is to rigid, the
+    steeper. One number is random, so that gradient and variances follow by quadrature, whose panels
+    `breakpoints` spaces.
     """
 
     width: float  # of the contact law [m]
@@ -216,7 +218,9 @@ class Pegs:
         return x[..., :0]
 
     def breakpoints(self, low: float, high: float) -> tuple[float, ...]:
-        """Ends of equal panels: nothing is discontinuous, but much is narrower than the launch's std."""
+        """Ends of equal panels: nothing is discontinuous,
+        but much is narrower than the launch's std.
+        """
         inner = torch.linspace(low, high, self.panels + 1, dtype=torch.float64)[1:-1]
         return tuple(inner.tolist())
 

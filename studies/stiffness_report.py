@@ -41,7 +41,9 @@ LEGEND = (
 
 
 def summarise(rows: Table) -> str:
-    """The answer in words: growth with the horizon, crossing, Jacobians, stiffness, bias, checks."""
+    """The answer in words: growth with the horizon, crossing, Jacobians,
+    stiffness, bias, checks.
+    """
     parts = [LEGEND]
     for task, mine in rows.groupby("task", sort=False):
         parts.append(f"{task}, {POLICIES.get(task, RANDOM)}.")

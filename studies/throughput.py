@@ -51,13 +51,14 @@ MEASURED = (
 class Config:
     problems: tuple[str, ...] = ("hovering", "lq")
     """Simulators to differentiate: hovering (Euler), hovering_rk4 (four sub-steps), racing, lq, ant
-    (compliant contact, dFlex's constants, five sub-steps), ant_fresh (mass matrix at every sub-step),
-    ant_50ms (Brax's control period, 10 sub-steps), ant_convex (Brax's ant, MuJoCo's contact problem)."""
+    (compliant contact, dFlex's constants, five sub-steps), ant_fresh (mass matrix at every
+    sub-step), ant_50ms (Brax's control period, 10 sub-steps), ant_convex (Brax's ant, MuJoCo's
+    contact problem)."""
     contenders: tuple[str, ...] = ("batched", "pullback", "pullback_compiled", "vmap", "jax")
     """Who races: these, batched_compiled, jax_unrolled, whose compilation takes a minute,
     pullback_checkpoint and pullback_compiled_checkpoint (each step run again in the backward pass),
-    forward and forward_compiled (no gradient), and on the ant brax_generalized, brax_spring and their
-    _forward."""
+    forward and forward_compiled (no gradient), and on the ant brax_generalized, brax_spring and
+    their _forward."""
     samples: tuple[int, ...] = (64, 256)
     """Episodes per call N."""
     horizons: tuple[int, ...] = (8, 32)
@@ -67,7 +68,9 @@ class Config:
     repeats: int = 7
     """Rounds per race."""
     clock: str = "wall"
-    """wall, or cpu: time of the process on a core, which is steadier when others use the machine."""
+    """wall, or cpu: time of the process on a core,
+    which is steadier when others use the machine.
+    """
     threads: int = 1
     """Threads of torch and of XLA."""
     device: str = "cpu"

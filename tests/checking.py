@@ -1,10 +1,10 @@
-"""How the tests check annotations: by beartype, where an int is a float, as it is for every Python type
-checker, with shapes that agree within a call.
+"""How the tests check annotations: by beartype, where an int is a float, as it is for every Python
+type checker, with shapes that agree within a call.
 
-jaxtyping's own decorator binds and checks the arguments of each call twice over, to name the wrong one,
-and is made anew for each function defined inside another: together half of the suite's time. `jaxtyped`
-checks the same annotations once per call, and leaves nested functions and generators to the original,
-with one checker for all functions that are made by the same lines.
+jaxtyping's own decorator binds and checks the arguments of each call twice over, to name the wrong
+one, and is made anew for each function defined inside another: together half of the suite's time.
+`jaxtyped` checks the same annotations once per call, and leaves nested functions and generators to
+the original, with one checker for all functions that are made by the same lines.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
 
 
 def _evaluated(function: types.FunctionType) -> types.FunctionType:
-    """A copy of a function whose annotations are no strings; Any where a name is for type checkers only."""
+    """A copy of a function whose annotations are no strings;
+    Any where a name is for type checkers only.
+    """
     copy = types.FunctionType(
         function.__code__, function.__globals__, function.__name__,
         function.__defaults__, function.__closure__,

@@ -1,4 +1,6 @@
-"""Quadrotor problems cheap enough for statistics: 16 steps, a linear policy, events within reach."""
+"""Quadrotor problems cheap enough for statistics: 16 steps, a linear policy,
+events within reach.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`python -m MODULE` in a process of its own that need not import torch and gradlab anew.
 
-A server imports them once, and each run is a fork of it. Where there is no such thing (Windows), and
-for whatever a test does to a running process, use `subprocess`.
+A server imports them once, and each run is a fork of it. Where there is no such thing (Windows),
+and for whatever a test does to a running process, use `subprocess`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Wrong arguments of public functions are one line with what was expected, what came and what to try."""
+"""Wrong arguments of public functions are one line with what was expected,
+what came and what to try.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Compliant and smoothed contact against their formulae, bounds and balances; the integrators' orders."""
+"""Compliant and smoothed contact against their formulae, bounds and balances;
+the integrators' orders.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def dynamics(model: Model, qpos: Tensor, qvel: Tensor) -> Dynamics:
 
 
 def by_hand(law: Compliant, model: Model, qpos: Tensor, qvel: Tensor) -> np.ndarray:
-    """The generalised force of dFlex's contact with the ground, on MuJoCo's kinematics, one point at a time."""
+    """The generalised force of dFlex's contact with the ground, on MuJoCo's kinematics,
+    one point at a time.
+    """
     compiled, data = reference(model)
     forward(compiled, data, qpos, qvel, torch.zeros(model.nu))
     total = np.zeros(model.nv)
@@ -104,7 +108,9 @@ def test_compliant_laws(depth: float, approach: float, sliding: float, mu: float
 
 
 def test_friction_at_rest_is_linear() -> None:
-    """At zero tangential speed the coefficient is k_f, so that the force and its gradient are 0 and k_f."""
+    """At zero tangential speed the coefficient is k_f,
+    so that the force and its gradient are 0 and k_f.
+    """
     model = from_string(BALL)
     qpos, qvel = (
         torch.tensor([0, 0, 0.19, 1, 0, 0, 0], dtype=torch.float64),
@@ -149,7 +155,9 @@ def test_bounds_are_reached() -> None:
 
 
 def test_smoothed_tends_to_compliant_in_the_model() -> None:
-    """Generalised forces: a tenth of the width leaves at most a tenth of the error, as in the bound."""
+    """Generalised forces: a tenth of the width leaves at most a tenth
+    of the error, as in the bound.
+    """
     model = gymnasium_model("ant")
     now = dynamics(model, *states(model, 40, 2)[:2])
     wanted = SOFT.force(model, now)
@@ -162,7 +170,9 @@ def test_smoothed_tends_to_compliant_in_the_model() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 1.0, 3.0])
 def test_hard_rests_where_it_says(share: float) -> None:
-    """A ball of weight share·load on the ground, pushed down to the stated depth: no acceleration."""
+    """A ball of weight share·load on the ground, pushed down to the stated
+    depth: no acceleration.
+    """
     model = from_string(BALL)
     weight = float(model.inertia[0, 3, 3]) * 10.0
     load, width = weight / share, 1e-3
@@ -174,7 +184,7 @@ def test_hard_rests_where_it_says(share: float) -> None:
     assert float(force[2]) == pytest.approx(weight, rel=1e-9)
 
 
-# ------------------------------------------------------------------------------------ what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 BALL = """<mujoco><option gravity="0 0 -10"/><worldbody><geom type="plane" size="1 1 1"/>
 <body pos="0 0 0.2"><freejoint/><geom size="0.2" density="30"/></body></worldbody></mujoco>"""
@@ -208,7 +218,9 @@ class OnlyForce:
 
 
 def test_the_bound_is_where_stability_ends() -> None:
-    """A ball pressed into the ground by its weight: small swings stay small below it and grow above."""
+    """A ball pressed into the ground by its weight:
+    small swings stay small below it and grow above.
+    """
     model = from_string(BALL)
     mass = float(model.inertia[0, 3, 3])
     law = Compliant(stiffness=4e4, damping=0.0, friction_damping=0.0)
@@ -232,7 +244,9 @@ BOX = (
 
 
 def test_a_box_stands_within_its_bound() -> None:
-    """Four corners at once are stiffer than one: the bound of one corner alone would let the box be thrown up."""
+    """Four corners at once are stiffer than one:
+    the bound of one corner alone would let the box be thrown up.
+    """
     model = from_string(BOX)
     law = Compliant(stiffness=1e4, damping=0.0, friction_damping=0.0)
     together = 2 / math.sqrt(1e4 * contact_response(model))
@@ -388,7 +402,7 @@ def test_a_free_tree_keeps_energy_and_momentum() -> None:
     assert float((fine - before).abs().max()) < float((coarse - before).abs().max()) / 8
 
 
-# --------------------------------------------------------------------------- Brax's projected gradients
+# ----------------------------------------------------------------------- Brax's projected gradients
 
 
 def test_projected_gradients_are_the_obvious_loop() -> None:
@@ -451,7 +465,8 @@ def test_smoothed_without_friction_damping_has_no_drag() -> None:
 def test_line_searches_find_the_minimum(pairs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both against a scalar root search on the derivative written as it stands.
 
-    Rows that never act, rows that start at their place, and rows that all switch at one place are among them.
+    Rows that never act, rows that start at their place,
+    and rows that all switch at one place are among them.
     """
     monkeypatch.setattr(newton, "PAIRED", 1000 if pairs else 0)
     rng = np.random.default_rng(8)

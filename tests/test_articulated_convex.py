@@ -1,8 +1,9 @@
-"""`Convex()` as it comes finds the minimum, however firm the constraints are, or says that it did not.
+"""`Convex()` as it comes finds the minimum, however firm the constraints are,
+or says that it did not.
 
-Two references: MuJoCo's Newton solver at tolerance 0, and the cost itself, which is strictly convex, so that of
-two accelerations the one of lower cost is nearer to the only minimum. Where MuJoCo stops early (nearly rigid
-pyramids of friction 0 at impratio 100) its cost says so.
+Two references: MuJoCo's Newton solver at tolerance 0, and the cost itself, which is strictly
+convex, so that of two accelerations the one of lower cost is nearer to the only minimum. Where
+MuJoCo stops early (nearly rigid pyramids of friction 0 at impratio 100) its cost says so.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ def accelerations_of_mujoco(model: Model, count: int, seed: int) -> tuple[Dynami
 
 
 def compared(model: Model, count: int, seed: int) -> tuple[int, float]:
-    """Checks every state; how many MuJoCo left at a higher cost, and the largest bound of our error."""
+    """Checks every state; how many MuJoCo left at a higher cost,
+    and the largest bound of our error.
+    """
     now, theirs = accelerations_of_mujoco(model, count, seed)
     ours, bound = Convex().acceleration(model, now), Convex().residual(model, now)
     assert ours.isfinite().all() and theirs.isfinite().all()

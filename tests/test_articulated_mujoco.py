@@ -1,7 +1,7 @@
 """The articulated simulator against MuJoCo's own numbers, and its derivatives against differences.
 
-Tolerances are those of the docs (docs/articulated.md): rounding (1e-10 of the largest entry) for what both
-compute directly, 1e-6 for what a solver or a difference quotient stands between.
+Tolerances are those of the docs (docs/articulated.md): rounding (1e-10 of the largest entry) for
+what both compute directly, 1e-6 for what a solver or a difference quotient stands between.
 """
 
 from __future__ import annotations
@@ -201,7 +201,9 @@ TWO = """<mujoco><worldbody><geom name="floor" type="plane" size="1 1 1"/>
 
 
 def same_contacts(model: Model, qpos: Tensor) -> int:
-    """Every contact of MuJoCo is one of ours and the other way round; returns how many there are."""
+    """Every contact of MuJoCo is one of ours and the other way round;
+    returns how many there are.
+    """
     compiled, data = reference(model)
     still = torch.zeros(model.nv).double()
     forward(compiled, data, qpos, still, still[: model.nu])
@@ -266,7 +268,9 @@ def test_mixed_parameters(first: str, second: str) -> None:
 
 
 def rollout_errors(name: str, integrator: str, seeds: int, steps: int = 100) -> tuple[float, float]:
-    """Median over seeds of the final error of 100 steps, and of what 1e-10 in the speeds grows to."""
+    """Median over seeds of the final error of 100 steps,
+    and of what 1e-10 in the speeds grows to.
+    """
     model = gymnasium_model(name)
     rng = np.random.default_rng(5)
     qpos = np.tile(model.qpos0, (seeds, 1)) + rng.uniform(-0.1, 0.1, size=(seeds, model.nq))
@@ -361,7 +365,9 @@ def fast(*names: str) -> list[Any]:
 @pytest.mark.parametrize("integrator", ["explicit_damping", "implicit_damping", "rk4"])
 @pytest.mark.parametrize("name", fast("ant", "hopper"))
 def test_gradients_are_differences(name: str, integrator: str) -> None:
-    """Every sample away from switches; RK4's inner stages may meet one, so there the 90 % quantile."""
+    """Every sample away from switches; RK4's inner stages may meet one,
+    so there the 90 % quantile.
+    """
     model = gymnasium_model(name)
     state, action, weights = flights(model, 12, 3)
     sim = simulator(model, CONVERGED, integrator)
@@ -506,7 +512,7 @@ def test_gradients_are_finite_in_100_000_states(name: str, law: str) -> None:
     assert bad == 0
 
 
-# ----------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 BODY = '<body name="b"><joint name="j" {joint}/><geom name="g" size=".1" {geom}/>{inside}</body>'
 

@@ -191,7 +191,9 @@ def test_the_hard_truth_of_a_flight_depends_on_no_option() -> None:
 
 @pytest.mark.parametrize("task", ["landing", "racing"])
 def test_committed_truths_are_precise_and_used(task: str) -> None:
-    """To 0.9 % and 1.4 %, for the policies of the default preset, under the identity that the study asks for."""
+    """To 0.9 % and 1.4 %, for the policies of the default preset,
+    under the identity that the study asks for.
+    """
     artefacts = {a.name: a for a in study.artefacts(study.Config(tasks=(task,)))}
     name = relaxation_truths.truth_name(task, 60, 0.0)
     saved, header = read_artefact(COMMITTED / f"{name}.safetensors")

@@ -1,4 +1,6 @@
-"""The annotations of the packages are checked in the tests: types, shapes, and sizes that must agree."""
+"""The annotations of the packages are checked in the tests:
+types, shapes, and sizes that must agree.
+"""
 
 from __future__ import annotations
 

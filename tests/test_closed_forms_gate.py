@@ -213,7 +213,9 @@ def test_value_gradients_of_rollouts_average_to_what_q_sees(process_std):
 
 
 def test_relaxed_gate_equals_a_double_integral():
-    """T = 2 from a fixed start: the integrand has its kink on x_2 = x_1, where the maximum moves."""
+    """T = 2 from a fixed start: the integrand has its kink on x_2 = x_1,
+    where the maximum moves.
+    """
     problem, params = build("gate", horizon=2)
     problem = fixed_start(problem).replace(event_step=Sigmoid(0.4))
     answer = closed_forms.solve(problem, params)

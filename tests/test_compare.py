@@ -98,7 +98,9 @@ def batch_for(cosine: float, snr: float) -> float:
 @pytest.mark.statistical
 @pytest.mark.parametrize("ratio", [0.0, 2.0, 10.0])
 def test_coverage_of_the_other_intervals(ratio: float) -> None:
-    """Relative bias, cosine, relative norm, MSE, SNR, batches: 60 repeats, truth as noisy as the estimator."""
+    """Relative bias, cosine, relative norm, MSE, SNR, batches:
+    60 repeats, truth as noisy as the estimator.
+    """
     generator = torch.Generator().manual_seed(int(ratio))
     n, repeats = 256, 60
     scale = SCALE / SCALE.norm() * math.sqrt(n / 2)  # tr C = 1 for the difference of the means
@@ -168,7 +170,9 @@ def test_an_expectation_lost_in_noise_leaves_the_batch_open() -> None:
 
 
 def test_batch_intervals_at_their_ends() -> None:
-    """A cosine that reaches 1 adds nothing to the SNR's reach; an SNR below 0 leaves no estimate."""
+    """A cosine that reaches 1 adds nothing to the SNR's reach;
+    an SNR below 0 leaves no estimate.
+    """
     snr = Interval(0.01, 0.005, 0.02)
     batch = batch_cosine(Interval(0.98, 0.9, 1.0), snr, 100)
     assert batch.high == pytest.approx(1 / math.sqrt(1 + 1 / (100 * 0.02)))

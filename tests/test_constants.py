@@ -150,7 +150,10 @@ print("same")
 
 
 def test_compiled_code_keeps_the_tables_of_its_own_object() -> None:
-    """Same code, another description: another table. Apart, since checked annotations cannot be traced."""
+    """Same code, another description: another table.
+
+    Apart, since checked annotations cannot be traced.
+    """
     done = subprocess.run(
         [sys.executable, "-c", KEYED], capture_output=True, text=True, check=False
     )

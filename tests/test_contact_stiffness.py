@@ -1,4 +1,6 @@
-"""The contact study: fits and crossings on known data, Jacobians, the toy against what is known, a tiny run."""
+"""The contact study: fits and crossings on known data, Jacobians,
+the toy against what is known, a tiny run.
+"""
 
 from __future__ import annotations
 
@@ -216,8 +218,9 @@ def test_growth_of_equal_products() -> None:
 def test_the_toy_tends_to_the_billiard() -> None:
     """Growth over one period of the unstable orbit tends to the rigid ball's as contact hardens.
 
-    A rigid contact takes no time; this one takes half an oscillation, π√(m/k), so growth is off by about
-    that share of the time between bounces. Dynamics without friction keep the area: determinant 1.
+    A rigid contact takes no time; this one takes half an oscillation, π√(m/k), so growth is off by
+    about that share of the time between bounces. Dynamics without friction keep the area:
+    determinant 1.
     """
     gaps = []
     for width in (3e-2, 3e-3):

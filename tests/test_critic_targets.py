@@ -25,7 +25,9 @@ F64 = torch.float64
 
 @dataclasses.dataclass(frozen=True)
 class Walk(Memoryless):
-    """r = s' along a line; a bonus of 3 beyond 0.5, the end beyond 2, a repeating event beyond 9."""
+    """r = s' along a line; a bonus of 3 beyond 0.5, the end beyond 2,
+    a repeating event beyond 9.
+    """
 
     blow_up: float = 0.0  # added to the reward once s > 2
     name: str = "walk"

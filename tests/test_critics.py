@@ -1,4 +1,6 @@
-"""Learned critics: networks as pure functions, fits and their quality against the exact LQ critic."""
+"""Learned critics: networks as pure functions, fits and their quality against
+the exact LQ critic.
+"""
 
 from __future__ import annotations
 
@@ -208,8 +210,8 @@ def test_action_gradients_point_the_right_way(lq, fitted) -> None:
 
 
 def test_exploration_helps_where_the_policy_is_narrow(lq) -> None:
-    """With std 0.003 the action is nearly a function of the state: on-policy data do not say what an
-    action does, though they explain the variance just as well."""
+    """With std 0.003 the action is nearly a function of the state: on-policy data do not say what
+    an action does, though they explain the variance just as well."""
     problem, params, _ = lq
     narrow = {**params, "log_std": torch.full_like(params["log_std"], math.log(0.003))}
     exact = closed_forms.solve(problem, narrow).critic

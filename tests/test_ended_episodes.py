@@ -308,7 +308,8 @@ def test_where_survival_is_below_what_a_dtype_resolves() -> None:
         assert last_margin(Hard(), dtype) == 0
         for width in (0.01, 1.0):
             margin = last_margin(Sigmoid(width), dtype)
-            # half of eps below 1, or a quarter where rounding is to nearest, and sigmoid's own last bit
+            # half of eps below 1, or a quarter where rounding is to nearest, and sigmoid's own last
+            # bit
             assert eps / 8 < torch.exp(torch.tensor(-margin / width, dtype=torch.float64)) < eps
             beyond = torch.linspace(1.001, 50, 1000, dtype=dtype) * margin
             assert (Sigmoid(width)(beyond) == 1).all()

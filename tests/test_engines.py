@@ -205,7 +205,9 @@ print("same")
     ],
 )  # fmt: skip
 def test_compiled_runners_give_the_same_gradient(runner: str) -> None:
-    """One sub-step is compiled, for RK4 one acceleration; and many policies at once go through it."""
+    """One sub-step is compiled, for RK4 one acceleration;
+    and many policies at once go through it.
+    """
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, *runner.split()], capture_output=True, text=True, check=False
     )

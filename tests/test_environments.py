@@ -1,4 +1,6 @@
-"""Gymnasium environments: returns are the problem's own, gymnasium's checker, resets, seeds, errors."""
+"""Gymnasium environments: returns are the problem's own, gymnasium's checker,
+resets, seeds, errors.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ from tests.toy import toy_params, toy_problem
 
 COUNT = 16
 # Nothing bounds an observation, nor the action of a policy that does not squash; gymnasium's own
-# MuJoCo environments have the same unbounded boxes. A large finite bound would be worse: wrappers that
-# rescale by it would divide everything by 10^38 in silence.
+# MuJoCo environments have the same unbounded boxes. A large finite bound would be worse: wrappers
+# that rescale by it would divide everything by 10^38 in silence.
 UNBOUNDED = ("observation space minimum", "observation space maximum")
 UNSQUASHED = (
     *UNBOUNDED,
@@ -73,7 +75,9 @@ def arrays(values: torch.Tensor) -> NDArray:
 
 @pytest.mark.parametrize("name", [*registry.names(), *EVENTFUL])
 def test_returns_are_those_of_the_problem(name: str) -> None:
-    """Same actions and noise: rewards until the end, discounted, are γ^t alive_t r_t, step by step."""
+    """Same actions and noise: rewards until the end, discounted,
+    are γ^t alive_t r_t, step by step.
+    """
     problem, path, noise = played(name)
     expected = problem.evaluate(path)
     env = ProblemVectorEnv(problem, COUNT)
@@ -168,7 +172,9 @@ def test_make_and_the_checker_with_every_render_mode() -> None:
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 @pytest.mark.parametrize("name", ["near-landing", "toy"])
 def test_a_batch_is_many_single_environments(name: str, mode: str) -> None:
-    """Gymnasium's own loop over single environments is the twin: all results, over several episodes."""
+    """Gymnasium's own loop over single environments is the twin:
+    all results, over several episodes.
+    """
     problem = played(name)[0].replace(horizon=7)
     batch = ProblemVectorEnv(problem, 4, autoreset_mode=mode)
     loop = SyncVectorEnv([lambda: ProblemEnv(problem)] * 4, autoreset_mode=AutoresetMode(mode))
@@ -221,7 +227,9 @@ def test_masked_resets() -> None:
 
 
 def test_episodes_follow_from_the_seed() -> None:
-    """Environment i runs `problem.draw(1, generator("environment", seed + i))`, whatever the others do."""
+    """Environment i runs `problem.draw(1, generator("environment", seed + i))`,
+    whatever the others do.
+    """
     first, second = (ProblemVectorEnv("lq", n) for n in (3, 2))
     runs = []
     for env, seed in ((first, 4), (second, 5), (first, 4)):

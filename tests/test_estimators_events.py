@@ -216,8 +216,8 @@ def test_hard_racing_with_one_gate() -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("name", ["racing", "landing", "hovering"])
 def test_hard_flights_against_score_functions(name: str) -> None:
-    # At a false-alarm rate of 1e-6 a bias must be some 5 standard errors to be seen: a truth known to
-    # 2 % takes 10 % of the 20 %, and leaves 17 % to the score function.
+    # At a false-alarm rate of 1e-6 a bias must be some 5 standard errors to be seen: a truth known
+    # to 2 % takes 10 % of the 20 %, and leaves 17 % to the score function.
     posed = flight_problem(name)
     truth = LargeSample(E.Split(0.05), until_relative_stderr=0.02, max_count=2**21)(*posed)
     check(LOO, posed, truth, 0.2)

@@ -1,9 +1,9 @@
 """Every estimator's expectation on the LQ problem is Σ w_k g_k, known exactly.
 
-Critics are exact, so nothing but the estimator itself can be wrong. Each statistical test here has a
-false-alarm rate of 1e-6, shared by its directions: about 1e-4 for the whole file. The default tier
-detects 1 % of ‖g*‖ where samples are cheap (everything pathwise) and 3 % for score functions, which
-need millions of episodes for 1 %; the slow tier asks 1 % of all.
+Critics are exact, so nothing but the estimator itself can be wrong. Each statistical test here has
+a false-alarm rate of 1e-6, shared by its directions: about 1e-4 for the whole file. The default
+tier detects 1 % of ‖g*‖ where samples are cheap (everything pathwise) and 3 % for score functions,
+which need millions of episodes for 1 %; the slow tier asks 1 % of all.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ def fitted(*parts: Estimator, level: Any = "global") -> Estimator:
     return E.Mixture(parts, E.InverseVariance(), level).fitted(problem, params, pilot)
 
 
-# more parts than the registered ones, weights that are fixed, and parts that look at some calls only
+# more parts than the registered ones, weights that are fixed, and parts that look at some calls
+# only
 MIXTURES = {
     "three parts, global": lambda: mixed(E.FOG(), E.PG(), E.QG(), source=E.Cross(512)),
     "three parts, three folds": lambda: mixed(

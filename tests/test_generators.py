@@ -39,7 +39,9 @@ def test_names_and_their_order_matter() -> None:
 
 
 def test_the_stream_is_that_of_numpys_mersenne_twister() -> None:
-    """The state is set word by word: numpy's own MT19937 with these words draws the same numbers."""
+    """The state is set word by word: numpy's own MT19937 with these words
+    draws the same numbers.
+    """
     made = generator("noise", 0, 0)
     words = made.get_state().numpy().view(np.int64)[FIRST_WORD : FIRST_WORD + WORDS]
     twister = np.random.MT19937()

@@ -103,7 +103,9 @@ def test_plug_in_and_normal_interval_would_not_do() -> None:
 
 
 def test_exact_law_at_rank_one() -> None:
-    """With rank 1 and b along it, Q/λ is noncentral χ² with one degree of freedom: ends by scipy."""
+    """With rank 1 and b along it, Q/λ is noncentral χ² with one degree
+    of freedom: ends by scipy.
+    """
     spread, seen = 0.5, 9.0
     x = np.full(300, spread)  # 300 contrasts of exactly that spread
     interval = squared_norm_interval(seen, spread**2, np.outer(x, x), x * math.sqrt(seen))

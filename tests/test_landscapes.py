@@ -154,7 +154,9 @@ def test_slopes_are_the_surfaces_own_derivatives() -> None:
 
 
 def drawn_by(monkeypatch: pytest.MonkeyPatch, value: Callable[[Tensor, Tensor], Tensor]) -> tuple:
-    """Arguments of `slopes_by_differences` for a return that is `value(points [P, 2], noise [N])`."""
+    """Arguments of `slopes_by_differences` for a return
+    that is `value(points [P, 2], noise [N])`.
+    """
     problem, params = small("lq")
     plane = landscapes.random_plane(params, generator(1))
     monkeypatch.setattr(
@@ -277,7 +279,9 @@ def test_independent_values_have_their_variance() -> None:
 
 
 def test_roughness_grows_with_the_scale_as_the_kind_of_surface_says() -> None:
-    """64 times per doubling where it is smooth, 8 times at kinks, 2 times at jumps, not for noise."""
+    """64 times per doubling where it is smooth, 8 times at kinks,
+    2 times at jumps, not for noise.
+    """
     x = torch.linspace(-1, 1, 4001, dtype=torch.float64)
     surfaces = {
         6: torch.sin(3 * x),
@@ -295,7 +299,9 @@ def test_roughness_grows_with_the_scale_as_the_kind_of_surface_says() -> None:
 def episodes(
     surface: Tensor, count: int, common: float, rough: float, rng: torch.Generator
 ) -> Tensor:
-    """Surfaces of single episodes: a shift and a wave that all points share, and noise of points."""
+    """Surfaces of single episodes: a shift and a wave that all points share,
+    and noise of points.
+    """
     shift, wave = torch.randn(2, count, 1, 1, generator=rng, dtype=torch.float64)
     noise = torch.randn(count, SIDE, SIDE, generator=rng, dtype=torch.float64)
     return surface + common * (3 * shift + wave * torch.sin(X)[:, None]) + rough * noise
@@ -389,7 +395,9 @@ def test_paired_comparison_of_equals_seldom_decides() -> None:
 
 
 def test_shares_of_pure_noise_are_not_told_apart() -> None:
-    """Where a surface is not seen through its noise, its share is unknown: no verdict, never a sure one."""
+    """Where a surface is not seen through its noise, its share is unknown:
+    no verdict, never a sure one.
+    """
     rng, unknown = generator(12), 0
     for _ in range(40):
         found = compare_roughness(*torch.randn(2, 64, 9, 9, generator=rng).unbind())

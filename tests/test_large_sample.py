@@ -49,7 +49,9 @@ def tiny() -> tuple[Problem, dict[str, Tensor]]:
 
 
 def test_the_count_knows_nothing_of_the_samples() -> None:
-    """Samples after the pilot may be anything: the count is that of the pilot, N = 1.1 n (r/r*)²."""
+    """Samples after the pilot may be anything:
+    the count is that of the pilot, N = 1.1 n (r/r*)².
+    """
     problem, params = tiny()
     oracle = LargeSample(Along(), 0.2, batch=1024, replicate=1, chunk_size=1024)
     plain = oracle(problem, params)

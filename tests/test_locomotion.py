@@ -230,7 +230,8 @@ def test_missing_presets_are_refused_by_name() -> None:
 def reference(name: str) -> Any:
     """gymnasium's environment, its positions of bodies those of its state.
 
-    It reads torso and centre of mass as the last integrator stage left them; brought up to date here.
+    It reads torso and centre of mass as the last integrator stage left them;
+    brought up to date here.
     """
     env: Any = gymnasium.make(ENVIRONMENTS[name], **WITHOUT.get(name, {})).unwrapped
     simulate = env.do_simulation
@@ -292,7 +293,9 @@ def test_task_agrees_with_gymnasium_step_by_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", locomotion.RUNNERS)
 def test_rollouts_agree_with_gymnasium(name: str) -> None:
-    """Whole environments over a few control steps with convex contact; MuJoCo's solver converged."""
+    """Whole environments over a few control steps with convex contact;
+    MuJoCo's solver converged.
+    """
     env = reference(name)
     env.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     env.model.opt.tolerance, env.model.opt.iterations = 0.0, 100
@@ -507,7 +510,9 @@ def test_every_estimator_runs_on_ant(name: str) -> None:
 
 
 def agreement(problem: Problem, params: dict[str, Tensor], count: int) -> None:
-    """FOG and PG have the same mean along that of FOG (from other samples), at a false-alarm rate of 1e-6."""
+    """FOG and PG have the same mean along that of FOG (from other samples),
+    at a false-alarm rate of 1e-6.
+    """
     pilot = problem.draw(64, torch.Generator().manual_seed(7))
     mean = E.FOG()(problem, params, pilot).mean()
     found = []
@@ -549,7 +554,9 @@ def reached(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def thrown(simulator: Articulated, count: int, speed: float) -> Tensor:
-    """Any attitude close to the ground, joints within their ranges, velocities of this size; float32."""
+    """Any attitude close to the ground, joints within their ranges,
+    velocities of this size; float32.
+    """
     model, rng = simulator.model, np.random.default_rng(4)
     qpos = np.tile(model.qpos0, (count, 1))
     for limit in model.limits:
@@ -622,7 +629,9 @@ def surviving(width: float | None) -> tuple[Problem, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("width", [None, 0.2])
 def test_survival_is_paid_until_its_event_happens(width: float | None) -> None:
-    """c·(1 − Step(M_t)), weighted by the survival of the other terminations; nothing else changes."""
+    """c·(1 − Step(M_t)), weighted by the survival of the other terminations;
+    nothing else changes.
+    """
     problem, params = surviving(width)
     noise = problem.draw(200, torch.Generator().manual_seed(3))
     path = gradlab.rollout(problem, problem.policy.bind(params), noise)

@@ -202,7 +202,9 @@ def test_one_step_landscapes_need_a_critic() -> None:
 
 
 def test_the_default_presets_need_no_training() -> None:
-    """Every artefact that smoke and default ask for is committed or borrowed, as it would be made."""
+    """Every artefact that smoke and default ask for is committed or borrowed,
+    as it would be made.
+    """
     for preset in ("smoke", "default"):
         config, _ = Study.of(study).preset(preset)
         known = {artefact.name: artefact for artefact in study.artefacts(config)}
@@ -262,7 +264,9 @@ def test_wrong_options_are_refused_in_one_line(changes: dict) -> None:
 
 
 def arrow_table(bias: float, stderr: float, count: int = 200, freedom: float = 1e6) -> pd.DataFrame:
-    """Arrows of an estimator that is `bias` too long, with known noise in what they are judged by."""
+    """Arrows of an estimator that is `bias` too long,
+    with known noise in what they are judged by.
+    """
     generator = torch.Generator().manual_seed(3)
     angle = 2 * math.pi * torch.rand(count, generator=generator, dtype=torch.float64)
     true = torch.stack([angle.cos(), angle.sin()], -1)
@@ -279,7 +283,8 @@ def test_arrows_that_could_show_a_bias_of_a_fifth_show_it() -> None:
     """Precise arrows are counted and find it in four of five; vague ones are not counted."""
     precise = report.judged(arrow_table(bias=0.2, stderr=0.035))
     assert precise.could == precise.arrows == 200
-    # at least 160 are expected; fewer than 140 in 1e-3 of repetitions (binomial, standard deviation 5.7)
+    # at least 160 are expected; fewer than 140 in 1e-3 of repetitions (binomial, standard deviation
+    # 5.7)
     assert precise.apart >= 140
     vague = report.judged(arrow_table(bias=0.2, stderr=0.1))
     assert vague.could == 0 and vague.apart < 100
@@ -317,7 +322,9 @@ def test_the_error_of_step_is_part_of_the_verdict() -> None:
 def test_arrows_are_judged_on_the_truths_own_episodes(
     rows: tuple[pd.DataFrame, Path],
 ) -> None:
-    """The gap is the difference of what both say of the same episodes, and the text has its counts."""
+    """The gap is the difference of what both say of the same episodes,
+    and the text has its counts.
+    """
     table = rows[0][rows[0]["kind"] == "arrow"]
     mine = table[table["estimator"] != arrows.TRUTH]
     for end in "ab":

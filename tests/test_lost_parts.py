@@ -119,7 +119,9 @@ class Coupled(Plain):
 
 
 def test_another_class_with_the_same_fields_is_checked_too() -> None:
-    """The hash of a dataclass is that of its fields: one class that passed must not pass another."""
+    """The hash of a dataclass is that of its fields:
+    one class that passed must not pass another.
+    """
     problem = toy_problem()
     params = toy_params(problem)
     noise = problem.draw(4, torch.Generator().manual_seed(0))

@@ -160,7 +160,9 @@ class Quiet(E.SurrogateEstimator):
 
 @pytest.mark.parametrize("source", ["same", "cross", "three folds"])
 def test_weights_look_at_the_episodes_that_the_source_says(source: str) -> None:
-    """Another episode in one block changes the weights of: its own (same), all others of its group (cross)."""
+    """Another episode in one block changes the weights of:
+    its own (same), all others of its group (cross).
+    """
     problem, params, noise = posed()
     mixture = E.Mixture(THREE, IV, source=SOURCES[source])
     other = problem.draw(COUNT, torch.Generator().manual_seed(5))
@@ -300,7 +302,9 @@ def test_weights_show_themselves_in_a_line() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_step_variances_of_nearly_equal_samples(dtype: torch.dtype) -> None:
-    """A spread of 1e-5 of the mean, against the variance of the gradients in full and in float64."""
+    """A spread of 1e-5 of the mean, against the variance of the gradients
+    in full and in float64.
+    """
     problem = toy_problem(dtype=dtype)
     generator = torch.Generator().manual_seed(2)
 

@@ -1,4 +1,6 @@
-"""From files and texts to models: what is read again, the file's own settings, switches and clamps."""
+"""From files and texts to models: what is read again, the file's own settings,
+switches and clamps.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Every field of a compiled MuJoCo model is refused, or simulated as MuJoCo does.
 
-One rich model inside the subset; one number of one field is changed at a time. Then `from_mujoco` refuses the model,
-or one step of the file agrees with MuJoCo's in states that touch, press and exceed ranges.
-What cannot be changed alone is listed with the reason; a field of MuJoCo that is in no list fails.
+One rich model inside the subset; one number of one field is changed at a time. Then `from_mujoco`
+refuses the model, or one step of the file agrees with MuJoCo's in states that touch, press and
+exceed ranges. What cannot be changed alone is listed with the reason; a field of MuJoCo that is in
+no list fails.
 """
 
 from __future__ import annotations
@@ -179,7 +180,9 @@ def reason(field: str, dtype: np.dtype) -> str | None:
 
 
 def changes(m: Any, field: str) -> Iterator[Change]:
-    """Every number of a field, up and down; every choice of every element; every switch the other way."""
+    """Every number of a field, up and down; every choice of every element;
+    every switch the other way.
+    """
     values = np.atleast_1d(getattr(*holder(m, field)))
     for index in np.ndindex(values.shape):
         old = values[index]
@@ -302,7 +305,9 @@ def all_changes() -> list[Change]:
 
 
 def test_every_field_is_in_a_list_or_changed() -> None:
-    """A field that a new MuJoCo adds fails here: decide whether it is simulated, refused or seen only."""
+    """A field that a new MuJoCo adds fails here: decide whether it is simulated,
+    refused or seen only.
+    """
     m = rich()
     for field in fields(m):
         values = np.asarray(getattr(*holder(m, field)))
@@ -316,7 +321,9 @@ def test_what_once_slipped_through() -> None:
 
 
 def test_the_states_are_telling() -> None:
-    """Both simulators agree without a change, and contact and limits act: what is simulated moves."""
+    """Both simulators agree without a change, and contact and limits act:
+    what is simulated moves.
+    """
     base, _, still, wanted = unchanged()
     assert different(still, wanted) < AGREE
     for field, index, value in (("geom_friction", (0, 0), 0.9), ("jnt_range", (1, 1), 0.1)):

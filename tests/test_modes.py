@@ -1,4 +1,6 @@
-"""Nothing depends on the grad mode that a caller happens to be in, nor on where tensors were made."""
+"""Nothing depends on the grad mode that a caller happens to be in,
+nor on where tensors were made.
+"""
 
 from __future__ import annotations
 

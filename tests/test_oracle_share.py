@@ -1,4 +1,6 @@
-"""How much of an interval is the truth's error: against known shares for noise alike in every direction."""
+"""How much of an interval is the truth's error:
+against known shares for noise alike in every direction.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ N, M, P = 2048, 6144, 40
 G = torch.ones(P, dtype=torch.float64)
 BIAS = torch.tensor([1.0, -1.0] * (P // 2), dtype=torch.float64)  # across G, and as long
 REPEATS = 16
-# One share comes from 63 contrasts of each source, ±0.06; four standard errors of the mean (6e-5 each).
+# One share comes from 63 contrasts of each source, ±0.06; four standard errors of the mean (6e-5
+# each).
 CLOSE = {"abs": 4 * 0.06 / REPEATS**0.5}
 
 
@@ -58,7 +61,9 @@ def test_the_report_says_so() -> None:
 
 @pytest.mark.statistical
 def test_of_a_pair() -> None:
-    """Second estimator without noise: Δ moves by 2 d·(noise of the first) and −2 (a − b)·(the truth's)."""
+    """Second estimator without noise: Δ moves by 2 d·(noise of the first) and −2
+    (a − b)·(the truth's).
+    """
     still = {"w": (G + 3 * BIAS).expand(N, P)}
     shares = []
     for seed in range(REPEATS):

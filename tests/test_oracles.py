@@ -118,7 +118,9 @@ def bent(monkeypatch: pytest.MonkeyPatch, bend: float) -> tuple:
 
 
 def test_finite_differences_hold_their_error_of_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the step is too large for the function, the standard error says so; it is of order h⁴."""
+    """Where the step is too large for the function,
+    the standard error says so; it is of order h⁴.
+    """
     problem, params, true = bent(monkeypatch, 3.0)
     steps = (0.4, 0.2, 0.1)
     truth = FiniteDifference(count=64, steps=steps)(problem, params)

@@ -1,4 +1,6 @@
-"""Policies of the user's own: each engine gives the gradient of the policy that was run, or refuses."""
+"""Policies of the user's own: each engine gives the gradient of the policy
+that was run, or refuses.
+"""
 
 from __future__ import annotations
 

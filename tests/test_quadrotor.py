@@ -319,7 +319,9 @@ def test_sign_slip_of_the_source_pushes_backward_flight() -> None:
 
 @pytest.mark.parametrize("simulator", VARIANTS, ids=identify)
 def test_gradients_match_finite_differences(simulator: Quadrotor) -> None:
-    """Central differences at 1e-5 relative: error about 1e-10 from curvature, 1e-11 from rounding."""
+    """Central differences at 1e-5 relative: error about 1e-10 from curvature,
+    1e-11 from rounding.
+    """
     state, action = random_state(simulator, 1, seed=16)[0], random_action(1, seed=17)[0] * 0.3
     state[10:13] *= 0.2  # far from saturation under body-rate control
 
@@ -389,7 +391,9 @@ def test_rows_are_independent() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("first_use", ["vmap", "inference"])
 def test_constants_outlive_the_context_of_their_first_use(name: str, first_use: str) -> None:
-    """A drone never seen before is used first inside a transform or inference mode, then trained."""
+    """A drone never seen before is used first inside a transform
+    or inference mode, then trained.
+    """
     mass = {"vmap": 0.731, "inference": 0.732}[first_use]
     simulator = Quadrotor(drone=dataclasses.replace(DRONES[name], mass=mass))
     state, action = random_state(simulator, 3, seed=22), random_action(3, seed=23)

@@ -1,4 +1,6 @@
-"""The python blocks of the README and of pages with code run, in order, as a reader would type them."""
+"""The python blocks of the README and of pages with code run, in order,
+as a reader would type them.
+"""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_a_registered_problem_is_an_environment() -> None:
     env.reset(seed=0)
 
 
-# --------------------------------------------------------------------------- hidden, for all of them
+# -------------------------------------------------------------------------- hidden, for all of them
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_the_options_of_a_problem_are_its_signature() -> None:
     ]
 
 
-# ------------------------------------------------------------------------- packages that are installed
+# ---------------------------------------------------------------------- packages that are installed
 
 
 def test_an_installed_package_offers_problems_and_estimators(
@@ -263,7 +263,7 @@ def test_a_name_that_two_offer_is_one_line_and_others_go_on(
     assert gradlab.make("gate").name == "gate"
 
 
-# ----------------------------------------------------------------------------------- by where they are
+# -------------------------------------------------------------------------------- by where they are
 
 
 def test_problems_and_estimators_by_where_they_are(

@@ -53,7 +53,9 @@ def q(view: View, action: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    """Brax's ant in float64, with contact that is smooth everywhere and a policy that is no constant."""
+    """Brax's ant in float64, with contact that is smooth everywhere and a policy
+    that is no constant.
+    """
     made = policies.problem_of(policies.Setting("brax", "smoothed"))
     policy = GaussianPolicy(made.task.observation_dim, 8, hidden=(5,), head_gain=1.0)
     return made.replace(policy=policy, critic=Critic(q=q), dtype=torch.float64)
@@ -134,7 +136,9 @@ def test_variance_equals_a_brute_force_loop(problem, params, moment, noise, name
 
 
 def test_one_step_sg_equals_finite_differences(problem, params, moment, noise) -> None:
-    """Along random directions of θ, within the differences' own error: that of a step twice as long."""
+    """Along random directions of θ, within the differences' own error:
+    that of a step twice as long.
+    """
     rows = moment.repeat(SAMPLES)
     sampled = gradients.gradients_at(problem, params, rows, noise, ("sg",))
     slopes = sampled.gradients["sg"].per_sample()
@@ -155,8 +159,8 @@ def test_one_step_sg_equals_finite_differences(problem, params, moment, noise) -
 
     h = 1e-6
     fine, coarse = difference(h), difference(2 * h)
-    # the error is c h², a third of what the longer step adds, and the values' rounding over h; a step of a stiff
-    # system loses digits, 1e3 units of rounding are allowed for its value
+    # the error is c h², a third of what the longer step adds, and the values' rounding over h; a
+    # step of a stiff system loses digits, 1e3 units of rounding are allowed for its value
     rounding = 1e3 * torch.finfo(torch.float64).eps * sampled.value.abs().clamp(min=1) / h
     assert torch.all((along - fine).abs() <= (coarse - fine).abs() + rounding)
     # and the bound could find an error of a thousandth
@@ -182,7 +186,9 @@ def test_variance_of_what_does_not_vary_or_is_not_finite() -> None:
 
 
 def test_jackknife_interval_covers_the_variance() -> None:
-    """95 % of the intervals hold tr Σ, within what 2,000 repeats and a jackknife of 32 samples allow."""
+    """95 % of the intervals hold tr Σ, within what 2,000 repeats and a jackknife
+    of 32 samples allow.
+    """
     generator = torch.Generator().manual_seed(4)
     rows = torch.randn(2000, 32, 6, generator=generator, dtype=torch.float64)
     found = gradients.variance_of(rows @ rows.mT)
@@ -266,7 +272,9 @@ def test_outliers_are_counted_at_the_flag() -> None:
 
 
 def test_an_empty_cell_bounds_the_odds_on_one_side() -> None:
-    """All outliers flagged: the bound is Clopper and Pearson's for as many cases as states have outliers."""
+    """All outliers flagged: the bound is Clopper and Pearson's for as many cases
+    as states have outliers.
+    """
     field = np.random.default_rng(0).normal(size=(10, 40))
     top = field > np.quantile(field, 0.95)
     states = int(top.any(0).sum())
@@ -398,7 +406,9 @@ def test_wrong_settings_are_refused_before_anything_runs(changes) -> None:
 
 
 def test_differences_of_shares_are_welchs_and_never_warn() -> None:
-    """Against scipy where groups vary; no state that differs: nothing is known, without a warning."""
+    """Against scipy where groups vary; no state that differs:
+    nothing is known, without a warning.
+    """
     rng = np.random.default_rng(0)
     one, two = 0.3 + 0.05 * rng.normal(size=5), 0.4 + 0.02 * rng.normal(size=7)
     expected = stats.ttest_ind(one, two, equal_var=False).confidence_interval(0.95)

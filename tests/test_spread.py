@@ -79,7 +79,9 @@ def test_one_sample_that_decides() -> None:
 
 
 def test_light_tails_pay_next_to_nothing() -> None:
-    """4,096 normal samples in ten dimensions: Student's interval of the logarithm to 1 % of its width."""
+    """4,096 normal samples in ten dimensions:
+    Student's interval of the logarithm to 1 % of its width.
+    """
     moments = drawn("normal", 10, 4096, 0)
     trace, low, high = variance_interval(moments, ALL, 0.95)
     reach = float(stats.t.ppf(0.975, 4095)) * moments.variance_relative_stderr()

@@ -1,4 +1,6 @@
-"""Results are never mixed with those of other code unawares, and are not thrown away for nothing."""
+"""Results are never mixed with those of other code unawares,
+and are not thrown away for nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Random MJCF trees inside the subset of `gradlab.simulators.articulated`, and random states of any model.
+"""Random MJCF trees inside the subset of `gradlab.simulators.articulated`,
+and random states of any model.
 
 Hypothesis draws what there is (bodies, joints, shapes, options), a seeded generator the numbers.
 """
@@ -125,7 +126,9 @@ def gymnasium_model(name: str) -> Model:
 
 
 def states(model: Model, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions, velocities and controls, float64, of which a good part touches or is at a limit."""
+    """Positions, velocities and controls, float64,
+    of which a good part touches or is at a limit.
+    """
     rng = np.random.default_rng(seed)
     qpos = model.qpos0 + rng.normal(scale=0.5, size=(count, model.nq))
     for link in np.flatnonzero(model.kind == FREE):
@@ -142,7 +145,10 @@ def states(model: Model, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]
 
 
 def reference(model: Model, integrator: str = "euler") -> tuple[Any, Any]:
-    """MuJoCo's own model and data: Newton to the last digit, pyramidal cone. A copy that may be changed."""
+    """MuJoCo's own model and data: Newton to the last digit, pyramidal cone.
+
+    A copy that may be changed.
+    """
     compiled = copy.copy(model.compiled)
     compiled.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     compiled.opt.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL

@@ -1,4 +1,6 @@
-"""Mixtures of estimators of the same quantity; read `mixture`, then `rules`, `sources`, `weights`."""
+"""Mixtures of estimators of the same quantity; read `mixture`, then `rules`,
+`sources`, `weights`.
+"""
 
 from estimators.mixtures.mixture import FixedMixture as FixedMixture
 from estimators.mixtures.mixture import Mixture as Mixture

@@ -138,7 +138,9 @@ def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
 
 
 def _of_calls(samples: Factored) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
-    """Σ_i‖g_ik‖² and ‖ḡ_k‖² of every call k: a layer's gradient by one call is one outer product."""
+    """Σ_i‖g_ik‖² and ‖ḡ_k‖² of every call k:
+    a layer's gradient by one call is one outer product.
+    """
     factors, count, bias = samples.factors(), len(samples), float(samples.policy.bias)
     square = squared_mean = samples.obs.new_zeros(samples.obs.shape[1])
     for _, x, c in factors.linear:

@@ -25,8 +25,8 @@ class Weights(Shown):
     """A weight for each of k parts, which sum to 1, in each of B blocks of consecutive episodes.
 
     `values` by level: {"": [B, k]} for "global"; {layer: [B, k]} for "layer", of the layer's weight
-    and bias; {name: [B, k, *param]} for "parameter"; {"": [B, k, T]} for "step", by the time step of
-    a policy call. N episodes are B blocks of N/B.
+    and bias; {name: [B, k, *param]} for "parameter"; {"": [B, k, T]} for "step", by the time step
+    of a policy call. N episodes are B blocks of N/B.
     """
 
     level: Level

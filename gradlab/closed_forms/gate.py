@@ -131,8 +131,8 @@ def discretise(problem: Problem, calls: LinearGaussian) -> Line:
 def crossings(passage: FirstPassage, start: tuple[Tensor, Tensor]) -> LinearGaussian:
     """What E[QG] lacks at each call when Q jumps at the gate (no process noise), per unit bonus.
 
-    γ^k E[density of x_{k+1} at the gate · (1 − γ B_{k+1}(gate)) · ∂x_{k+1}/∂θ_k], over episodes that
-    have not passed before; `start` holds nodes and weights of the initial state.
+    γ^k E[density of x_{k+1} at the gate · (1 − γ B_{k+1}(gate)) · ∂x_{k+1}/∂θ_k], over episodes
+    that have not passed before; `start` holds nodes and weights of the initial state.
     """
     line, calls = passage.line, passage.calls
     x, mass = start

@@ -18,7 +18,9 @@ from gradlab.policies import GaussianPolicy
 
 
 class LinearGaussian(NamedTuple):
-    """A policy N(W o + b, diag(exp(log_std))²) at each of T calls, or a gradient with respect to it."""
+    """A policy N(W o + b, diag(exp(log_std))²) at each of T calls,
+    or a gradient with respect to it.
+    """
 
     weight: Float[Tensor, "T nu no"]
     bias: Float[Tensor, "T nu"]

@@ -1,4 +1,6 @@
-"""Gauss-Legendre quadrature on panels: spectrally accurate between the places that are not smooth."""
+"""Gauss-Legendre quadrature on panels: spectrally accurate between the places
+that are not smooth.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Static problems in closed form: gradients, and variances of one sample of FOG and PG.
 
 Decision x = μ + std·ε, ε ~ N(0, 1) in each component. A sample of FOG is f'(x) for the mean and
-f'(x)·std·ε for the log std; a sample of PG is (f(x) − baseline)·ε/std and (f(x) − baseline)(ε² − 1).
-Heaviside and soft Heaviside need only moments of a truncated Gaussian, the quadratic only
-polynomial moments, for which Gauss-Hermite quadrature is exact.
+f'(x)·std·ε for the log std; a sample of PG is (f(x) − baseline)·ε/std and
+(f(x) − baseline)(ε² − 1). Heaviside and soft Heaviside need only moments of a truncated Gaussian,
+the quadratic only polynomial moments, for which Gauss-Hermite quadrature is exact.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def soft_heaviside(
 
 
 def quadratic(task: Quadratic, mean: Tensor, std: Tensor, baseline: float = 0.0) -> StaticMoments:
-    """−H(μ − target) and −std² diag H; moments of degree 8 at most, so 5 nodes per axis are exact."""
+    """−H(μ − target) and −std² diag H; moments of degree 8 at most,
+    so 5 nodes per axis are exact.
+    """
     curvature = torch.tensor(task.curvature, dtype=torch.float64)
     curvature = 0.5 * (curvature + curvature.T)
     offset = mean - torch.tensor(task.target, dtype=torch.float64)

@@ -21,7 +21,8 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Critic:
-    """Finite-horizon value functions: the expected return from t on, discounted from t, given alive.
+    """Finite-horizon value functions: the expected return from t on,
+    discounted from t, given alive.
 
     `q(view, action)` is Q_t(s, a) of the executed action; `v(view)` is V_t(s). Both return [*batch]
     and are differentiable in the view and the action. Parameters of the critic are constants.

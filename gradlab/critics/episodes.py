@@ -71,11 +71,11 @@ def episodes(
 ) -> Episodes:
     """Roll out the policy on the hard task, without gradients.
 
-    With `exploration` > 0 the latent's std at one time τ per episode, uniform in 0..T−1, is larger by
-    that much. Later actions are the policy's own, so the return from τ is an exact target of Q, and
-    returns after τ of V. Q's only row is τ: later ones are exact too, but a narrow policy's action
-    hardly varies given the state, and they would drown the one row that tells what an action does.
-    τ follows from `noise.seed`.
+    With `exploration` > 0 the latent's std at one time τ per episode, uniform in 0..T−1, is larger
+    by that much. Later actions are the policy's own, so the return from τ is an exact target of Q,
+    and returns after τ of V. Q's only row is τ: later ones are exact too, but a narrow policy's
+    action hardly varies given the state, and they would drown the one row that tells what an action
+    does. τ follows from `noise.seed`.
     """
     problem = problem.replace(event_step=Hard())
     with torch.no_grad():
@@ -119,7 +119,9 @@ def episode_stream(
 def per_time(
     target: Float[Tensor, "N T"], rows: Bool[Tensor, "N T"]
 ) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
-    """Mean and standard deviation of the targets of each time, in float64; 0 where there are none."""
+    """Mean and standard deviation of the targets of each time, in float64;
+    0 where there are none.
+    """
     exact = torch.where(rows, target, torch.zeros_like(target)).double()
     count = rows.sum(0).clamp(min=1)
     mean = exact.sum(0) / count

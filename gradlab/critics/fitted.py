@@ -1,4 +1,7 @@
-"""A fitted critic: how it was fitted, its parameters and how good it is. It can be saved and loaded."""
+"""A fitted critic: how it was fitted, its parameters and how good it is.
+
+It can be saved and loaded.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ class Fit:
 
     On-policy data say little about ∇_a Q when the policy's std is small: the action is then nearly
     a function of the state, and a Q can explain all variance with action gradients that are wrong
-    many times over. `exploration` (0.3, say, with more episodes) is for that; the default, on-policy,
-    is what ABPT does.
+    many times over. `exploration` (0.3, say, with more episodes) is for that; the default,
+    on-policy, is what ABPT does.
     """
 
     kind: Literal["q", "v", "both"] = "q"
@@ -135,7 +138,9 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class FittedCritic:
-    """Parameters of Q and V networks ("q.", "v." in front of their names) and what they are worth."""
+    """Parameters of Q and V networks ("q.", "v." in front of their names)
+    and what they are worth.
+    """
 
     fit: Fit
     sizes: Sizes

@@ -1,8 +1,8 @@
 """Fitting critics to a fixed policy: regression on returns, or TD(λ) with a target network.
 
-The critic learns the hard task over its finite horizon: targets are returns discounted from t, given
-alive at t, and only rows that are alive count. Data, minibatches, initial weights and the held-out
-episodes of the quality each have a seed of their own.
+The critic learns the hard task over its finite horizon: targets are returns discounted from t,
+given alive at t, and only rows that are alive count. Data, minibatches, initial weights and the
+held-out episodes of the quality each have a seed of their own.
 """
 
 from __future__ import annotations
@@ -206,7 +206,9 @@ def _whole_episodes(
 
 
 def _pooled_scale(per_step: Float[Tensor, " times"], data: Data) -> Tensor:
-    """Standard deviation of the returns about their mean at each time, over all rows; 1 if it is 0."""
+    """Standard deviation of the returns about their mean at each time,
+    over all rows; 1 if it is 0.
+    """
     count = data.rows.sum(0)
     pooled = ((per_step[:-1].square() * count).sum() / count.sum()).sqrt()
     return torch.where(pooled > 0, pooled, torch.ones_like(pooled))

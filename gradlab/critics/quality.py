@@ -58,8 +58,8 @@ class Quality:
 
     @staticmethod
     def in_words(row: Any, prefix: str = "critic") -> str:
-        """What the columns of a row of a table (a mapping or a pandas Series) say: "at t = 0 50 ± 5 %
-        where the best one would reach 70 ± 4 %"."""
+        """What the columns of a row of a table (a mapping or a pandas Series) say: "at t = 0
+        50 ± 5 % where the best one would reach 70 ± 4 %"."""
         start, ceiling = (
             f"{100 * row[f'{prefix}_{name}']:.0f} ± {100 * row[f'{prefix}_{name}_stderr']:.0f} %"
             for name in ("start", "ceiling")
@@ -143,7 +143,9 @@ def action_gradients(
     count: int = 1024,
     seed: int = 0,
 ) -> GradientQuality:
-    """Compare ∇_a Q̂ with an exact critic's, or with `truth(view, action)`, on on-policy episodes."""
+    """Compare ∇_a Q̂ with an exact critic's, or with `truth(view, action)`,
+    on on-policy episodes.
+    """
     params = ordinary(params)
     mine = _gradient_of(critic)
     exact = _gradient_of(truth) if isinstance(truth, Critic) else truth

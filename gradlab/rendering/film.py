@@ -94,11 +94,13 @@ def frames(
     renderer: str = "auto",
     beyond: bool = False,
 ) -> NDArray:
-    """uint8 [frames, height, width, 3] of one episode of a rollout, every so many steps and at the end.
+    """uint8 [frames, height, width, 3] of one episode of a rollout,
+    every so many steps and at the end.
 
-    The last frame shows the step that ended the episode; `beyond=True` goes on to the end of the path,
-    in which an ended episode stands still. The view of matplotlib frames is the same in all of them.
-    Raises `BadShape` for an episode that the path does not have, and the errors of `FilmStrip`.
+    The last frame shows the step that ended the episode; `beyond=True` goes on to the end of the
+    path, in which an ended episode stands still. The view of matplotlib frames is the same in all
+    of them. Raises `BadShape` for an episode that the path does not have, and the errors of
+    `FilmStrip`.
     """
     states = _array(path.state.flatten(0, -3)) if path.state.dim() > 2 else _array(path.state[None])
     count, length = states.shape[:2]

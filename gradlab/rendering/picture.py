@@ -31,7 +31,10 @@ class Faces(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """One frame. `low` and `high` are the ends of the axes, two (plane) or three (space) of each."""
+    """One frame.
+
+    `low` and `high` are the ends of the axes, two (plane) or three (space) of each.
+    """
 
     title: str
     axes: tuple[str, ...]  # names with units

@@ -64,7 +64,8 @@ class Moment(NamedTuple):
 def picture(problem: Problem, now: Moment, whole: NDArray | None = None) -> Picture:
     """The frame of an episode at a moment of it.
 
-    `whole` are the states [T + 1, ns] of all frames of a clip: with them the view stays where it is.
+    `whole` are the states [T + 1, ns] of all frames of a clip:
+    with them the view stays where it is.
     """
     whole = now.states if whole is None else whole
     simulator = problem.simulator

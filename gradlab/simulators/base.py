@@ -10,7 +10,9 @@ from torch import Tensor
 
 @runtime_checkable
 class Simulator(Protocol):
-    """Dynamics with pre-drawn noise, for any leading batch shape; frozen dataclasses implement it."""
+    """Dynamics with pre-drawn noise, for any leading batch shape;
+    frozen dataclasses implement it.
+    """
 
     @property
     def state_dim(self) -> int: ...

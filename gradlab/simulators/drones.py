@@ -15,9 +15,10 @@ GRAVITY = 9.81  # acceleration towards −z [m/s²]
 class Drone(Key):
     """A quadrotor with rotors 1..4 at body (x, y) = (+,+), (+,−), (−,−), (−,+) times arm_length/√2.
 
-    Neighbours spin in opposite directions. The scaling of actions belongs to the drone because its source defines it: a total thrust of
-    m·g·(`thrust_offset` + `thrust_gain`·a), shared equally when a is a single number.
-    Raises `BadValue` for a mass, length, inertia or thrust map that no drone can have.
+    Neighbours spin in opposite directions. The scaling of actions belongs to the drone because its
+    source defines it: a total thrust of m·g·(`thrust_offset` + `thrust_gain`·a), shared equally
+    when a is a single number. Raises `BadValue` for a mass, length, inertia or thrust map that no
+    drone can have.
     """
 
     mass: float  # [kg]

@@ -39,16 +39,17 @@ class Quadrotor:
 
     Actions are in [−1, 1]; values outside are extrapolated, not clipped.
     - "thrust": one number per rotor, T_i = (m g/4)·(thrust_offset + thrust_gain·a_i);
-    - "bodyrate": collective thrust a_0, scaled in the same way, and body rates ω_cmd = max_rate·a_1..3,
-      tracked by ω̇_cmd = K(ω_cmd − ω), with the torques J ω̇_cmd + ω × Jω. K is
-      `rate_gain/(1 + rate_damping/J)`: the derivative term of the source acts on the acceleration
-      that the command itself brings about, which needs no memory of the last one.
+    - "bodyrate": collective thrust a_0, scaled in the same way, and body rates
+      ω_cmd = max_rate·a_1..3, tracked by ω̇_cmd = K(ω_cmd − ω), with the torques J ω̇_cmd + ω × Jω.
+      K is `rate_gain/(1 + rate_damping/J)`: the derivative term of the source acts on the
+      acceleration that the command itself brings about, which needs no memory of the last one.
     The command is computed once per control period, clamped to [0, max_thrust] and held.
 
     Integrators: "euler" is explicit Euler with every derivative at the old state and then
     q ← q/|q|, as in VisFly; rotor speeds are advanced first, as there. "rk4" is the classical
     Runge-Kutta method, forces re-evaluated at each stage, q normalised after each sub-step. With
-    "euler", substeps=1, "thrust" and `vendor_quirks`, this is what ABPT (arXiv 2501.14513) trains on.
+    "euler", substeps=1, "thrust" and `vendor_quirks`, this is what ABPT (arXiv 2501.14513) trains
+    on.
 
     `drag=False` leaves drag out. `vendor_quirks=True` reproduces a sign slip of VisFly@8b49f94: the
     quadratic drag is k₂⊙v_b⊙v_b, which pushes a drone that moves towards a negative body axis.

@@ -73,8 +73,8 @@ def _quadratic_form(
 ) -> tuple[Float[Tensor, "13 factors"], Float[Tensor, "products 16"]]:
     """The attitude kinematics as products of state entries times a matrix.
 
-    f is a quadratic form of u = (q, ω); the coefficient of u_i·u_j is f(e_i + e_j) − f(e_i) − f(e_j),
-    that of u_i² is f(e_i). Products that nothing uses are left out.
+    f is a quadratic form of u = (q, ω); the coefficient of u_i·u_j is
+    f(e_i + e_j) − f(e_i) − f(e_j), that of u_i² is f(e_i). Products that nothing uses are left out.
     """
 
     def f(u: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Statistics of per-sample gradients. Reading order: moments, truth, intervals, gram, compare, pairs."""
+"""Statistics of per-sample gradients.
+
+Reading order: moments, truth, intervals, gram, compare, pairs.
+"""
 
 from gradlab.statistics.compare import compare
 from gradlab.statistics.formatting import format_interval

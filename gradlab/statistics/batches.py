@@ -2,9 +2,9 @@
 
 The mean of B samples has cosine c/√(1 + 1/(B·SNR)) with the truth at its root-mean-square length, c
 being the cosine of the expectation. Both c and the SNR have an interval; the errors of the two are
-independent to first order (the part of ḡ across g* turns it, the part along g* lengthens it), so each
-end adds their reaches in squares (Zou & Donner 2008, *Construction of confidence limits about effect
-measures*). The batch size is read off that band, so both say the same.
+independent to first order (the part of ḡ across g* turns it, the part along g* lengthens it), so
+each end adds their reaches in squares (Zou & Donner 2008, *Construction of confidence limits about
+effect measures*). The batch size is read off that band, so both say the same.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def _of_mean(cosine: float, snr: float, batch: float) -> float:
 def samples_to_cosine(cosine: Interval, snr: Interval, wanted: float, group: int) -> Interval:
     """Least batch, in whole groups, whose cosine reaches `wanted`; infinite where none does.
 
-    NaN where the batch cosine is unknown; the ends are those batches at which the interval of the batch
-    cosine reaches it.
+    NaN where the batch cosine is unknown; the ends are those batches at which the interval of the
+    batch cosine reaches it.
     """
 
     def least(end: int) -> float:

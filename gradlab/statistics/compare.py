@@ -4,13 +4,14 @@ With g = E ĝ the estimator's expectation, g* the truth, Σ the covariance of on
 
 - *squared bias* ‖g − g*‖², debiased, sign kept; *relative bias* its root over ‖g*‖, sign kept;
 - *variance* tr Σ (Suh et al. 2022, Definition 3.1), not divided by N;
-- *cosine* of g with g*, as 1/√(1 + tan²): the squared length of ḡ across ĝ*, noise taken off, over that
-  along it. Noise may push it above 1 in size: it is then reported as 1, `cosine_raw` keeps the value,
-  and the interval ends at 1. NaN when a debiased squared length is not positive;
+- *cosine* of g with g*, as 1/√(1 + tan²): the squared length of ḡ across ĝ*, noise taken off, over
+  that along it. Noise may push it above 1 in size: it is then reported as 1, `cosine_raw` keeps the
+  value, and the interval ends at 1. NaN when a debiased squared length is not positive;
 - *relative norm* ‖g‖/‖g*‖, and what is left after the best scalar, √(1 − cos²);
 - *SNR* ‖g‖²/tr Σ of one sample, debiased; *MSE(B)* = tr Σ/B + squared bias (at least 0);
 - *cosine_batch*, of a mean of B samples: cosine/√(1 + 1/(B·SNR)), at its root-mean-square length;
-- *samples to cosine 0.9*: least B (in whole groups) with cosine_batch >= 0.9, infinite if there is none.
+- *samples to cosine 0.9*: least B (in whole groups) with cosine_batch >= 0.9, infinite if there is
+  none.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ def compare(
 
     `target` is what the estimator claims to estimate, Σ w_k g_k; its relative bias is against the
     target's own length. `batch` is the B of the batch cosine and the MSE, a multiple of the
-    estimator's group. `only` says which parts (everything, layers, leaves) get a row. Truth and target must come from seeds independent of `moments`. Raises
-    `BadShape` for other parameters, `BadValue` for too few samples or a batch of broken groups.
+    estimator's group. `only` says which parts (everything, layers, leaves) get a row. Truth and
+    target must come from seeds independent of `moments`. Raises `BadShape` for other parameters,
+    `BadValue` for too few samples or a batch of broken groups.
     """
     if not isinstance(moments, Moments):
         raise BadValue(f"expected Moments, got {type(moments).__name__}; try samples.moments()")
@@ -156,8 +158,8 @@ def _from_target(gram: Gram, confidence: float) -> Interval:
 def _relative_bias(gram: Gram, bias: Interval, length: Interval) -> Interval:
     """Root of ‖b‖²/‖g*‖² with the sign of the debiased ‖b‖².
 
-    The oracle's error is in both, with opposite signs: cov(‖d̄‖², ‖ĝ*‖²) = −4 b'C*g* + 2 tr C*², and
-    d̄'C*ĝ* is b'C*g* − tr C*² on average.
+    The oracle's error is in both, with opposite signs: cov(‖d̄‖², ‖ĝ*‖²) = −4 b'C*g* + 2 tr C*²,
+    and d̄'C*ĝ* is b'C*g* − tr C*² on average.
     """
     own, oracle = gram.errors
     gap, reference = gram.combine([1, -1]), gram.combine([0, 1])
@@ -186,7 +188,8 @@ def _oracle_shares(gram: Gram) -> dict[str, float]:
             f"{name}_oracle_share": 0.0 for name in ("relative_bias", "cosine", "relative_norm")
         }
     # derivatives of the logarithms of bias/‖ĝ*‖, cosine and ‖ḡ‖/‖ĝ*‖, each times the squared length
-    # (the cosine: the product) that it would be divided by: a share does not change, and 0 divides nothing
+    # (the cosine: the product) that it would be divided by: a share does not change, and 0 divides
+    # nothing
     moves = {
         "relative_bias": (d, -d - gap_length / truth_length * r),
         "cosine": (length * r - along * e, length * e - along * length / truth_length * r),
@@ -205,8 +208,8 @@ def _oracle_shares(gram: Gram) -> dict[str, float]:
 def _cosine(gram: Gram, confidence: float) -> tuple[float, Interval, Interval]:
     """Uncapped cosine; cosine and √(1 − cos²) with intervals.
 
-    The interval is that of the angle: the part of ḡ across ĝ* gives a squared length with the law of
-    `intervals`, the part along it a Student interval, and their ratio is the tangent.
+    The interval is that of the angle: the part of ḡ across ĝ* gives a squared length with the law
+    of `intervals`, the part along it a Student interval, and their ratio is the tangent.
     """
     estimate, reference = gram.combine([1, 0]), gram.combine([0, 1])
     own, oracle = gram.errors

@@ -2,10 +2,10 @@
 
     python -m gradlab.statistics.coverage --repeats 400
 
-prints the table of docs/statistics.md. Samples of ten parameters are drawn about a known mean with noise
-of a law, a rank and a number N; every quantity then has a known value. In units of √(tr Σ/N) = 1/2:
-‖g*‖ = 4, a bias of 1 across it, a truth of 2N samples of the same law, batches of N/8 samples, and a
-second estimator with 0.9 of the noise shared and another bias of 1/2.
+prints the table of docs/statistics.md. Samples of ten parameters are drawn about a known mean with
+noise of a law, a rank and a number N; every quantity then has a known value. In units of √(tr
+Σ/N) = 1/2: ‖g*‖ = 4, a bias of 1 across it, a truth of 2N samples of the same law, batches of N/8
+samples, and a second estimator with 0.9 of the noise shared and another bias of 1/2.
 """
 
 from __future__ import annotations

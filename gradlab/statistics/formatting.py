@@ -1,4 +1,6 @@
-"""How an interval is printed, everywhere: with as many digits as it knows, never outside its ends."""
+"""How an interval is printed, everywhere: with as many digits as it knows,
+never outside its ends.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,14 @@ def format_interval(
     *,
     within: tuple[float, float] = (0.0, math.inf),
 ) -> str:
-    """ "0.31 [0.25, 0.37]"; or "below 0.54" where noise put the debiased estimate outside its interval.
+    """ "0.31 [0.25, 0.37]"; or "below 0.54" where noise put the debiased estimate
+    outside its interval.
 
-    `within` is the range of the quantity: (0, ∞) for sizes, (−1, 1) for cosines. An estimate that lies
-    outside [low, high], or is NaN, is not shown: the ends inside `within` say what is known, "below
-    0.54", "above 0.1", "between 0.1 and 0.2" or "unknown". The raw value is in the tables of reports.
-    None counts as NaN. All numbers get the digits that the width of the interval calls for.
+    `within` is the range of the quantity: (0, ∞) for sizes, (−1, 1) for cosines. An estimate that
+    lies outside [low, high], or is NaN, is not shown: the ends inside `within` say what is known,
+    "below 0.54", "above 0.1", "between 0.1 and 0.2" or "unknown". The raw value is in the tables of
+    reports. None counts as NaN. All numbers get the digits that the width of the interval calls
+    for.
 
         format_interval(*report.overall.cosine, within=(-1, 1))
     """
@@ -40,7 +44,9 @@ def format_interval(
 
 
 def _style(values: list[float]) -> str:
-    """A format with two digits of the largest number, and a last digit below a third of the width."""
+    """A format with two digits of the largest number,
+    and a last digit below a third of the width.
+    """
     finite = [x for x in values if math.isfinite(x)]
     largest = max((abs(x) for x in finite), default=0.0)
     if largest == 0:

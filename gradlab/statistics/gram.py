@@ -1,8 +1,9 @@
-"""Inner products of block contrasts and means: every interval is linear algebra on this small matrix.
+"""Inner products of block contrasts and means:
+every interval is linear algebra on this small matrix.
 
 With G blocks the noise of a mean shows in n = G − 1 contrasts, each distributed as the mean's own
-error. Stacking the contrasts and means of all sources (estimators, truth) in one matrix with a row per
-vector and a column per parameter, only its Gram matrix is needed: 130 x 130 whatever P is.
+error. Stacking the contrasts and means of all sources (estimators, truth) in one matrix with a row
+per vector and a column per parameter, only its Gram matrix is needed: 130 x 130 whatever P is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ Source = Moments | OracleGradient
 
 @dataclass(frozen=True)
 class Combination:
-    """A linear combination of the sources' means, Σ_k w_k mean_k, and what is known of its noise."""
+    """A linear combination of the sources' means, Σ_k w_k mean_k,
+    and what is known of its noise.
+    """
 
     vector: Float[np.ndarray, " R"]  # coefficients on the stacked rows
     contrasts: Float[np.ndarray, "n R"]  # likewise, one row per contrast
@@ -38,7 +41,9 @@ class Combination:
 
 @dataclass(frozen=True)
 class Gram:
-    """Inner products of stacked rows, n contrasts and then the mean of each source, over one part."""
+    """Inner products of stacked rows, n contrasts and then the mean of each
+    source, over one part.
+    """
 
     matrix: Float[np.ndarray, "R R"]
     errors: tuple[float, ...]  # tr C of each source's mean
@@ -122,9 +127,10 @@ def _moments(source: Source) -> Moments | None:
 def _contrast_basis(moments: Moments) -> Float[Tensor, "n G"]:
     """Weights on the block means of n = (non-empty blocks − 1) independent contrasts.
 
-    With w_j = √(n_j/N), block j's mean times w_j has covariance Σ/N. The rows of the reflection that
-    takes w to a unit vector, but for that one, are orthonormal and orthogonal to w, so the unknown
-    mean drops out and each contrast is distributed as the error of the mean, equal blocks or not.
+    With w_j = √(n_j/N), block j's mean times w_j has covariance Σ/N. The rows of the reflection
+    that takes w to a unit vector, but for that one, are orthonormal and orthogonal to w, so the
+    unknown mean drops out and each contrast is distributed as the error of the mean, equal blocks
+    or not.
     """
     count = moments.block_count.to("cpu", torch.float64)
     filled = torch.nonzero(count)[:, 0]

@@ -1,31 +1,31 @@
 """Confidence intervals for a squared length ‖b‖² seen through noise, and for ratios.
 
-What is seen is d̄ = b + e with e ~ N(0, C), and n independent contrasts x_j ~ N(0, C) of the blocks.
-Then Q = ‖d̄‖² has mean ‖b‖² + tr C: the plug-in ‖d̄‖² is mostly noise when b is small.
+What is seen is d̄ = b + e with e ~ N(0, C), and n independent contrasts x_j ~ N(0, C) of the
+blocks. Then Q = ‖d̄‖² has mean ‖b‖² + tr C: the plug-in ‖d̄‖² is mostly noise when b is small.
 
 **The law.** The cumulants of Q are
 
     κ₁ = ‖b‖² + tr C,   κ₂ = 2 tr C² + 4 b'Cb,   κ₃ = 8 tr C³ + 24 b'C²b.
 
 A shifted and scaled noncentral χ² with h = tr C²/a² degrees of freedom, noncentrality b'Cb/a² and
-scale a = (tr C³ + 3 b'C²b)/(tr C² + 3 b'Cb) has just these three, and *is* the law of Q whenever the
-nonzero eigenvalues of C are equal, at any rank and any b: so it stays right at rank 1, where a normal
-law fails, and at rank 30.
+scale a = (tr C³ + 3 b'C²b)/(tr C² + 3 b'Cb) has just these three, and *is* the law of Q whenever
+the nonzero eigenvalues of C are equal, at any rank and any b: so it stays right at rank 1, where a
+normal law fails, and at rank 30.
 
-**The spectrum.** tr C comes from all N samples. The shape, tr C²/(tr C)² and tr C³/(tr C)³, comes from
-the spectrum of the Gram matrix of the contrasts, whose raw power sums are far too large when n is not
-much above the rank; the unbiased ones solve the moment equations of the Wishart law (Letac & Massam
-2004, *All invariant moments of the Wishart distribution*). All ratios are exact at rank 1.
+**The spectrum.** tr C comes from all N samples. The shape, tr C²/(tr C)² and tr C³/(tr C)³, comes
+from the spectrum of the Gram matrix of the contrasts, whose raw power sums are far too large when n
+is not much above the rank; the unbiased ones solve the moment equations of the Wishart law (Letac &
+Massam 2004, *All invariant moments of the Wishart distribution*). All ratios are exact at rank 1.
 
-**The direction.** b'Cb is zero where noise never points and ‖b‖² times the top eigenvalue at worst, a
-factor in the width that no average over directions gets right. d̄'Ĉd̄ − tr C² estimates it without
-bias (Ĉ is independent of d̄), but what is off in it goes together with what is off in Q. Under the
-hypothesis ‖b‖² = β that common part is known, so it is removed by regression:
+**The direction.** b'Cb is zero where noise never points and ‖b‖² times the top eigenvalue at worst,
+a factor in the width that no average over directions gets right. d̄'Ĉd̄ − tr C² estimates it
+without bias (Ĉ is independent of d̄), but what is off in it goes together with what is off in Q.
+Under the hypothesis ‖b‖² = β that common part is known, so it is removed by regression:
 
     b'Cb(β) = d̄'Ĉd̄ − tr C² − cov(d̄'Cd̄, Q)/var(Q) · (Q − β − tr C),
 
-a quadratic equation, since the slope (2 tr C³ + 4 b'C²b)/(2 tr C² + 4 b'Cb) contains b'Cb. With equal
-eigenvalues it is exact.
+a quadratic equation, since the slope (2 tr C³ + 4 b'C²b)/(2 tr C² + 4 b'Cb) contains b'Cb. With
+equal eigenvalues it is exact.
 
 **Inversion.** The interval holds every β that the observed Q does not reject, equal-tailed. At the
 upper end the tail probability is compared with a multiple of its value at β = 0 (Read 2002, the CLs
@@ -126,7 +126,8 @@ def squared_norm_law(
             "the blocks show no noise where the samples do: estimator and truth seem to be the same "
             "samples; use another seed for one of them"
         )
-    # Moments of W ~ Wishart(n, C): rows E tr W³, E tr W² tr W, E (tr W)³ in tr C³, tr C² tr C, (tr C)³.
+    # Moments of W ~ Wishart(n, C): rows E tr W³, E tr W² tr W, E (tr W)³ in tr C³, tr C² tr C, (tr
+    # C)³.
     cubic = np.array(
         [
             [n**3 + 3 * n**2 + 4 * n, 3 * n**2 + 3 * n, n],
@@ -213,8 +214,8 @@ def ratio_interval(
 ) -> Interval:
     """Interval of a ratio from those of its parts, both nonnegative quantities.
 
-    Donner & Zou 2012 (MOVER-R), with the correlation of the two estimates: the ratio ρ is kept while
-    0 lies in the interval of numerator − ρ denominator. Infinite above when the denominator's
+    Donner & Zou 2012 (MOVER-R), with the correlation of the two estimates: the ratio ρ is kept
+    while 0 lies in the interval of numerator − ρ denominator. Infinite above when the denominator's
     interval reaches 0; the estimate is NaN when the denominator's is not positive.
     """
     (x, x_low, x_high), (y, y_low, y_high) = numerator, denominator

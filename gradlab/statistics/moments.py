@@ -1,7 +1,7 @@
 """Streaming statistics of per-sample gradients: `of` a chunk, `merge`, then read.
 
-Letters: N replicates, G blocks, P parameters. A replicate is one sample, or the mean of one group for
-an estimator that looks across samples. Block = replicate index mod G, so that any order and any
+Letters: N replicates, G blocks, P parameters. A replicate is one sample, or the mean of one group
+for an estimator that looks across samples. Block = replicate index mod G, so that any order and any
 grouping of merges gives the same statistics, and 10⁶ samples cost no more memory than one chunk.
 Sums over blocks and updates centred about the chunk mean are in float64: the textbook
 E[g²] − E[g]² loses every digit once the mean is large (Chan, Golub & LeVeque 1983 for the merge).
@@ -81,7 +81,8 @@ class Moments(Shown):
         blocks: int = BLOCKS,
         group: int = 1,
     ) -> Moments:
-        """Statistics of one chunk `{leaf: [n, *param]}` whose first sample has global index `start`.
+        """Statistics of one chunk `{leaf: [n, *param]}` whose first sample has
+        global index `start`.
 
         Without a `pilot` the mean of this chunk serves; pass `first.pilot` for every later chunk.
         With `group` > 1, `n` and `start` are multiples of it and each group's mean is a replicate.
@@ -216,7 +217,8 @@ class Moments(Shown):
     def variance_tails(self, part: str = ALL) -> tuple[float, float]:
         """Skewness and kurtosis of ‖g_i − pilot‖²: how heavy the tails behind `variance` are.
 
-        They are at most √N and N; where a fourth power overflows, or was not kept, that is returned.
+        They are at most √N and N; where a fourth power overflows,
+        or was not kept, that is returned.
         """
         self._need(2)
         m2, m3, m4 = self._norm_powers(part)

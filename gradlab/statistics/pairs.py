@@ -77,7 +77,8 @@ def compare_pair(
     """Δ, the squared bias of the first minus that of the second: negative if the first is better.
 
     Debiased by both traces; interval and two-sided p-value include the truth's error. The truth may
-    be far noisier than either bias: it enters through u only. Correct p-values over a table by `holm`.
+    be far noisier than either bias: it enters through u only. Correct p-values over a table by
+    `holm`.
     """
     a, b = cross.first, cross.second
     if a.group != b.group or not torch.equal(a.block_count, b.block_count):
@@ -103,9 +104,9 @@ def compare_pair(
 def _difference(gram: Gram, confidence: float) -> tuple[Interval, float]:
     """Δ with interval and p-value.
 
-    var(ū·s̄) = [s'C_u s + u'C_s u + 2 u'C_us' s] + D with D = tr C_u C_s + tr C_us C_us, the part that
-    is left when both biases vanish. The spread of the blocks' influences, at noisy ū and s̄, is the
-    bracket plus 2D on average, so D, from pairs of different contrasts, is taken off once.
+    var(ū·s̄) = [s'C_u s + u'C_s u + 2 u'C_us' s] + D with D = tr C_u C_s + tr C_us C_us, the part
+    that is left when both biases vanish. The spread of the blocks' influences, at noisy ū and s̄,
+    is the bracket plus 2D on average, so D, from pairs of different contrasts, is taken off once.
     """
     u, s = gram.combine([1, -1, 0]), gram.combine([1, 1, -2])
     estimate = gram.inner(u, s) - (gram.errors[0] - gram.errors[1])
@@ -133,7 +134,8 @@ def _oracle_share(gram: Gram) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for the whole table (Holm 1979): reject where the result is below the level.
+    """P-values adjusted for the whole table (Holm 1979):
+    reject where the result is below the level.
 
     A NaN stays NaN and counts as a test, so that a missing row never makes the others look better.
     """

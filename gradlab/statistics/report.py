@@ -44,7 +44,9 @@ class Row:
 
     @property
     def status(self) -> str:
-        """ "ok", or how many samples are left out (the numbers describe the others), or heavy tails."""
+        """ "ok", or how many samples are left out (the numbers describe
+        the others), or heavy tails.
+        """
         return _status(self.count, self.nonfinite, self.heavy_tails)
 
     def flat(self) -> dict[str, object]:

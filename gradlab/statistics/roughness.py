@@ -5,19 +5,20 @@ A quadratic through four neighbouring points of a line leaves one number, the th
     Δ³f_i = f_{i+3} − 3 f_{i+2} + 3 f_{i+1} − f_i,    residual sum of squares = (Δ³f_i)²/20.
 
 *Roughness* is the mean of (Δ³f)²/20 over all windows of the grid (over both axes alike): the
-variance about local quadratics, in the square of the surface's unit. It is 0 for a quadratic, s² for
-independent values of variance s², and (A²/2)(2 sin(κ/2))⁶/20 for A sin(κ i) along a line. The *share*
-divides it by the variance of the surface over the grid: 0 for a quadratic, 1 for independent values.
-With `stride` s every s-th point is taken, so a share is one of the scale s·h, h the spacing of the grid:
-from one stride to twice it, roughness grows 64 times where the surface is smooth, 8 times for kinks,
-2 times for jumps and not at all where neighbours have nothing in common.
+variance about local quadratics, in the square of the surface's unit. It is 0 for a quadratic, s²
+for independent values of variance s², and (A²/2)(2 sin(κ/2))⁶/20 for A sin(κ i) along a line. The
+*share* divides it by the variance of the surface over the grid: 0 for a quadratic, 1 for
+independent values. With `stride` s every s-th point is taken, so a share is one of the scale s·h, h
+the spacing of the grid: from one stride to twice it, roughness grows 64 times where the surface is
+smooth, 8 times for kinks, 2 times for jumps and not at all where neighbours have nothing in common.
 
-**Noise.** The surface is a mean over episodes, and with common random numbers all of its points share
-them: neighbouring errors are strongly correlated, and no error bar of single points says how rough
-they make the surface. But Δ³ is linear: with y_i the vector of all windows of episode i, roughness is
-‖E y‖², and the plug-in ‖ȳ‖² exceeds it by tr Σ/N on average. So it is debiased, ‖ȳ‖² − tr Σ̂/N (it may
-be negative), and its interval is that of a squared length (`intervals.py`) from independent blocks of
-episodes. `seen` keeps the plug-in: the roughness of the picture drawn from these N episodes.
+**Noise.** The surface is a mean over episodes, and with common random numbers all of its points
+share them: neighbouring errors are strongly correlated, and no error bar of single points says how
+rough they make the surface. But Δ³ is linear: with y_i the vector of all windows of episode i,
+roughness is ‖E y‖², and the plug-in ‖ȳ‖² exceeds it by tr Σ/N on average. So it is debiased,
+‖ȳ‖² − tr Σ̂/N (it may be negative), and its interval is that of a squared length (`intervals.py`)
+from independent blocks of episodes. `seen` keeps the plug-in: the roughness of the picture drawn
+from these N episodes.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def third_differences(
 def roughness(
     values: Float[Tensor, "N *grid"], stride: int = 1, confidence: float = 0.95
 ) -> Roughness:
-    """Roughness of the surface E values[i] from N independent episodes on a grid of one or two axes.
+    """Roughness of the surface E values[i] from N independent episodes on
+    a grid of one or two axes.
 
     Raises `BadShape` for a grid too small for the stride, `BadValue` for fewer than 5 episodes.
     """
@@ -167,10 +169,11 @@ def _debiased(gram: Float[np.ndarray, "B B"]) -> Float[np.ndarray, " blocks_plus
 def _jackknife(
     estimates: Float[np.ndarray, " blocks_plus_1"], confidence: float
 ) -> tuple[Interval, float]:
-    """Interval and two-sided p-value against 0 of a difference of shares, by those without one block.
+    """Interval and two-sided p-value against 0 of a difference of shares,
+    by those without one block.
 
-    Where one of them is unknown or beyond ±1, as no difference of shares is, nothing can be told: the
-    estimate is NaN, the interval all of [−1, 1] and the p-value 1.
+    Where one of them is unknown or beyond ±1, as no difference of shares is, nothing can be told:
+    the estimate is NaN, the interval all of [−1, 1] and the p-value 1.
     """
     estimate, without = float(estimates[0]), estimates[1:]
     if not np.isfinite(estimates).all() or abs(estimate) > 1:

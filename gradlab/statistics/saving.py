@@ -21,8 +21,8 @@ def to_tensors(truth: OracleGradient, prefix: str = "", compact: bool = False) -
     """Everything of a truth but its name and time, under names that start with `prefix`.
 
     With `compact` the mean stays float64, and what its standard error comes from is rounded: block
-    means about the mean to float16 (in units of the largest of their leaf), the rest to float32. That is
-    a quarter of the size, and moves standard errors by less than a part in a thousand.
+    means about the mean to float16 (in units of the largest of their leaf), the rest to float32.
+    That is a quarter of the size, and moves standard errors by less than a part in a thousand.
     """
     tensors = {f"{prefix}mean/{leaf}": value for leaf, value in truth.mean.items()}
     moments = truth.moments

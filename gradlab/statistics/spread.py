@@ -1,18 +1,20 @@
 """The interval of a variance from samples whose tails may be heavy.
 
-With y_i = ‖g_i − ḡ‖² the variance is the mean of y, and its standard error comes from the spread of y.
-Heavy tails fail a normal law in two ways, and both misses have the true value above the interval:
+With y_i = ‖g_i − ḡ‖² the variance is the mean of y, and its standard error comes from the spread of
+y. Heavy tails fail a normal law in two ways, and both misses have the true value above the
+interval:
 
-- the mean is skewed: its skewness γ lengthens the upper reach q by the factor 1 + γ q/3 (Johnson 1978),
-  q counted as at most 3;
-- the standard error is itself uncertain. Its degrees of freedom by its own moments are 2N/(κ − 1), κ the
-  kurtosis of y (Satterthwaite), instead of N − 1, and κ is too small whenever the largest values have
-  not been seen. The upper end takes a third of them, at least 1: the share at which log-normal radii
-  were covered 95 % of the time at any N and rank. It costs nothing where tails are light.
+- the mean is skewed: its skewness γ lengthens the upper reach q by the factor 1 + γ q/3 (Johnson
+  1978), q counted as at most 3;
+- the standard error is itself uncertain. Its degrees of freedom by its own moments are 2N/(κ − 1),
+  κ the kurtosis of y (Satterthwaite), instead of N − 1, and κ is too small whenever the largest
+  values have not been seen. The upper end takes a third of them, at least 1: the share at which
+  log-normal radii were covered 95 % of the time at any N and rank. It costs nothing where tails are
+  light.
 
-N/(κ − 1) is the number of samples that the standard error rests on. With tails P(y > x) ~ x^−α it grows
-like N^(2 − 4/α) for α < 4; below N^(1/3), where α is at most 2.4, a fourth moment of g, and with it
-any standard error of the variance, may not exist (α <= 2), and no interval can be trusted.
+N/(κ − 1) is the number of samples that the standard error rests on. With tails P(y > x) ~ x^−α it
+grows like N^(2 − 4/α) for α < 4; below N^(1/3), where α is at most 2.4, a fourth moment of g, and
+with it any standard error of the variance, may not exist (α <= 2), and no interval can be trusted.
 Measured coverage: docs/statistics.md.
 """
 

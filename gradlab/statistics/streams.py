@@ -1,4 +1,6 @@
-"""Which episodes of which noise stream went into a statistic: what is compared must not share them."""
+"""Which episodes of which noise stream went into a statistic:
+what is compared must not share them.
+"""
 
 from __future__ import annotations
 

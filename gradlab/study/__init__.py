@@ -1,4 +1,5 @@
-"""Tools that every study uses. Reading order: cells, seeds, answer, definition, runner, commandline.
+"""Tools that every study uses. Reading order: cells, seeds, answer, definition,
+runner, commandline.
 
 `gradlab.study.figures` is imported by a study's `plot` alone, so that workers need not load
 matplotlib.

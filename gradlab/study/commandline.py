@@ -65,8 +65,8 @@ def cli(study: str | ModuleType | Study, args: Sequence[str] | None = None) -> N
     A study module ends in `if __name__ == "__main__": cli("studies.its_name")`. The name, rather
     than the running module, lets workers import its functions.
 
-    Exits with 2 after one line for anything that the user can mend, with 1 where the disk is full or
-    a worker was killed, with 130 when interrupted and 143 after SIGTERM.
+    Exits with 2 after one line for anything that the user can mend, with 1 where the disk is full
+    or a worker was killed, with 130 when interrupted and 143 after SIGTERM.
     """
     args = sys.argv[1:] if args is None else list(args)
     name = (
@@ -194,8 +194,8 @@ def _options(study: Study) -> list[str]:
 
 
 def _one_line(box: str, options: Sequence[str]) -> str:
-    """The sentences of tyro's error box, without its frame, its copy of the help and its colours; for an
-    unknown option the nearest names."""
+    """The sentences of tyro's error box, without its frame, its copy of the help and its colours;
+    for an unknown option the nearest names."""
     lines = [line.strip("│╭╮╰╯| \t") for line in box.splitlines()[1:]]
     kept: list[str] = []
     for line in lines:

@@ -84,8 +84,8 @@ class Study:
     def of(cls, source: str | ModuleType | Study) -> Study:
         """The study that a module (or its dotted name) defines. Raises `Missing` for what it lacks.
 
-        The module defines `Config`, `PRESETS`, `cells`, `run_cell`, `plot`, `summarise`, `answer`, and
-        may define `artefacts`, `MEASURED` and `MINUTES`.
+        The module defines `Config`, `PRESETS`, `cells`, `run_cell`, `plot`, `summarise`, `answer`,
+        and may define `artefacts`, `MEASURED` and `MINUTES`.
         """
         if isinstance(source, Study):
             return source
@@ -121,7 +121,9 @@ class Study:
 
 
 def check_numbers(config: Any) -> None:
-    """Raises `BadValue` for a number of the config that is not finite or that float32 cannot hold."""
+    """Raises `BadValue` for a number of the config that is not finite
+    or that float32 cannot hold.
+    """
     for name, value in vars(config).items():
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, float) and one != 0 and not 1e-30 <= abs(one) <= 1e30:

@@ -112,8 +112,9 @@ def panels(
     width: float = COLUMN_WIDTH,
     height: float = PANEL_HEIGHT,
 ) -> tuple[Figure, NDArray]:
-    """A figure of `rows` x `columns` panels of `width` x `height` [in] and its axes, shape [rows, columns].
-    Call it inside `style()`. The lines of the title are broken where the figure is too narrow for them."""
+    """A figure of `rows` x `columns` panels of `width` x `height` [in] and its axes, shape [rows,
+    columns]. Call it inside `style()`. The lines of the title are broken where the figure is too
+    narrow for them."""
     figure = Figure(figsize=(width * columns, height * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     if title:

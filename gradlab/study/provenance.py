@@ -31,8 +31,8 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The checked-out commit, with '+changes-HASH' of the difference if tracked files differ from it;
-    'unknown' outside a checkout."""
+    """The checked-out commit, with '+changes-HASH' of the difference if tracked files differ from
+    it; 'unknown' outside a checkout."""
     here = Path(__file__).parent
     try:
         commit = _git(here, "rev-parse", "HEAD")

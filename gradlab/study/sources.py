@@ -1,7 +1,9 @@
-"""Which code and packages a study's numbers come from, as hashes, and whether results are of that code.
+"""Which code and packages a study's numbers come from, as hashes,
+and whether results are of that code.
 
-Only what can change a number counts: comments, docstrings, the layout of the code, and modules that draw
-and print do not. So a commit of documentation, or an edit of a report, keeps a long run's cells.
+Only what can change a number counts: comments, docstrings, the layout of the code, and modules that
+draw and print do not. So a commit of documentation, or an edit of a report, keeps a long run's
+cells.
 """
 
 from __future__ import annotations
@@ -91,7 +93,8 @@ class Code:
 def accepted(
     folder: Folder, earlier: Mapping[str, Any], code: Code, keep: bool
 ) -> dict[str, list[str]]:
-    """Per code (its hash), the other codes whose results are kept beside its own, as agreed by --keep.
+    """Per code (its hash), the other codes whose results are kept beside its own,
+    as agreed by --keep.
 
     Raises `Conflict` if there are results of a code that has not been agreed to.
     """

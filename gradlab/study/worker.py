@@ -112,9 +112,10 @@ _study_process: list[int] = []  # of this worker; empty in a process that is no 
 def stop_when_alone(process: int) -> None:
     """Ends this worker, a child of the study's `process`, soon after that was killed.
 
-    Runs once when a worker starts, and watches from a thread. SIGTERM is left to the study's process,
-    which also gets it where a cluster sends it to all: it says how to go on, and ends its workers. A change of parent is the one sign
-    that does not depend on whether somebody has collected the dead process.
+    Runs once when a worker starts, and watches from a thread. SIGTERM is left to the study's
+    process, which also gets it where a cluster sends it to all: it says how to go on, and ends its
+    workers. A change of parent is the one sign that does not depend on whether somebody has
+    collected the dead process.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _study_process.append(process)

@@ -104,9 +104,11 @@ class KnowsItsEnd(Protocol):
 
 
 def ending_margins(task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """(after [..., ns], memory [..., nm], step) -> scaled margins [..., k] of the terminating events.
+    """(after [..., ns], memory [..., nm], step) -> scaled margins [...,
+    k] of the terminating events.
 
-    A task's own way is taken unless a subclass has other events or margins than the class that wrote it.
+    A task's own way is taken unless a subclass has other events or margins than
+    the class that wrote it.
     """
     if isinstance(task, KnowsItsEnd):
         author = _author(task, "ending_margins")

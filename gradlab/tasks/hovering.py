@@ -20,12 +20,14 @@ SUCCESS_SPEED = 0.3  # also the scale of its margin; as for landing [m/s]
 
 @dataclass(frozen=True)
 class Hovering(Memoryless):
-    """Reward: `flight.flight_terms` towards `target`, at most 0.1 per step. Observation: 13 numbers.
+    """Reward: `flight.flight_terms` towards `target`, at most 0.1 per step.
+    Observation: 13 numbers.
 
-    Source: VisFly@8b49f94 envs/HoverEnv.py; its episodes have 256 steps. A collision with the flight
-    box ends the episode. `success_event=True` adds a one-time bonus, not in the source, at the first
-    step after which the drone is within 0.25 m of the target and slower than 0.3 m/s (the margin is
-    the minimum of both, each over its own threshold); the bonus equals that of landing and racing.
+    Source: VisFly@8b49f94 envs/HoverEnv.py; its episodes have 256 steps. A collision with the
+    flight box ends the episode. `success_event=True` adds a one-time bonus, not in the source, at
+    the first step after which the drone is within 0.25 m of the target and slower than 0.3 m/s (the
+    margin is the minimum of both, each over its own threshold); the bonus equals that of landing
+    and racing.
 
     Non-smooth places: the events; the norms at 0 (gradient 0 there), which is where every spawn
     attitude, velocity and body rate is; the collision margin where the nearest face changes.

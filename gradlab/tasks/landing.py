@@ -36,8 +36,9 @@ class Landing(Memoryless):
 
     `detach_normalisers=True` treats h as a constant in both terms, as the source does.
 
-    Non-smooth places: the events; h at z = 0.05 and 1 m (a kink; beyond, h is constant); descent at x = 1; the norms at 0 (gradient 0 there), which is where
-    every spawn velocity is; the margins where the least one changes and at zero offset.
+    Non-smooth places: the events; h at z = 0.05 and 1 m (a kink; beyond, h is constant); descent at
+    x = 1; the norms at 0 (gradient 0 there), which is where every spawn velocity is; the margins
+    where the least one changes and at zero offset.
 
     Raises `UnknownName` for an unknown part in `detached`, `BadValue` for a negative half-range.
     """

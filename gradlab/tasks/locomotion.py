@@ -1,7 +1,8 @@
 """Running forward as gymnasium and Brax reward it.
 
-States are [q, q̇, ...] of an articulated simulator, MuJoCo's coordinates: a free root starts with its position and
-quaternion (w, x, y, z), a planar one with x, z and pitch. Whatever follows q̇ is seen by no reward here.
+States are [q, q̇, ...] of an articulated simulator, MuJoCo's coordinates: a free root starts with
+its position and quaternion (w, x, y, z), a planar one with x, z and pitch. Whatever follows q̇ is
+seen by no reward here.
 """
 
 from __future__ import annotations
@@ -35,23 +36,25 @@ class Locomotion(Memoryless):
         healthy   `healthy_reward` per step: with `healthy_event` only while healthy after the step
                   (gymnasium), else in every step until the episode ends (Brax)
 
-    Being outside `height`, `pitch` or `bound` ends the episode. It is one event: its margin is the largest
-    over all bounds, each by how much it is exceeded over its scale: `height_scale`; the bound itself for
-    `pitch` and `bound`. Relaxed, the healthy reward of a step is healthy_reward·(1 − Step(M_t)),
-    M_t the running maximum, so that it falls as survival does.
+    Being outside `height`, `pitch` or `bound` ends the episode. It is one event: its margin is the
+    largest over all bounds, each by how much it is exceeded over its scale: `height_scale`; the
+    bound itself for `pitch` and `bound`. Relaxed, the healthy reward of a step is
+    healthy_reward·(1 − Step(M_t)), M_t the running maximum, so that it falls as survival does.
 
-    Reset: `start` plus uniform noise of half-range `position_noise` on every entry of q, then quaternions are
-    normalised (the sources show the first observation before that, and normalise when they step); velocities are uniform or, with `normal_velocities`, normal with that scale.
+    Reset: `start` plus uniform noise of half-range `position_noise` on every entry of q, then
+    quaternions are normalised (the sources show the first observation before that, and normalise
+    when they step); velocities are uniform or, with `normal_velocities`, normal with that scale.
 
     Observation: q without its first `hidden` entries and q̇, clipped to ±`clip` if there is one.
 
-    Left out, against the sources: contact forces and their cost (gymnasium's ant and humanoid), and the humanoid's
-    inertias, velocities and actuator forces, in observation and reward. x is that of the state after the
-    step; gymnasium reads the ant's and the humanoid's as of the last integrator stage.
-    gymnasium also ends an ant's episode when a number is not finite; here that is an error to see.
+    Left out, against the sources: contact forces and their cost (gymnasium's ant and humanoid), and
+    the humanoid's inertias, velocities and actuator forces, in observation and reward. x is that of
+    the state after the step; gymnasium reads the ant's and the humanoid's as of the last integrator
+    stage. gymnasium also ends an ant's episode when a number is not finite; here that is an error
+    to see.
 
-    Non-smooth places: the event, and where its largest bound changes; the clipping of velocities (gradient 0
-    beyond). Source: gymnasium 1.4 envs/mujoco/*_v5.py; google/brax@0b96d05 brax/envs.
+    Non-smooth places: the event, and where its largest bound changes; the clipping of velocities
+    (gradient 0 beyond). Source: gymnasium 1.4 envs/mujoco/*_v5.py; google/brax@0b96d05 brax/envs.
     """
 
     name: str

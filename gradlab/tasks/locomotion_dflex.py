@@ -1,7 +1,7 @@
 """Running forward as dFlex rewards it (NVlabs/DiffRL@a4c0dd1, envs/*.py), in a world whose z is up.
 
-dFlex's world has y up. The physics is the same; quaternions here are (w, x, y, z) from the body to our world, and
-vectors have our axes.
+dFlex's world has y up. The physics is the same; quaternions here are (w, x, y, z) from the body to
+our world, and vectors have our axes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ AXIS_FLOOR = 1e-6  # keeps the random axis of a start from dividing by zero
 
 @dataclass(frozen=True)
 class Uprightness:
-    """A height term that punishes coming within a tolerance of the fall: with e = clip(h − h_fall − tolerance, −1, cap)
-    it is −200 e² below zero and weight·e above. Kinks: e = 0 and both clips."""
+    """A height term that punishes coming within a tolerance of the fall: with
+    e = clip(h − h_fall − tolerance, −1, cap) it is −200 e² below zero and weight·e above. Kinks:
+    e = 0 and both clips."""
 
     tolerance: float  # [m]
     cap: float  # [m]
@@ -39,19 +40,20 @@ class Uprightness:
 class FreeRunner(Memoryless):
     """dFlex's ant and humanoid: a free root, a target far ahead, the last action observed.
 
-    Reward: forward velocity of the root [m/s] + 0.1·up + heading + height + control, where up is the z
-    component of the body's z axis, heading the component of its x axis towards the target, height is
-    h − h_fall (ant) or an `Uprightness`, control −control_cost·Σa². Falling below `fall` ends the episode; the
-    margin is (fall − h)/height_scale.
+    Reward: forward velocity of the root [m/s] + 0.1·up + heading + height + control, where up is
+    the z component of the body's z axis, heading the component of its x axis towards the target,
+    height is h − h_fall (ant) or an `Uprightness`, control −control_cost·Σa². Falling below `fall`
+    ends the episode; the margin is (fall − h)/height_scale.
 
     Observation: height, quaternion, velocity, angular velocity (world), joint angles, 0.1·joint
     velocities, up, heading, last action. The simulator must keep the action (`keep_action=True`).
 
-    Reset: ±0.1 m, a rotation of up to ±π/24 about a random axis, ±0.2 rad on joints, ±0.25 on velocities,
-    all uniform. dFlex draws the twist about the world's origin; here the velocity of the root is drawn.
+    Reset: ±0.1 m, a rotation of up to ±π/24 about a random axis, ±0.2 rad on joints, ±0.25 on
+    velocities, all uniform. dFlex draws the twist about the world's origin; here the velocity of
+    the root is drawn.
 
-    Non-smooth places: the event; actions are clipped to ±1 before they are observed or punished, as in
-    the source; the kinks of `Uprightness`.
+    Non-smooth places: the event; actions are clipped to ±1 before they are observed or punished, as
+    in the source; the kinks of `Uprightness`.
     """
 
     name: str
@@ -174,12 +176,13 @@ class FreeRunner(Memoryless):
 class PlanarRunner(Memoryless):
     """dFlex's hopper and half-cheetah: a root that moves in x, z and pitch.
 
-    Reward: forward velocity of the root [m/s] − control_cost·Σa², and for the hopper an `Uprightness` of its height
-    coordinate h and 1 − (pitch/(π/6))². Falling below `fall` ends the episode, if there is one; the margin is
-    (fall − h)/height_scale. Observation: q without x, and q̇.
+    Reward: forward velocity of the root [m/s] − control_cost·Σa², and for the hopper an
+    `Uprightness` of its height coordinate h and 1 − (pitch/(π/6))². Falling below `fall` ends the
+    episode, if there is one; the margin is (fall − h)/height_scale. Observation: q without x, and
+    q̇.
 
-    Reset: uniform on every entry of q and q̇. Non-smooth places: the event; actions are clipped to ±1 before
-    they are punished; the kinks of `Uprightness`.
+    Reset: uniform on every entry of q and q̇. Non-smooth places: the event; actions are clipped to
+    ±1 before they are punished; the kinks of `Uprightness`.
     """
 
     name: str

@@ -29,18 +29,20 @@ class Racing:
     """Dense reward towards the next gate and a bonus for passing it. Observation: 16 numbers.
 
     `gates=1` (default): one gate, passed once, rewarded as the target before and after; no memory
-    and no switch. `gates=4`: the course; passing a gate makes the next one the target. The memory is
-    the index of the gate to pass. The step that passes a gate is rewarded towards the new one, while
-    the observation changes with the next step, as in the source.
+    and no switch. `gates=4`: the course; passing a gate makes the next one the target. The memory
+    is the index of the gate to pass. The step that passes a gate is rewarded towards the new one,
+    while the observation changes with the next step, as in the source.
     A collision with the flight box ends the episode.
 
-    `reward="position"`: `flight.flight_terms` towards the gate, at most 0.1 per step, and 20 per pass.
-    `reward="velocity"` (ABPT appendix D.2): with the speed of approach u and the velocity v⊥ across
-    the line to the gate at distance d, 0.02 min(u, 15) − 0.02 ‖v⊥‖/(d + 1) − 0.001 ‖ω‖ and 5 per pass.
+    `reward="position"`: `flight.flight_terms` towards the gate, at most 0.1 per step, and 20 per
+    pass. `reward="velocity"` (ABPT appendix D.2): with the speed of approach u and the velocity v⊥
+    across the line to the gate at distance d, 0.02 min(u, 15) − 0.02 ‖v⊥‖/(d + 1) − 0.001 ‖ω‖ and 5
+    per pass.
 
     `first_gate=None` is gate 0 with one gate, and with four the gate that belongs to the quadrant
-    around (4, 0) where the drone spawns. `vendor_quirks=True` sends every spawn with x > 4 m to gate 1,
-    a slip of the source. `spawn_means=()` is the box before the gate, or all four with equal chances.
+    around (4, 0) where the drone spawns. `vendor_quirks=True` sends every spawn with x > 4 m to
+    gate 1, a slip of the source. `spawn_means=()` is the box before the gate, or all four with
+    equal chances.
     Source: VisFly@8b49f94 envs/RacingEnv.py; its episodes have 512 steps.
 
     Non-smooth places: the events; with four gates the *switch*, at which observation and dense
@@ -48,8 +50,8 @@ class Racing:
     every spawn attitude, velocity and body rate is; the speed of approach at 15 m/s and its
     direction at the gate's centre; the collision margin where the nearest face changes.
 
-    Raises `BadValue` for a number of gates other than 1 and 4, a first gate that does not exist or a
-    negative half-range, `UnknownName` for an unknown reward or part in `detached`.
+    Raises `BadValue` for a number of gates other than 1 and 4, a first gate that does not exist or
+    a negative half-range, `UnknownName` for an unknown reward or part in `detached`.
     """
 
     gates: int = 1

@@ -32,8 +32,8 @@ class Tracking(Memoryless):
     Non-smooth places: the event; the norms at 0 (gradient 0 there), which is where every spawn
     attitude, velocity and body rate is; the collision margin where the nearest face changes.
 
-    Raises `UnknownName` for an unknown part in `detached`, `BadValue` for a negative half-range or a
-    dt that is not positive.
+    Raises `UnknownName` for an unknown part in `detached`, `BadValue` for a negative half-range or
+    a dt that is not positive.
     """
 
     centre: Point = (3.0, 0.0, 2.0)  # [m]

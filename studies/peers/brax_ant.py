@@ -1,7 +1,8 @@
 """Brax's own Ant, to race against: `jit(vmap(grad))` of the return of a policy of the same size.
 
-Not the same physics: Brax's contact, masses and observation are its own. What is compared is the price
-of one per-sample gradient through as many control periods of an ant. It needs the extra `peers`.
+Not the same physics: Brax's contact, masses and observation are its own. What is compared is the
+price of one per-sample gradient through as many control periods of an ant. It needs the extra
+`peers`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ CONTROL_PERIOD = 0.05  # of Brax's Ant [s]
 
 
 def per_sample(backend: str, samples: int, horizon: int, hidden: tuple[int, ...]) -> Callable:
-    """A call without arguments that computes N per-sample gradients (compiled at the first call)."""
+    """A call without arguments that computes N per-sample gradients
+    (compiled at the first call).
+    """
     one, arguments = _setting(backend, samples, horizon, hidden)
     twin = jax.jit(jax.vmap(jax.grad(one), in_axes=(None, 0, 0)))
     return lambda: jax.block_until_ready(twin(*arguments))

@@ -30,7 +30,8 @@ PerSample = Callable[[dict[str, Array], Array, Array], tuple[Array, dict[str, Ar
 
 
 def per_sample(problem: Problem, unroll: int = 1) -> PerSample:
-    """The compiled twin of `FOG()(problem, ...).per_sample()` with the returns; `unroll` of the scan.
+    """The compiled twin of `FOG()(problem, ...).per_sample()` with the returns;
+    `unroll` of the scan.
 
     Raises `BadValue` for anything but hovering without success event on the default kind of
     quadrotor, unrelaxed, with a squashed elu policy and state-dependent std.

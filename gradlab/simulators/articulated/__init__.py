@@ -1,4 +1,6 @@
-"""Articulated rigid bodies that agree with MuJoCo, differentiable, with contact from soft to hard."""
+"""Articulated rigid bodies that agree with MuJoCo, differentiable,
+with contact from soft to hard.
+"""
 
 from gradlab.simulators.articulated.brax_like import BraxLike
 from gradlab.simulators.articulated.contact import Compliant, ContactModel, Smoothed

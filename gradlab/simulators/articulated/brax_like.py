@@ -17,15 +17,17 @@ from gradlab.simulators.articulated.model import Model
 
 @dataclass(frozen=True)
 class BraxLike:
-    """The constraints of Brax's `generalized` pipeline, unconverged and differentiated through its iterations.
+    """The constraints of Brax's `generalized` pipeline,
+    unconverged and differentiated through its iterations.
 
-    Rows and weights are those of `Convex` with margins of zero and hard masks; of each joint's two limits
-    only the violated one acts. With A = J M⁻¹ J' + R and b = J M⁻¹ (other forces) − r the forces minimise
-    ½ ‖A x + b‖² over x >= 0: not MuJoCo's ½ x'A x + b'x, though both have the same minimum where
-    A x + b = 0 can be met. Accelerated projected gradients with backtracking (FISTA), from x = 0, stopped
-    after `iterations` or at a residual of 1e-3; everything is differentiated but the step sizes.
-    Source: google/brax, brax/generalized/constraint.py, and jaxopt's ProximalGradient. M⁻¹ is exact here,
-    where Brax iterates.
+    Rows and weights are those of `Convex` with margins of zero and hard masks; of each joint's two
+    limits only the violated one acts. With A = J M⁻¹ J' + R and b = J M⁻¹ (other forces) − r the
+    forces minimise ½ ‖A x + b‖² over x >= 0: not MuJoCo's ½ x'A x + b'x, though both have the same
+    minimum where A x + b = 0 can be met. Accelerated projected gradients with backtracking (FISTA),
+    from x = 0, stopped after `iterations` or at a residual of 1e-3; everything is differentiated
+    but the step sizes.
+    Source: google/brax, brax/generalized/constraint.py, and jaxopt's ProximalGradient. M⁻¹ is exact
+    here, where Brax iterates.
 
     Non-smooth places: those of `Convex`, and the projection at every iteration.
 

@@ -1,8 +1,8 @@
 """The rows of constraints that MuJoCo makes of contacts and joint limits, in every state.
 
-Formulas are those of MuJoCo 4.0 (its chapter "Computation", and engine_core_constraint.c). A contact with
-friction has the four rows n ± μ t of a pyramid, one without only n, each limit one per side; all are there
-in every state, with a weight of 0 where MuJoCo has none.
+Formulas are those of MuJoCo 4.0 (its chapter "Computation", and engine_core_constraint.c). A
+contact with friction has the four rows n ± μ t of a pyramid, one without only n, each limit one per
+side; all are there in every state, with a weight of 0 where MuJoCo has none.
 """
 
 from __future__ import annotations
@@ -200,9 +200,11 @@ def constrained(model: Model) -> bool:
 
 @plain
 def firmness(model: Model) -> float:
-    """Largest D over the inverse weights that it is made of [1]: about D times the effective inverse mass.
+    """Largest D over the inverse weights that it is made of [1]:
+    about D times the effective inverse mass.
 
-    For one row d/(1 − d) at the impedance's largest d; for a pyramid's that times impratio/(2μ²(1 + μ²)).
+    For one row d/(1 − d) at the impedance's largest d;
+    for a pyramid's that times impratio/(2μ²(1 + μ²)).
     """
     ratio = max(MINVAL, float(model.compiled.opt.impratio))
     found = [0.0]

@@ -1,8 +1,8 @@
 """What a contact law is, and the compliant ones: springs and dampers, from hard switches to smooth.
 
 A law maps the state to generalised forces. `Compliant` and `Smoothed` see each candidate contact by
-itself; `Convex` (`convex.py`) solves for all constraint forces together. Joint limits belong to the law:
-a spring here, constraints there.
+itself; `Convex` (`convex.py`) solves for all constraint forces together. Joint limits belong to the
+law: a spring here, constraints there.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class ContactModel(Protocol):
 
 @runtime_checkable
 class Accelerates(ContactModel, Protocol):
-    """A law that solves for the acceleration itself: integrators that can use it need not solve again."""
+    """A law that solves for the acceleration itself:
+    integrators that can use it need not solve again.
+    """
 
     def acceleration(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:
         """M⁻¹ (smooth + force) [rad/s², m/s²]."""
@@ -75,9 +77,11 @@ class Bounded(ContactModel, Protocol):
 
 @dataclass(frozen=True)
 class Compliant:
-    """dFlex's springs and dampers at every point that is inside (NVlabs/DiffRL@a4c0dd1, dflex/sim.py).
+    """dFlex's springs and dampers at every point that is inside
+    (NVlabs/DiffRL@a4c0dd1, dflex/sim.py).
 
-    With depth c > 0, normal speed v_n (positive when parting) and tangential velocity v_t of the point:
+    With depth c > 0, normal speed v_n (positive when parting) and tangential
+    velocity v_t of the point:
 
         normal force     N = k_e c + k_d c max(−v_n, 0)
         friction         −v_t/‖v_t‖ · min(k_f ‖v_t‖, μ k_e c)
@@ -85,13 +89,15 @@ class Compliant:
     The point is on the surface of the second shape. Joint limits are springs with a damper that is
     always on: limit_stiffness·(bound − q if violated) − limit_damping·q̇.
 
-    Non-smooth places: c = 0 (forces are continuous, their derivatives jump), v_n = 0, the change from sticking
-    to sliding friction, the ends of joint ranges. At v_t = 0 friction is linear and its gradient finite.
+    Non-smooth places: c = 0 (forces are continuous, their derivatives jump), v_n = 0, the change
+    from sticking to sliding friction, the ends of joint ranges. At v_t = 0 friction is linear and
+    its gradient finite.
 
-    A law too stiff for an explicit time step is refused by `check`: with λ the response of a body's points
-    (`stability.contact_response`), w its inverse weight and w_l that of the lightest limited joint the step must
-    satisfy dt < 2/√(k_e λ), dt < 2/(k_f w), dt < 2/√(limit_stiffness w_l) and dt < 2/(limit_damping w_l). The damper
-    grows with depth, and no step bears all depths: a body that is thrown far into the ground may still fly apart.
+    A law too stiff for an explicit time step is refused by `check`: with λ the response of a body's
+    points (`stability.contact_response`), w its inverse weight and w_l that of the lightest limited
+    joint the step must satisfy dt < 2/√(k_e λ), dt < 2/(k_f w), dt < 2/√(limit_stiffness w_l) and
+    dt < 2/(limit_damping w_l). The damper grows with depth, and no step bears all depths: a body
+    that is thrown far into the ground may still fly apart.
     """
 
     stiffness: float = 4e4  # k_e [N/m]
@@ -155,13 +161,14 @@ class Compliant:
 class Smoothed:
     """A `Compliant` law without switches: everything is smooth in the state, and tends to it.
 
-    max(x, 0) becomes the softplus u·log(1 + e^(x/u)), off by at most u ln 2, with u = `width` [m] for
-    depths (and [rad] for joint ranges) and `speed_width` [m/s] for the speed of approach. The switch from
-    sticking to sliding, 1/max(‖v_t‖, s) with s = μ k_e c/k_f, uses ½(a + b + √((a − b)² + e²)) >= max(a, b),
-    e = `speed_width`.
+    max(x, 0) becomes the softplus u·log(1 + e^(x/u)), off by at most u ln 2, with u = `width` [m]
+    for depths (and [rad] for joint ranges) and `speed_width` [m/s] for the speed of approach. The
+    switch from sticking to sliding, 1/max(‖v_t‖, s) with s = μ k_e c/k_f, uses
+    ½(a + b + √((a − b)² + e²)) >= max(a, b), e = `speed_width`.
 
-    Bounds, tested: the normal force is off by at most k_e w ln 2 + k_d (c u + r w + u w ln 2) ln 2 at depth
-    c >= 0 and approach r >= 0, the friction by at most k_f e/2 + μ k_e w ln 2, a limit's by k w ln 2.
+    Bounds, tested: the normal force is off by at most k_e w ln 2 + k_d (c u + r w + u w ln 2) ln 2
+    at depth c >= 0 and approach r >= 0, the friction by at most k_f e/2 + μ k_e w ln 2, a limit's
+    by k w ln 2.
 
     `Smoothed.hard(width, load)` tends to rigid contact instead: its stiffness is load/width.
     """
@@ -182,9 +189,9 @@ class Smoothed:
     def hard(width: float, load: float, friction: float | None = None) -> Smoothed:
         """Tends to rigid contact: the force at depth c is load·log(1 + e^(c/width)).
 
-        A point that carries F rests at depth width·log(e^(F/load) − 1), at most width·F/load. Friction
-        sticks below a tangential speed of `width` per ms; there is no damping but the joints'.
-        Raises `BadValue` unless both are positive.
+        A point that carries F rests at depth width·log(e^(F/load) − 1), at most width·F/load.
+        Friction sticks below a tangential speed of `width` per ms; there is no damping but the
+        joints'. Raises `BadValue` unless both are positive.
         """
         if not (width > 0 and load > 0):
             raise BadValue(

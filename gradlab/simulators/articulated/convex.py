@@ -1,7 +1,9 @@
-"""MuJoCo's contact: a convex problem for all constraint forces together, solved anew in every state.
+"""MuJoCo's contact: a convex problem for all constraint forces together,
+solved anew in every state.
 
-Every contact and limit gives rows J of a linear map from accelerations, a reference acceleration r that
-springs and dampers ask for, and a weight D that says how firmly (`constraints.py`). The acceleration minimises
+Every contact and limit gives rows J of a linear map from accelerations, a reference acceleration r
+that springs and dampers ask for, and a weight D that says how firmly (`constraints.py`). The
+acceleration minimises
 
     ½ (a − a₀)' M (a − a₀) + ½ Σ Dᵢ min(Jᵢ a − rᵢ, 0)²,    a₀ = M⁻¹ (all other forces),
 
@@ -34,21 +36,25 @@ OF_NEWTON, OF_INTERIOR = 8, 18  # iterations for soft and for firm constraints
 
 @dataclass(frozen=True)
 class Convex:
-    """MuJoCo's soft constraints: contacts, pyramidal friction and joint limits in one convex problem.
+    """MuJoCo's soft constraints: contacts, pyramidal friction and joint limits
+    in one convex problem.
 
-    `iterations=None` chooses by the model's firmness (`constraints.firmness`). Up to 20, as in all runners
-    that ship: 8 iterations of Newton's method with an exact line search. Beyond (little friction, a large
-    impratio, an impedance near 1): 18 iterations of an interior-point method, in float64 whatever the dtype.
-    A number asks for so many of Newton's. Each iteration is one Cholesky factorisation, and a last Newton step
-    follows. All counts are fixed, so that nothing waits for a device; `residual` bounds
-    what is missing in a state, and `Articulated.residual` does so for a user.
+    `iterations=None` chooses by the model's firmness (`constraints.firmness`). Up to 20, as in all
+    runners that ship: 8 iterations of Newton's method with an exact line search. Beyond (little
+    friction, a large impratio, an impedance near 1): 18 iterations of an interior-point method, in
+    float64 whatever the dtype. A number asks for so many of Newton's. Each iteration is one
+    Cholesky factorisation, and a last Newton step follows. All counts are fixed, so that nothing
+    waits for a device; `residual` bounds what is missing in a state, and `Articulated.residual`
+    does so for a user.
 
-    Derivatives: "implicit" differentiates the condition of optimality, a* − H(a*)⁻¹ g(a*, state) with a*
-    and H held constant: the first derivative is exact at the optimum (a second is not defined by it).
-    "unrolled" differentiates all iterations of Newton's method; the two agree where they have converged.
+    Derivatives: "implicit" differentiates the condition of optimality, a* − H(a*)⁻¹ g(a*, state)
+    with a* and H held constant: the first derivative is exact at the optimum (a second is not
+    defined by it). "unrolled" differentiates all iterations of Newton's method; the two agree where
+    they have converged.
 
-    Non-smooth places: a row begins to act at its margin (with a jump if it is approached at speed), stops
-    acting where Jᵢ a = rᵢ, and its impedance has kinks at the ends of its width; those of the geometry.
+    Non-smooth places: a row begins to act at its margin (with a jump if it is approached at speed),
+    stops acting where Jᵢ a = rᵢ, and its impedance has kinks at the ends of its width; those of the
+    geometry.
 
     Raises `UnknownName` for another way to differentiate, `BadValue` for fewer than one iteration.
     """
@@ -65,8 +71,8 @@ class Convex:
             )
 
     def check(self, model: Model, dt: float) -> None:
-        """Warn where Newton's method was asked for and may not converge; time constants below 2 dt [s]
-        are raised to it, as in MuJoCo."""
+        """Warn where Newton's method was asked for and may not converge; time constants below 2 dt
+        [s] are raised to it, as in MuJoCo."""
         if firmness(model) > SOFT and not self._interior(model):
             warnings.warn(
                 f"Convex: {model.name} has constraints of firmness {firmness(model):.3g}, above "
@@ -97,10 +103,12 @@ class Convex:
         return _firm_last_step(now.mass.double(), now.smooth.double(), rows, found).to(mass.dtype)
 
     def residual(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch"]:
-        """Bound of the relative error of `acceleration`, ‖a − a*‖/(‖a‖ + ‖a₀‖) in the norm of M [1].
+        """Bound of the relative error of `acceleration`,
+        ‖a − a*‖/(‖a‖ + ‖a₀‖) in the norm of M [1].
 
-        The problem is strongly convex: ½ ‖a − a*‖² is at most the gap between its value at a and its dual's
-        at any forces λ >= 0, ½ ‖a − M⁻¹(f + J'λ)‖² + Σ (λ + D min(J a − r, 0))²/(2D) + λ max(J a − r, 0).
+        The problem is strongly convex: ½ ‖a − a*‖² is at most the gap between its value at a and
+        its dual's at any forces λ >= 0, ½ ‖a − M⁻¹(f + J'λ)‖² + Σ (λ + D min(J a − r, 0))²/(2D) + λ
+        max(J a − r, 0).
         """
         now = now._replace(
             **{n: getattr(now, n).detach() for n in ("mass", "smooth", "qpos", "qvel")}
@@ -138,7 +146,9 @@ def _squared(mass: Tensor, x: Tensor) -> Tensor:
 def _newton_step(
     mass: Tensor, smooth: Tensor, rows: Rows, near: Tensor, acting: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """−H⁻¹ g over the acting rows with H and `near` constant; J a − r at `near` and J times the step."""
+    """−H⁻¹ g over the acting rows with H and `near` constant;
+    J a − r at `near` and J times the step.
+    """
     fixed = rows.detach()
     bend, _ = fixed.curvature(acting * fixed.weight, fixed.reference)
     slack = rows.along(near) - rows.reference
@@ -149,7 +159,9 @@ def _newton_step(
 
 
 def _last_step(mass: Tensor, smooth: Tensor, rows: Rows, near: Tensor, acting: Tensor) -> Tensor:
-    """`near` improved by a Newton step, with its derivatives; no step where rows would start or stop acting."""
+    """`near` improved by a Newton step, with its derivatives;
+    no step where rows would start or stop acting.
+    """
     step, slack, along = _newton_step(mass, smooth, rows, near, acting)
     switches = (rows.weight > 0) & ((slack < 0) != (slack + along < 0))
     off = switches.any(-1, keepdim=True).to(step.dtype)
@@ -157,11 +169,11 @@ def _last_step(mass: Tensor, smooth: Tensor, rows: Rows, near: Tensor, acting: T
 
 
 def _firm_last_step(mass: Tensor, smooth: Tensor, rows: Rows, found: Optimum) -> Tensor:
-    """The same in float64 with a line search; where rows are so firm that M is lost beside them, with
-    derivatives only.
+    """The same in float64 with a line search; where rows are so firm that M is lost beside them,
+    with derivatives only.
 
-    These are of rows of the largest weight that leaves M its digits: the forces that they can carry are the
-    same, so that derivatives differ by about the ratio of M to that weight.
+    These are of rows of the largest weight that leaves M its digits: the forces that they can carry
+    are the same, so that derivatives differ by about the ratio of M to that weight.
     """
     rows = Rows(*(x.double() for x in rows))
     lost = (rows.weight.detach() > found.firmest).any(-1, keepdim=True)

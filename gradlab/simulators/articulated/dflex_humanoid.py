@@ -1,7 +1,7 @@
 """dFlex's humanoid: 21 hinges, ankles included, no turns between bodies.
 
-Numbers: NVlabs/DiffRL@fb0e1e1 dflex/dflex/envs/assets/humanoid.xml (the small turns of the waist there are ignored by its
-loader), motor strengths of envs/humanoid.py.
+Numbers: NVlabs/DiffRL@fb0e1e1 dflex/dflex/envs/assets/humanoid.xml (the small turns of the waist
+there are ignored by its loader), motor strengths of envs/humanoid.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Any
 
 from gradlab.simulators.articulated.mjcf import mujoco_package
 
-# body: (parent, place [m], shapes: two ends (the same for a sphere) [m] and radius [m]); density 1000 kg/m³
+# body: (parent, place [m], shapes: two ends (the same for a sphere) [m] and radius [m]); density
+# 1000 kg/m³
 BODIES: dict[str, tuple[str, tuple, list[tuple]]] = {
     "torso": (
         "world",
@@ -24,7 +25,8 @@ BODIES: dict[str, tuple[str, tuple, list[tuple]]] = {
     "lower_waist": ("torso", (-0.01, 0, -0.26), [((0, -0.06, 0), (0, 0.06, 0), 0.06)]),
     "pelvis": ("lower_waist", (0, 0, -0.165), [((-0.02, -0.07, 0), (-0.02, 0.07, 0), 0.09)]),
 }
-# joint: body, place [m], axis, range [deg], damping [N m s/rad], stiffness [N m/rad], armature [kg m²], strength
+# joint: body, place [m], axis, range [deg], damping [N m s/rad], stiffness [N m/rad], armature [kg
+# m²], strength
 JOINTS: dict[str, tuple[str, tuple, tuple, tuple, float, float, float, float]] = {
     "abdomen_z": ("lower_waist", (0, 0, 0.065), (0, 0, 1), (-45, 45), 5, 20, 0.02, 200),
     "abdomen_y": ("lower_waist", (0, 0, 0.065), (0, 1, 0), (-75, 30), 5, 20, 0.01, 200),

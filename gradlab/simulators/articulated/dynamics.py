@@ -1,4 +1,6 @@
-"""Equations of motion: M(q) q̈ = forces − bias, all bodies at once (composite inertias, no recursion)."""
+"""Equations of motion: M(q) q̈ = forces − bias, all bodies at once (composite
+inertias, no recursion).
+"""
 
 from __future__ import annotations
 

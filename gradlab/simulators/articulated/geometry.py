@@ -1,16 +1,18 @@
 """Where shapes may touch: a fixed list of candidate contacts, with distances that may be positive.
 
-No broad phase and no branches: every candidate is evaluated in every state, and the contact laws give
-no force to those that are apart. A plane and a capsule have two candidates, one at each end; a plane
-and a box eight, one at each corner; two capsules have two, of which the second counts only where their
-axes are parallel. Spheres are capsules of length zero here. Conventions are those of MuJoCo 4.0
-(engine_collision_primitive.c, mju_makeFrame), measured in tests/test_articulated_mujoco.py; for capsules that
-are parallel to within 1e-4 and whose axes nearly meet, one of the two normals differs from MuJoCo's by up to 1e-4.
+No broad phase and no branches: every candidate is evaluated in every state, and the contact laws
+give no force to those that are apart. A plane and a capsule have two candidates, one at each end; a
+plane and a box eight, one at each corner; two capsules have two, of which the second counts only
+where their axes are parallel. Spheres are capsules of length zero here. Conventions are those of
+MuJoCo 4.0 (engine_collision_primitive.c, mju_makeFrame), measured in
+tests/test_articulated_mujoco.py; for capsules that are parallel to within 1e-4 and whose axes
+nearly meet, one of the two normals differs from MuJoCo's by up to 1e-4.
 
-Non-smooth places: a box's corner stops counting when it rises above the box's centre, as in MuJoCo; the
-tangents at a capsule's end turn with its axis, and are undefined where it stands upright; the nearest
-point of a capsule stops at its ends, and jumps along parallel capsules; normals are undefined where
-two centres or axes meet; tangents between two shapes jump where the normal's y component is ±½.
+Non-smooth places: a box's corner stops counting when it rises above the box's centre, as in MuJoCo;
+the tangents at a capsule's end turn with its axis, and are undefined where it stands upright; the
+nearest point of a capsule stops at its ends, and jumps along parallel capsules; normals are
+undefined where two centres or axes meet; tangents between two shapes jump where the normal's y
+component is ±½.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ class RoundTables(NamedTuple):
 
 @lru_cache(maxsize=64)
 def candidates(model: Model) -> tuple[Candidate, ...]:
-    """The fixed list: all against planes, then one of each other pair, then one more of capsules."""
+    """The fixed list: all against planes, then one of each other pair,
+    then one more of capsules.
+    """
     pairs = [pair for pair in _plane_pairs(model) for _ in _corners(model, pair)]
     round_pairs = _round_pairs(model)
     pairs += round_pairs + [pair for pair in round_pairs if _both_capsules(model, pair)]
@@ -191,7 +195,7 @@ def default_tangent(normal: Array) -> Array:
     return tangent / np.linalg.norm(tangent)
 
 
-# ------------------------------------------------------------------------------ spheres and capsules
+# ----------------------------------------------------------------------------- spheres and capsules
 
 
 def _between(model: Model, now: Frames) -> Contacts:
@@ -231,8 +235,8 @@ def _between(model: Model, now: Frames) -> Contacts:
 def _nearest(one: Tensor, two: Tensor, gap: Tensor, parallel: Tensor) -> tuple[Tensor, Tensor]:
     """Where two segments ±one and gap ± two come nearest, in [−1, 1] of each: [*, P] twice.
 
-    With n = one × two the lines come nearest at (gap × two)·n/n²; then each end is the nearest to the
-    other. Differences of products would lose all digits of nearly parallel ones.
+    With n = one × two the lines come nearest at (gap × two)·n/n²; then each end is the nearest to
+    the other. Differences of products would lose all digits of nearly parallel ones.
     """
     cross = torch.linalg.cross(one, two, dim=-2)
     squared = cross.square().sum(-2)
@@ -244,7 +248,9 @@ def _nearest(one: Tensor, two: Tensor, gap: Tensor, parallel: Tensor) -> tuple[T
 
 
 def _overlap(one: Tensor, two: Tensor, gap: Tensor, end: float) -> tuple[Tensor, Tensor]:
-    """An end of the stretch where parallel segments overlap: that of the second, or of the first."""
+    """An end of the stretch where parallel segments overlap:
+    that of the second, or of the first.
+    """
     first = _onto(gap + end * two, one)
     second = _onto(first.unsqueeze(-2) * one - gap, two)
     return first, torch.where(first.abs() < 1, end, second)

@@ -1,12 +1,14 @@
-"""An interior-point method for MuJoCo's convex problem: as many iterations however firm the constraints are.
+"""An interior-point method for MuJoCo's convex problem:
+as many iterations however firm the constraints are.
 
-Newton's method with a line search meets the rows one by one where they are nearly rigid: the step ends at
-the next row that starts to act. Here all rows are kept off their corners until the last iterations:
+Newton's method with a line search meets the rows one by one where they are nearly rigid: the step
+ends at the next row that starts to act. Here all rows are kept off their corners until the last
+iterations:
 
     M a − f = J'λ,    J a − r + λ/D = s,    λᵢ sᵢ = ν → 0,    λ, s > 0.
 
-Mehrotra's predictor and corrector (S. Mehrotra, On the implementation of a primal-dual interior point
-method, SIAM J. Optim. 2, 1992); each iteration is one Cholesky factorisation of M + J' W J.
+Mehrotra's predictor and corrector (S. Mehrotra, On the implementation of a primal-dual interior
+point method, SIAM J. Optim. 2, 1992); each iteration is one Cholesky factorisation of M + J' W J.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ def _improved(
     count: Tensor,
     least: Tensor,
 ) -> Inner:
-    """One iteration; the same as before where nothing is left to gain, or nothing can be in float64."""
+    """One iteration; the same as before where nothing is left to gain,
+    or nothing can be in float64.
+    """
     a, force, slack = now
     soft = torch.where(there, 1 / torch.where(there, rows.weight, 1.0), 0.0)
     gap = torch.where(there, force * slack, 0.0).sum(-1, keepdim=True) / count

@@ -1,9 +1,9 @@
 """Where every link is and how it can move: poses, motion axes, velocities.
 
-Everything is written for all links at once, links or degrees of freedom in the last dimension, so that
-sums along the tree are products with constant 0/1 matrices. Spatial vectors are (angular, linear) in
-world axes about a point O that travels with the first link: momentum and forces need no more, and
-nothing loses digits far from the origin of the world.
+Everything is written for all links at once, links or degrees of freedom in the last dimension, so
+that sums along the tree are products with constant 0/1 matrices. Spatial vectors are (angular,
+linear) in world axes about a point O that travels with the first link: momentum and forces need no
+more, and nothing loses digits far from the origin of the world.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Small positive definite systems, many at once, with a cheap backward pass.
 
 Differentiating a Cholesky factorisation costs several triangular solves and products; the solution
-needs one more solve with the factor at hand: with A x = b and a cotangent v of x, w = A⁻¹v is that of b and
-−w x' that of A.
+needs one more solve with the factor at hand: with A x = b and a cotangent v of x, w = A⁻¹v is that
+of b and −w x' that of A.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def solve(
     root: Float[Tensor, "*batch n n"],
     right: Float[Tensor, "*batch n"],
 ) -> Float[Tensor, "*batch n"]:
-    """x with matrix x = right, given the factor of the matrix; differentiable in matrix and right."""
+    """x with matrix x = right, given the factor of the matrix;
+    differentiable in matrix and right.
+    """
     return _Solve.apply(matrix, root, right)
 
 

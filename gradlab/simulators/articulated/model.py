@@ -1,6 +1,8 @@
-"""An articulated model as numbers: a tree of one-joint links, shapes and the laws of limits and contacts.
+"""An articulated model as numbers: a tree of one-joint links,
+shapes and the laws of limits and contacts.
 
-Letters: nl links, nv velocities, nq positions, nu controls. Lengths in m, masses in kg, angles in rad.
+Letters: nl links, nv velocities, nq positions, nu controls.
+Lengths in m, masses in kg, angles in rad.
 """
 
 from __future__ import annotations

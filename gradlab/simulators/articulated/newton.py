@@ -42,8 +42,9 @@ def line_search(
 ) -> Tensor:
     """The minimiser of slope x + ½ curvature x² + ½ Σ D min(slack + x along, 0)², exactly: [*].
 
-    Its derivative is continuous, rises and is linear between the places where a row starts or stops acting;
-    the minimum is on the piece after the last place at which the derivative is still negative.
+    Its derivative is continuous, rises and is linear between the places where a row starts or stops
+    acting; the minimum is on the piece after the last place at which the derivative is still
+    negative.
     """
     acts = (slack < 0) | ((slack == 0) & (along < 0))
     later = (slack * along < 0) & (weight > 0)  # rows that start or stop acting on the way
@@ -62,7 +63,9 @@ def _piece_of_pairs(
     line: Tensor, slack: Tensor, along: Tensor, weight: Tensor,
     acts: Tensor, later: Tensor, place: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Curvature and slope of the piece with the minimum [*, 2]: the derivative at every place anew."""
+    """Curvature and slope of the piece with the minimum [*, 2]:
+    the derivative at every place anew.
+    """
     pulled = weight * along
     at = torch.where(later, place, 0.0).unsqueeze(-1)
     pull = pulled.unsqueeze(-2) * (slack.unsqueeze(-2) + at * along.unsqueeze(-2)).clamp(max=0.0)
@@ -76,7 +79,9 @@ def _piece_of_sorted(
     line: Tensor, slack: Tensor, along: Tensor, weight: Tensor,
     acts: Tensor, later: Tensor, place: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Curvature and slope of the piece with the minimum [*, 2]: the places passed in their order."""
+    """Curvature and slope of the piece with the minimum [*, 2]:
+    the places passed in their order.
+    """
     place, order = place.sort(-1)
     # curvature and slope of each row, and the sign with which it comes in at its place
     pulled = weight * along

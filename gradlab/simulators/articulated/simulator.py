@@ -46,32 +46,36 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Articulated:
-    """Rigid bodies in a tree, for any leading batch shape. State: [q (nq), q̇ (nv)], plus the last action if kept.
+    """Rigid bodies in a tree, for any leading batch shape.
+    State: [q (nq), q̇ (nv)], plus the last action if kept.
 
-    Conventions are MuJoCo's: quaternions (w, x, y, z); a free joint's linear velocity in the world, its
-    angular velocity in the body. Quaternions are normalised where poses are computed, not in the state; one of
-    length zero gives NaN (MuJoCo takes it for no rotation).
+    Conventions are MuJoCo's: quaternions (w, x, y, z); a free joint's linear velocity in the world,
+    its angular velocity in the body. Quaternions are normalised where poses are computed, not in
+    the state; one of length zero gives NaN (MuJoCo takes it for no rotation).
 
     Integrators, of `substeps` equal steps each control period `dt`, the control held:
 
     - `explicit_damping`: semi-implicit Euler, q̇ ← q̇ + h q̈, then q ← q ⊕ h q̇: dFlex's, Brax's;
-    - `implicit_damping`: the same with joint damping implicit, (M + h D) q̈ = forces: MuJoCo's Euler, and
-      its implicitfast for what is simulated here;
-    - `rk4`: the classical method, forces of contacts evaluated at all four stages: MuJoCo's RK4. For the
-      rotation of free joints it is that of Munthe-Kaas, without which its order would be 2.
+    - `implicit_damping`: the same with joint damping implicit, (M + h D) q̈ = forces: MuJoCo's
+      Euler, and its implicitfast for what is simulated here;
+    - `rk4`: the classical method, forces of contacts evaluated at all four stages: MuJoCo's RK4.
+      For the rotation of free joints it is that of Munthe-Kaas, without which its order would be 2.
 
-    Where they are not given, the integrator is the file's, and so is the time step: `Articulated(model)` is one step
-    of the file, `substeps=5` five of them in one control period, `dt=0.05` as many as 0.05 s hold.
+    Where they are not given, the integrator is the file's, and so is the time step:
+    `Articulated(model)` is one step of the file, `substeps=5` five of them in one control period,
+    `dt=0.05` as many as 0.05 s hold.
 
-    `mass_every` evaluates the mass matrix and its factor only at every that many sub-steps, as dFlex does
-    (16 for its ant); not for `rk4`. `keep_action=True` adds the last action to the state, for tasks that
-    observe it. `compile=True` compiles one sub-step (for `rk4` one evaluation of the acceleration), which
-    is what `Problem(compile=True)` asks for through `compiled()`: the whole control period would take
-    `substeps` times as long to compile.
+    `mass_every` evaluates the mass matrix and its factor only at every that many sub-steps, as
+    dFlex does (16 for its ant); not for `rk4`. `keep_action=True` adds the last action to the
+    state, for tasks that observe it. `compile=True` compiles one sub-step (for `rk4` one evaluation
+    of the acceleration), which is what `Problem(compile=True)` asks for through `compiled()`: the
+    whole control period would take `substeps` times as long to compile.
 
-    Non-smooth places: the ends of the control and force ranges (gradient 0 beyond), and those of the law.
+    Non-smooth places: the ends of the control and force ranges (gradient 0 beyond),
+    and those of the law.
 
-    Raises `UnknownName` for an integrator, `BadValue` for a period or a contact law that cannot work.
+    Raises `UnknownName` for an integrator, `BadValue` for a period or a contact
+    law that cannot work.
     """
 
     model: Model
@@ -183,12 +187,14 @@ class Articulated:
     def residual(
         self, state: Float[Tensor, "*batch ns"], action: Float[Tensor, "*batch nu"]
     ) -> Float[Tensor, "*batch"]:
-        """How far the contact law is from its solution: a bound of the acceleration's relative error [1].
+        """How far the contact law is from its solution:
+        a bound of the acceleration's relative error [1].
 
-        The largest over the states in which the sub-steps of one control period begin; evaluated apart from
-        `step`, which never waits for it. `(simulator.residual(state, action) > 1e-6).sum()` counts what did
-        not converge. In float64, below 1e-8 with `Convex()` (docs/articulated.md).
-        Raises `BadValue` for a law that has nothing to converge.
+        The largest over the states in which the sub-steps of one control period begin; evaluated
+        apart from `step`, which never waits for it.
+        `(simulator.residual(state, action) > 1e-6).sum()` counts what did not converge. In float64,
+        below 1e-8 with `Convex()` (docs/articulated.md). Raises `BadValue` for a law that has
+        nothing to converge.
         """
         if not isinstance(self.contact, Bounded):
             raise BadValue(
@@ -211,9 +217,11 @@ class Articulated:
     def shapes(
         self, state: Float[Tensor, "*batch ns"]
     ) -> tuple[Float[Tensor, "*batch shapes 2 3"], Float[Tensor, " shapes"]]:
-        """Ends of the axes of all moving spheres and capsules in the world [m], and their radii [m].
+        """Ends of the axes of all moving spheres and capsules in the world [m],
+        and their radii [m].
 
-        Both ends of a sphere are its centre. Other shapes, and those fixed to the world, are left out.
+        Both ends of a sphere are its centre. Other shapes,
+        and those fixed to the world, are left out.
         """
         ends, radius = _drawn(self.model, like=state)
         now = frames(self.model, tables_of(self.model, state), state[..., : self.model.nq])
@@ -317,10 +325,12 @@ def advance(
 def _straightened(
     model: Model, moved: Float[Tensor, "*batch nv"], qvel: Float[Tensor, "*batch nv"]
 ) -> Float[Tensor, "*batch nv"]:
-    """Rate of the rotation vector of free joints that have turned by `moved`; other velocities as they are.
+    """Rate of the rotation vector of free joints that have turned by `moved`;
+    other velocities as they are.
 
     With q exp(θ) turning at ω, both in the body, θ̇ = ω + ½ θ × ω + c(‖θ‖) θ × (θ × ω),
-    c = (1 − (‖θ‖/2) cot(‖θ‖/2))/‖θ‖² (H. Munthe-Kaas, Runge-Kutta methods on Lie groups, BIT 38, 1998).
+    c = (1 − (‖θ‖/2) cot(‖θ‖/2))/‖θ‖² (H. Munthe-Kaas, Runge-Kutta methods on Lie groups, BIT 38,
+    1998).
     """
     for _, dof in free_joints(model):
         theta, omega = moved[..., dof + 3 : dof + 6], qvel[..., dof + 3 : dof + 6]

@@ -1,4 +1,6 @@
-"""How a model answers to forces at its contacts and limits, and the time steps that compliant laws can bear."""
+"""How a model answers to forces at its contacts and limits,
+and the time steps that compliant laws can bear.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ CORNERS = 4  # of a box that lie on a plane at once
 def contact_response(model: Model) -> float:
     """Largest acceleration per unit of force of the points of one body pressed together [1/kg].
 
-    The largest eigenvalue of J M⁻¹ J', J the velocities of all points of a body that may touch a plane at once, in
-    the model's own pose and with its joints in the middle of their ranges; at least MuJoCo's inverse weight
-    of the bodies of any pair. 0 without contacts.
+    The largest eigenvalue of J M⁻¹ J', J the velocities of all points of a body that may touch a
+    plane at once, in the model's own pose and with its joints in the middle of their ranges; at
+    least MuJoCo's inverse weight of the bodies of any pair. 0 without contacts.
     """
     largest = pair_response(model)
     mujoco = mujoco_package()
@@ -50,7 +52,9 @@ def contact_response(model: Model) -> float:
 
 
 def pair_response(model: Model) -> float:
-    """MuJoCo's largest inverse weight of the two bodies of a candidate contact [1/kg]; 0 without contacts."""
+    """MuJoCo's largest inverse weight of the two bodies of a candidate contact
+    [1/kg]; 0 without contacts.
+    """
     pairs = (sum(float(model.invweight[b]) for b in c.bodies) for c in candidates(model))
     return max(pairs, default=0.0)
 

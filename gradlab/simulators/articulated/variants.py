@@ -1,8 +1,10 @@
-"""The five runners as gymnasium, Brax and dFlex have them: models, time steps and compliant contact.
+"""The five runners as gymnasium, Brax and dFlex have them:
+models, time steps and compliant contact.
 
-Brax's and dFlex's models are edits of the files that come with gymnasium, whose geometry they share;
-dFlex's humanoid, with ankles, is written out. Sources: gymnasium v5 (envs/mujoco/assets),
-google/brax@0b96d05 (brax/envs, its `generalized` pipeline), NVlabs/DiffRL@a4c0dd1 (envs, utils/load_utils.py).
+Brax's and dFlex's models are edits of the files that come with gymnasium, whose geometry they
+share; dFlex's humanoid, with ankles, is written out. Sources: gymnasium v5 (envs/mujoco/assets),
+google/brax@0b96d05 (brax/envs, its `generalized` pipeline), NVlabs/DiffRL@a4c0dd1 (envs,
+utils/load_utils.py).
 """
 
 from __future__ import annotations
@@ -86,7 +88,9 @@ def simulator(
 
 
 def contact_law(of: Variant, contact: str | ContactModel) -> ContactModel:
-    """A law by name: "compliant", "smoothed" (its smooth version), "convex", "brax"; or as it is."""
+    """A law by name: "compliant", "smoothed" (its smooth version), "convex",
+    "brax"; or as it is.
+    """
     if not isinstance(contact, str):
         return contact
     if contact not in CONTACTS:
@@ -101,14 +105,15 @@ def contact_law(of: Variant, contact: str | ContactModel) -> ContactModel:
 def compliant_for(model: Model, h: float, feet: int) -> Compliant:
     """Compliant contact that suits a model at a time step h [s]; `feet` points carry its weight.
 
-    Stiffness: the feet rest 2 mm deep, or deeper where the step asks for it: k_e λ h² <= 1/2, an eighth of
-    what an explicit step can bear, with λ the largest eigenvalue of J M⁻¹ J', J the velocities of all points
-    of one body that may touch the floor. Friction sticks with critical damping 2√(k_e/λ), at most 1/(2 λ h).
-    An approach of 1 m/s doubles the normal force, unless the damper would then be too stiff, h λ k_d c > 1, at
-    the depth c to which the strongest motor presses a metre away. (Brax's ant weighs 9 N and presses 150 N: its
-    compliant feet hardly dissipate, so that it bounces more than with convex contact.) Joint limits give 0.05 rad under the strongest
-    motor, or more where √(k w) h would exceed 1, and have no damper: it would act inside the range too, and
-    change the preset's own joint damping.
+    Stiffness: the feet rest 2 mm deep, or deeper where the step asks for it: k_e λ h² <= 1/2, an
+    eighth of what an explicit step can bear, with λ the largest eigenvalue of J M⁻¹ J', J the
+    velocities of all points of one body that may touch the floor. Friction sticks with critical
+    damping 2√(k_e/λ), at most 1/(2 λ h). An approach of 1 m/s doubles the normal force, unless the
+    damper would then be too stiff, h λ k_d c > 1, at the depth c to which the strongest motor
+    presses a metre away. (Brax's ant weighs 9 N and presses 150 N: its compliant feet hardly
+    dissipate, so that it bounces more than with convex contact.) Joint limits give 0.05 rad under
+    the strongest motor, or more where √(k w) h would exceed 1, and have no damper: it would act
+    inside the range too, and change the preset's own joint damping.
     """
     weight = float(model.inertia[:, 3, 3].sum() * np.linalg.norm(model.gravity))
     strongest = float((np.abs(model.gain) @ np.abs(model.gear)).max())
@@ -287,8 +292,8 @@ def _dflex_ant() -> Variant:
 
 
 def _dflex_root(spec: Any, armature: float, damping: float) -> None:
-    """dFlex gives armature to every slide and hinge, the root's too, and lets the damper of joint limits act
-    on the root, whose range is too wide to matter."""
+    """dFlex gives armature to every slide and hinge, the root's too, and lets the damper of joint
+    limits act on the root, whose range is too wide to matter."""
     for joint in spec.joints:
         joint.armature = armature
         if joint.name.startswith("root"):
@@ -312,7 +317,9 @@ def _dflex_hopper() -> Variant:
 
 
 def _dflex_half_cheetah() -> Variant:
-    """Half as heavy again as gymnasium's (density 1000 kg/m³), wider ranges at the front, friction 1."""
+    """Half as heavy again as gymnasium's (density 1000 kg/m³),
+    wider ranges at the front, friction 1.
+    """
     spec = _spec("half_cheetah")
     _dflex_root(spec, armature=0.1, damping=10.0)
     spec.joint("fthigh").range = [-1.5, 0.8]

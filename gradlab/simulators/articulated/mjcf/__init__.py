@@ -1,6 +1,7 @@
 """Reads MJCF, compiled by the `mujoco` package, into a `Model`; refuses what is outside the subset.
 
-The subset is in `subset`; `links`, `joints` and `shapes` read what is inside; `load` has the entry points.
+The subset is in `subset`; `links`, `joints` and `shapes` read what is inside;
+`load` has the entry points.
 """
 
 from gradlab.simulators.articulated.mjcf.load import (

@@ -1,4 +1,6 @@
-"""Springs, dampers, limits and motors of the joints of a compiled model; disabled flags switch them off."""
+"""Springs, dampers, limits and motors of the joints of a compiled model;
+disabled flags switch them off.
+"""
 
 from __future__ import annotations
 

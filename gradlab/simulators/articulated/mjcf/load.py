@@ -1,8 +1,8 @@
 """From an MJCF file, text or compiled model to a `Model`.
 
-The model of equal contents is one object: what it is built for (constants, compiled sub-steps) is kept for
-it. Equal means the whole compiled model, so that an edit of anything the file reads (an included file, a mesh,
-a height field, a texture) gives another one.
+The model of equal contents is one object: what it is built for (constants, compiled sub-steps) is
+kept for it. Equal means the whole compiled model, so that an edit of anything the file reads (an
+included file, a mesh, a height field, a texture) gives another one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _BINARY = "model.mjb"  # a name in memory
 
 
 def from_file(path: str | Path) -> Model:
-    """The model of an MJCF file. Raises `Missing` for no such file, `BadValue` outside the subset."""
+    """The model of an MJCF file.
+
+    Raises `Missing` for no such file, `BadValue` outside the subset.
+    """
     if not Path(path).is_file():
         raise Missing(f"no MJCF file at {path}; give the path of an .xml file")
     return _compile(mujoco_package().MjModel.from_xml_path, str(path), f"MJCF file {path}")
@@ -47,7 +50,9 @@ def from_mujoco(compiled: Any) -> Model:
 
 
 def gymnasium_asset(name: str) -> Path:
-    """Path of one of the models that come with gymnasium: ant, hopper, walker2d, half_cheetah, humanoid."""
+    """Path of one of the models that come with gymnasium:
+    ant, hopper, walker2d, half_cheetah, humanoid.
+    """
     import gymnasium
 
     return Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / f"{name}.xml"

@@ -13,6 +13,8 @@ def mujoco_package() -> Any:
 
 
 def disabled(m: Any, flag: str) -> bool:
-    """Whether an option flag of a compiled model is disabled, by MuJoCo's name: "GRAVITY", "LIMIT", ..."""
+    """Whether an option flag of a compiled model is disabled, by MuJoCo's name:
+    "GRAVITY", "LIMIT", ...
+    """
     bit = getattr(mujoco_package().mjtDisableBit, f"mjDSBL_{flag}")
     return bool(int(m.opt.disableflags) & int(bit))

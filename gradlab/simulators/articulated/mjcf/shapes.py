@@ -1,4 +1,6 @@
-"""Geoms of a compiled model as shapes, and which pairs of them may touch, under which contact law."""
+"""Geoms of a compiled model as shapes, and which pairs of them may touch,
+under which contact law.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def dimension(m: Any, first: int, second: int) -> int:
 
 
 def pairs(m: Any) -> list[Pair]:
-    """Contact parameters of every pair, mixed by MuJoCo's rules (priority, solmix, larger friction)."""
+    """Contact parameters of every pair, mixed by MuJoCo's rules (priority,
+    solmix, larger friction).
+    """
     out = []
     for first, second in touching(m):
         # the shape whose type has the lower number comes first, as in MuJoCo

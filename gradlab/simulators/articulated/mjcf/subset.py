@@ -1,11 +1,13 @@
-"""What is refused of a compiled model, each blocker with its element's name and what to write instead.
+"""What is refused of a compiled model, each blocker with its element's name
+and what to write instead.
 
 The subset: free, hinge and slide joints (several per body); sphere, capsule and box against plane,
-sphere and capsule against each other; condim 1 and 3 with pyramidal friction; contact margin and gap,
-armature, damping, springs, joint limits; motors on joints with gain, gear, damping, armature, control and force range; Euler,
-implicitfast and RK4; the flags of `_FLAGS`. Tendons that exert nothing are accepted, and so are geoms that
-touch nothing, whatever their type. A test changes every field of a compiled model and requires that it is
-refused here or simulated as MuJoCo does (tests/test_mjcf_fields.py).
+sphere and capsule against each other; condim 1 and 3 with pyramidal friction; contact margin and
+gap, armature, damping, springs, joint limits; motors on joints with gain, gear, damping, armature,
+control and force range; Euler, implicitfast and RK4; the flags of `_FLAGS`. Tendons that exert
+nothing are accepted, and so are geoms that touch nothing, whatever their type. A test changes every
+field of a compiled model and requires that it is refused here or simulated as MuJoCo does
+(tests/test_mjcf_fields.py).
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from gradlab.simulators.articulated.mjcf import shapes
 from gradlab.simulators.articulated.mjcf.package import disabled, mujoco_package
 from gradlab.simulators.articulated.model import FREE, HINGE, SLIDE
 
-# MuJoCo's integrator: ours. In the subset, implicitfast's velocity derivatives are joint damping alone, but for free
-# bodies with no joints below, whose gyroscopic derivatives it has too.
+# MuJoCo's integrator: ours. In the subset, implicitfast's velocity derivatives are joint damping
+# alone, but for free bodies with no joints below, whose gyroscopic derivatives it has too.
 _INTEGRATORS = {0: "implicit_damping", 1: "rk4", 3: "implicit_damping"}
 _FLAGS = (
     # switched off as MuJoCo does
@@ -242,7 +244,9 @@ def _collides(first: int, second: int) -> bool:
 
 
 def _bounding_radius(kind: int, size: Any) -> float:
-    """What MuJoCo's compiler stores for the shapes of the subset; it looks for contacts within it [m]."""
+    """What MuJoCo's compiler stores for the shapes of the subset;
+    it looks for contacts within it [m].
+    """
     if kind == shapes.PLANE:
         return 0.0
     if kind == shapes.BOX:
