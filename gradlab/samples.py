@@ -19,7 +19,8 @@ from gradlab.policies import GaussianPolicy
 from gradlab.products import layer_inner
 from gradlab.statistics.moments import Moments
 
-# Layer factors that samples of several chunks keep; beyond, they are made anew where they are needed.
+# Layer factors that samples of several chunks keep; beyond, they are made anew where they are
+# needed.
 KEPT_NUMBERS = 2**26
 
 
@@ -124,8 +125,9 @@ class GradientSamples(Shown):
                 torch.cat([self.obs, other.obs], dim=1),
                 torch.cat([self.cotangent, other.cotangent], dim=1),
                 torch.cat([self.steps, other.steps]),
-                # no factors of the parts: two estimators may all but cancel, and factors from two passes
-                # through the policy, rounded apart, would leave their rounding in the difference
+                # no factors of the parts: two estimators may all but cancel, and factors from two
+                # passes through the policy, rounded apart, would leave their rounding in the
+                # difference
                 group=math.lcm(self.group, other.group),
             )
         a, b = self.per_sample(), other.per_sample()
@@ -154,8 +156,9 @@ def _check_groups(count: int, size: int) -> None:
 class Factored(GradientSamples):
     """Samples as policy calls: g_i = Σ_k (∂f_θ(o_ik)/∂θ)ᵀ λ_ik.
 
-    Linear combinations and per-step weights act on the cotangents λ and cost nothing. So they do on the
-    factors of every layer that the engine hands over, but for sums, which have theirs made anew.
+    Linear combinations and per-step weights act on the cotangents λ and cost nothing. So they do on
+    the factors of every layer that the engine hands over, but for sums, which have theirs made
+    anew.
     """
 
     policy: GaussianPolicy
@@ -335,7 +338,9 @@ class Dense(GradientSamples):
 
 
 def concatenate(parts: list[GradientSamples]) -> GradientSamples:
-    """Samples of consecutive chunks of episodes, as one; layers' factors are kept if they are few."""
+    """Samples of consecutive chunks of episodes, as one;
+    layers' factors are kept if they are few.
+    """
     if len(parts) == 1:
         return parts[0]
     first = parts[0]

@@ -1,4 +1,6 @@
-"""Factored samples carry the factors of every layer along, so that the policy does not run again, but for sums."""
+"""Factored samples carry the factors of every layer along,
+so that the policy does not run again, but for sums.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def test_many_chunks_keep_no_factors(
 
 
 def test_a_sum_makes_its_factors_anew(pair: tuple[Factored, Factored]) -> None:
-    """In one pass through the policy, where two estimators that are nearly equal are rounded alike."""
+    """In one pass through the policy, where two estimators that are nearly
+    equal are rounded alike.
+    """
     for other in (pair[1], pair[1].at_step(2)):
         total = pair[0] + other
         assert isinstance(total, Factored) and total.known is None
