@@ -27,7 +27,7 @@ from gradlab.noise import Noise, concatenate
 from gradlab.outcome import StepOutcome
 from gradlab.problem import Problem
 from gradlab.rendering import FilmStrip, frames_per_second
-from gradlab.stepping import Play
+from gradlab.stepping import VectorEpisodes
 
 NAMESPACE, VERSION = "gradlab", 0
 RENDER_MODES = ["rgb_array"]
@@ -93,7 +93,7 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
         self.single_observation_space, self.single_action_space = _spaces(self.problem)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._play = Play(self.problem, num_envs)
+        self._episodes = VectorEpisodes(self.problem, num_envs)
         self._over = np.ones(num_envs, dtype=bool)  # waits for a reset
         self._observation = np.zeros(self.observation_space.shape or (), dtype=np.float32)
         self._generators: list[torch.Generator] = []
@@ -139,15 +139,15 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
                 f"environments {np.flatnonzero(~playing).tolist()} are over; call "
                 'env.reset(options={"reset_mask": mask}), or use autoreset_mode="NextStep"'
             )
-        outcome = self._play.step(action)
+        outcome = self._episodes.step(action)
         reward = np.where(playing, _numbers(outcome.reward), 0.0)
         terminated = playing & _numbers(outcome.terminated)
-        truncated = playing & (self._play.time >= self.problem.horizon)
-        self._observation = _numbers(self._play.observe(), np.float32)
+        truncated = playing & (self._episodes.time >= self.problem.horizon)
+        self._observation = _numbers(self._episodes.observe(), np.float32)
         self._check_finite(playing, reward)
         if self._film is not None:
             self._film.append(
-                _numbers(self._play.state), _numbers(self._play.memory), _rows(playing)
+                _numbers(self._episodes.state), _numbers(self._episodes.memory), _rows(playing)
             )
         info = self._info(outcome, playing)
         again = ~playing
@@ -190,11 +190,11 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
             return
         if noise is None:
             noise = concatenate([self.problem.draw(1, self._generators[i]) for i in rows])
-        self._play.begin(rows, noise)
+        self._episodes.begin(rows, noise)
         self._over[rows] = False
-        self._observation = _numbers(self._play.observe(), np.float32)
+        self._observation = _numbers(self._episodes.observe(), np.float32)
         if self._film is not None:
-            self._film.begin(_numbers(self._play.state), _numbers(self._play.memory), rows)
+            self._film.begin(_numbers(self._episodes.state), _numbers(self._episodes.memory), rows)
 
     def _options(self, options: dict[str, Any]) -> tuple[Noise | None, NDArray]:
         """The noise and the mask of `reset`."""
@@ -249,7 +249,7 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
             first = int(np.flatnonzero(playing & ~fine)[0])
             raise NotFinite(
                 f"{self.problem.name}: observation or reward of environment {first} is not finite "
-                f"after step {int(self._play.time[first])}; try smaller actions or a smaller dt"
+                f"after step {int(self._episodes.time[first])}; try smaller actions or a smaller dt"
             )
 
     def _info(self, outcome: StepOutcome, rows: NDArray) -> dict[str, Any]:

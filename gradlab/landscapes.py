@@ -204,14 +204,14 @@ def returns_over_plane(
     chunk = min(chunk or points_at_once(problem, noise.count), len(points))
     if chunk < 1:
         raise BadValue(f"expected at least 1 point and a chunk of at least 1, got {chunk}")
-    fanned = problem.replace(policy=_fanned(problem.policy))
+    mapped = problem.replace(policy=_vmapped(problem.policy))
     pieces = []
     with torch.no_grad():
         for part in points.split(chunk):
             # compiled code is made for one number of points
             full = torch.cat((part, part[-1:].expand(chunk - len(part), 2)))
             episodes = Noise(*(x.expand(chunk, *x.shape) for x in noise))
-            path = rollout(fanned, BoundPolicy(fanned.policy, plane.at(full)), episodes)
+            path = rollout(mapped, BoundPolicy(mapped.policy, plane.at(full)), episodes)
             pieces.append(problem.evaluate(path).value.sum(-1)[: len(part)])
     return torch.cat(pieces)
 
@@ -278,17 +278,17 @@ def _as_good(gap: Float[Tensor, "N 2"], slopes: Float[Tensor, "N 2"]) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _fanned(policy: GaussianPolicy) -> GaussianPolicy:
+def _vmapped(policy: GaussianPolicy) -> GaussianPolicy:
     """The same policy with parameters [points, *shape] at observations [points, N, no]."""
     kind = type(policy)
 
-    class Fanned(kind):
+    class Vmapped(kind):
         def apply(
             self, params: Params, obs: Float[Tensor, "points N no"]
         ) -> Float[Tensor, "points N nz"]:
             return torch.func.vmap(partial(kind.apply, self))(params, obs)
 
-    return Fanned(**{field.name: getattr(policy, field.name) for field in fields(policy)})
+    return Vmapped(**{field.name: getattr(policy, field.name) for field in fields(policy)})
 
 
 def points_at_once(problem: Problem, episodes: int) -> int:

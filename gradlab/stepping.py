@@ -16,7 +16,7 @@ from gradlab.problem import Problem
 from gradlab.rollout import compiled_step
 
 
-class Play:
+class VectorEpisodes:
     """N episodes between two steps: no gradients, and no resets but those asked for by `begin`.
 
     `state` [N, ns], `memory` [N, nm] and `time` [N] (steps taken, int64) are those of now.

@@ -109,7 +109,7 @@ def build_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     task = at["task"]
     problem = landscape_policies.problem_of(task)
     plane = plane_of(problem, needs[f"paths/{task}"], at)
-    fast = landscape_policies.hastened(problem)
+    fast = landscape_policies.compiled(problem)
     found = []
     for k, point in enumerate(points_of(at["radius"], at["arrows"])):
         noise = _episodes(problem, at, k, max(count_of(name, at["episodes"]) for name in ARROWS))
@@ -155,7 +155,7 @@ def arrow_rows(
     name, episodes = payload["estimator"], payload["episodes"]
     group, count = group_of(name, episodes), count_of(name, episodes)
     chunk = max(group, CHUNK // group * group)
-    fast = landscape_policies.hastened(problem)
+    fast = landscape_policies.compiled(problem)
     estimator = ARROWS[name](group)
     for k, (a, b) in enumerate(points_of(payload["radius"], payload["arrows"]).tolist()):
         params = plane.point(a, b)

@@ -63,7 +63,7 @@ def problem_of(task: str) -> Problem:
     return problem
 
 
-def hastened(problem: Problem) -> Problem:
+def compiled(problem: Problem) -> Problem:
     """The problem with a compiled simulator, where that pays (runners) and can be done."""
     if not isinstance(problem.simulator, CompilesItself):
         return problem
@@ -141,7 +141,7 @@ def borrow(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
 def train_path(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     """Seeded Adam ascent of the relaxed objective by its first-order gradient, kept as it goes."""
     task = artefact.payload["task"]
-    problem = hastened(problem_of(task))
+    problem = compiled(problem_of(task))
     setting = stages.Setting({}, problem.horizon, "", WIDTH, LEARNING_RATE)
     ascent = stages.Ascent(problem, setting, seed_for(0, artefact.name, "ascent"))
     tensors: Params = {}

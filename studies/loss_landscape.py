@@ -246,7 +246,7 @@ def _return_rows(config: Config, bench: Bench) -> Iterator[dict[str, Any]]:
     noise = bench.noise("return", config.episodes)
     surface = landscapes.mesh(landscapes.grid(config.radius, config.points))
     key = {"objective": RETURN, "alpha": "-", "step": None}
-    fast = landscape_policies.hastened(bench.problem)
+    fast = landscape_policies.compiled(bench.problem)
     values = landscapes.returns_over_plane(fast, bench.plane, surface, noise)
     yield from _surface_rows(key, surface, values)
     yield from _roughness_rows(config, key, values)
