@@ -215,7 +215,7 @@ def _from_file(path: Path) -> ModuleType:
         if getattr(module, "__file__", None) == str(path):
             return module
     name = path.stem
-    if not name.isidentifier() or name in sys.modules or importlib.util.find_spec(name):
+    if not name.isidentifier() or _taken(name, path):
         name = f"{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     # the files beside it can be imported from it; last, so that they hide nothing
     if str(path.parent) not in sys.path:
@@ -230,6 +230,14 @@ def _from_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _taken(name: str, path: Path) -> bool:
+    """Whether an import of the name finds, or has found, another file."""
+    if name in sys.modules:
+        return True
+    spec = importlib.util.find_spec(name)
+    return spec is not None and (spec.origin is None or Path(spec.origin).resolve() != path)
 
 
 def _loaded(point: EntryPoint, kind: str) -> Any:

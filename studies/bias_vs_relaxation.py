@@ -35,7 +35,7 @@ from gradlab.statistics import (
 )
 from gradlab.statistics.moments import ALL, parts
 from gradlab.statistics.saving import from_tensors
-from gradlab.study import Artefact, Cell, Saved, cli, seed_for
+from gradlab.study import Artefact, Cell, Saved, cli, file_name, seed_for
 from studies import stages
 from studies.relaxation_answer import answer
 from studies.relaxation_figures import plot
@@ -78,7 +78,8 @@ MEASURED = ("seconds_per_sample", "cost_over_fog", "mse_equal_cost")
 class Config:
     tasks: tuple[str, ...] = ("landing", "racing", "gate")
     """Flights (landing, racing with one gate, hovering with a success event) and known-answer
-    problems (gate, heaviside, terminal_gate), which have exact truths and exact critics."""
+    problems (gate, heaviside, terminal_gate), which have exact truths and exact critics; or any
+    problem of gradlab.make with an event to succeed in, such as my_file.py:problem."""
     stages: tuple[int, ...] = (60,)
     """Policies by their hard success rate [%]: 10, 60, 95.
 
@@ -88,7 +89,8 @@ class Config:
     """How well critics are fitted: none (untrained), short, full (on-policy), explored (returns
     after one action with more noise)."""
     estimators: tuple[str, ...] = ("pg", "fog", "relaxed_fog", "qg", "nstep", "abpt", "split")
-    """Registered names; nstep and abpt are always compared on the same rollouts."""
+    """Names of estimators.make, such as my_file.py:Mine; nstep and abpt are always compared on the
+    same rollouts."""
     widths: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
     """Relaxation widths, as fractions of each margin's scale [1]."""
     windows: tuple[float, ...] = (0.25, 0.5, 1.0)
@@ -173,14 +175,16 @@ def cells(config: Config) -> Iterator[Cell]:
         known = task in stages.KNOWN
         for stage in _stages(config, task):
             truths = [truth_name(task, stage, width) for width in (HARD, *config.widths)]
-            policies = [] if known else [f"policies/{task}"]
+            policies = [] if known else [stages.policies_name(task)]
             for name, choices in _choices(config, task):
                 payload = {"task": task, "stage": stage, **choices}
                 fit = choices.get("fit")
                 critic = [] if known or fit is None else [critic_name(task, stage, fit)]
                 targets = [] if known else [target_name(task, stage)]
                 needs = (*policies, *critic, *truths, *targets)
-                yield Cell(f"{task}-{stage}/{name}", payload, needs, 0.5 if known else 3.0)
+                yield Cell(
+                    f"{file_name(task)}-{stage}/{name}", payload, needs, 0.5 if known else 3.0
+                )
 
 
 def _choices(config: Config, task: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -197,9 +201,9 @@ def _choices(config: Config, task: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{name}-{width:g}", {"estimator": name, "width": width}
         elif name not in PAIRED and _reads_critic(name, problem):
             for fit in fits:
-                yield f"{name}-{fit}", {"estimator": name, "fit": fit}
+                yield f"{file_name(name)}-{fit}", {"estimator": name, "fit": fit}
         elif name not in PAIRED:
-            yield name, {"estimator": name}
+            yield file_name(name), {"estimator": name}
 
 
 def _reads_critic(name: str, problem: Problem) -> bool:
@@ -219,8 +223,7 @@ def _check(config: Config) -> None:
     for task in config.tasks:
         stages.problem_of(task)
     for name in config.estimators:
-        if name not in estimators.names():
-            raise UnknownName("estimator", name, estimators.names())
+        estimators.make(name)
     for fit in config.critic_fits:
         if fit not in FITS:
             raise UnknownName("critic fit", fit, FITS)
@@ -304,7 +307,7 @@ def _bench(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Bench:
         rate = stages.success_rate(problem, params, problem.task.events[0].name)
         critic = None if fit is None else closed_forms.solve(problem, params).critic
     else:
-        policies = needs[f"policies/{task}"]
+        policies = needs[stages.policies_name(task)]
         params = stages.read_policy(policies, stage)
         rate = policies.metadata[str(stage)]["success_rate"]
         critic = None

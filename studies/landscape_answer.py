@@ -37,7 +37,7 @@ def answer(rows: Table) -> Answer:
     table = pd.DataFrame(
         {
             "policy": title,
-            "estimator": ESTIMATORS[name],
+            "estimator": ESTIMATORS.get(name, name),
             "direction (cosine)": direction(one.cosine),
             "length (ratio)": length(one.length),
             "arrows that differ": f"{one.apart} of {one.arrows}",
@@ -70,7 +70,9 @@ def _pointing(found: list[tuple[str, str, Judged]]) -> str:
         mine = [one for _, other, one in found if other == name][:POLICIES]
         directions = " and ".join(direction(one.cosine) for one in mine)
         lengths = " and ".join(length(one.length) for one in mine)
-        parts.append(f"{ESTIMATORS[name]} {directions} (length over the slope's {lengths})")
+        parts.append(
+            f"{ESTIMATORS.get(name, name)} {directions} (length over the slope's {lengths})"
+        )
     return f"Cosine of the gradients with the slope: {'; '.join(parts)}."
 
 

@@ -19,11 +19,12 @@ from torch import Tensor
 import estimators
 from estimators.base import Estimator
 from gradlab import landscapes
+from gradlab.errors import BadValue
 from gradlab.landscapes import Plane
 from gradlab.noise import Noise
 from gradlab.problem import Problem
 from gradlab.sampling import block_generator, noise_stream
-from gradlab.study import Artefact, Saved, seed_for
+from gradlab.study import Artefact, Saved, file_name, seed_for
 from studies import landscape_policies
 
 CHUNK = 256  # episodes of gradients at once
@@ -52,6 +53,22 @@ ARROWS: Mapping[str, Callable[[int], Estimator]] = {
     "sg_qg": _mixture(estimators.QG()),
 }
 MIXED = ("sg_pg", "sg_qg")
+
+
+def arrow_of(name: str, group: int = 1) -> Estimator:
+    """The estimator of an arrow: one of `ARROWS`, of `group` episodes, or one of `estimators.make`.
+
+    Raises what `estimators.make` does, `BadValue` for another estimator that looks across episodes.
+    """
+    if name in ARROWS:
+        return ARROWS[name](group)
+    estimator = estimators.make(name)
+    if estimator.group > 1:
+        raise BadValue(
+            f"arrows want estimators of single episodes, got {name!r}, which looks at groups of "
+            f"{estimator.group}; try one of {', '.join(ARROWS)}"
+        )
+    return estimator
 
 
 def points_of(radius: float, arrows: int) -> Float[Tensor, "points 2"]:
@@ -91,7 +108,7 @@ def count_of(name: str, episodes: int) -> int:
 
 
 def truth_name(task: str, label: int) -> str:
-    return f"slopes/{task}-{label}"
+    return f"slopes/{file_name(task)}-{label}"
 
 
 def truth_artefact(payload: Mapping[str, Any]) -> Artefact:
@@ -100,7 +117,9 @@ def truth_artefact(payload: Mapping[str, Any]) -> Artefact:
     """
     task, label = payload["task"], payload["label"]
     cost = 1e-3 * payload["arrows"] ** 2 * payload["episodes"]
-    return Artefact(truth_name(task, label), build_truth, payload, (f"paths/{task}",), cost)
+    return Artefact(
+        truth_name(task, label), build_truth, payload, (landscape_policies.path_name(task),), cost
+    )
 
 
 def build_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
@@ -108,7 +127,7 @@ def build_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     at = artefact.payload
     task = at["task"]
     problem = landscape_policies.problem_of(task)
-    plane = plane_of(problem, needs[f"paths/{task}"], at)
+    plane = plane_of(problem, needs[landscape_policies.path_name(task)], at)
     fast = landscape_policies.compiled(problem)
     found = []
     for k, point in enumerate(points_of(at["radius"], at["arrows"])):
@@ -156,7 +175,7 @@ def arrow_rows(
     group, count = group_of(name, episodes), count_of(name, episodes)
     chunk = max(group, CHUNK // group * group)
     fast = landscape_policies.compiled(problem)
-    estimator = ARROWS[name](group)
+    estimator = arrow_of(name, group)
     for k, (a, b) in enumerate(points_of(payload["radius"], payload["arrows"]).tolist()):
         params = plane.point(a, b)
         noise = _episodes(problem, payload, k, count)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from gradlab.study import file_name
 from studies.landscape_arrows import TRUTH
 from studies.landscape_report import (
     ESTIMATORS,
@@ -48,7 +49,7 @@ def plot(rows: Table, path: Path) -> None:
     plot_return(rows, path.with_name(f"{path.name}_return"))
     for (task, label), policy in policies_of(rows):
         if (policy["kind"].eq("surface") & policy["step"].notna()).any():
-            plot_steps(policy, path.with_name(f"{path.name}_steps_{task}-{label}"))
+            plot_steps(policy, path.with_name(f"{path.name}_steps_{file_name(task)}-{label}"))
     plot_cuts(rows, path.with_name(f"{path.name}_cuts"))
     plot_roughness(rows, path.with_name(f"{path.name}_roughness"))
 
@@ -107,7 +108,7 @@ def plot_arrows(policies: list[Table], names: list[str], path: Path) -> None:
 def _colour(name: str) -> str:
     from gradlab.study import figures
 
-    return figures.look(LOOKS[name]).colour if name else "#000000"
+    return figures.look(LOOKS.get(name, name)).colour if name else "#000000"
 
 
 def _contours(axis: Any, surface: Table) -> Any:
@@ -135,7 +136,7 @@ def _draw_arrows(axis: Any, arrows: Table, name: str) -> None:
     _arrow_set(axis, truth, scale, spacing, SLOPE, 0.016)
     mine = arrows[arrows["estimator"] == name]
     if len(mine):
-        _arrow_set(axis, mine, scale, spacing, figures.look(LOOKS[name]).colour, 0.009)
+        _arrow_set(axis, mine, scale, spacing, figures.look(LOOKS.get(name, name)).colour, 0.009)
 
 
 def _arrow_set(
@@ -306,7 +307,7 @@ def plot_cuts(rows: Table, path: Path) -> None:
 def _band(axis: Any, curve: Table, name: str) -> None:
     from gradlab.study import figures
 
-    colour = figures.look(LOOKS[name]).colour
+    colour = figures.look(LOOKS.get(name, name)).colour
     dashes = {"sg_pg": "--", "sg_qg": "-.", "q": ":"}.get(name, "-")
     axis.fill_between(
         curve["a"], curve["change_low"], curve["change_high"], color=colour, alpha=0.18, linewidth=0
@@ -356,7 +357,7 @@ def _scales(axis: Any, group: Table) -> None:
         return
     curves = list(group.groupby(["objective", "alpha"], sort=False))
     for k, ((name, alpha), curve) in enumerate(curves):
-        colour, marker = figures.look(LOOKS[name])
+        colour, marker = figures.look(LOOKS.get(name, name))
         x = curve["scale"] * 1.025 ** (k - (len(curves) - 1) / 2)
         y = curve["share"].to_numpy(dtype=float)
         low, high = (curve[f"share_{end}"].to_numpy(dtype=float) for end in ("low", "high"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,14 +16,14 @@ from torch import Tensor
 import gradlab
 from gradlab.critics.fitted import Fit, FittedCritic
 from gradlab.critics.fitting import fit_critic
-from gradlab.errors import Unavailable, UnknownName
+from gradlab.errors import Unavailable
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import CompilesItself
 from gradlab.sampling import block_generator, noise_stream
 from gradlab.simulators.articulated.variants import RUNNERS
 from gradlab.simulators.quadrotor import Quadrotor
-from gradlab.study import Artefact, Saved, seed_for
+from gradlab.study import Artefact, Saved, file_name, seed_for
 from gradlab.study.progress import note
 from gradlab.study.storage import read_artefact, read_header
 from studies import stages
@@ -51,11 +50,9 @@ def problem_of(task: str) -> Problem:
     """
     if task in STAGED:
         return stages.problem_of(task)
-    name, _, preset = task.partition("-")
-    if preset and name not in RUNNERS:
-        raise UnknownName("task", task, [*gradlab.names(), "ant-dflex"])
-    options: dict[str, Any] = {"preset": preset} if preset else {}
-    problem = gradlab.make(name, **options)
+    runner, _, preset = task.partition("-")
+    named = bool(preset) and runner in RUNNERS
+    problem = gradlab.make(runner, preset=preset) if named else gradlab.make(task)
     if isinstance(problem.simulator, Quadrotor):
         # observations are divided by 10, so the default first layer would hardly see them
         policy = GaussianPolicy(problem.task.observation_dim, 4, input_gain=10.0)
@@ -100,17 +97,22 @@ def chosen(task: str, count: int, seed: int) -> tuple[int, ...]:
 # ------------------------------------------------------------------------------------ artefacts
 
 
+def path_name(task: str) -> str:
+    """Of the artefact with the policies of one task's path."""
+    return f"paths/{file_name(task)}"
+
+
 def path_artefact(task: str) -> Artefact:
     """The artefact with all policies of one task's path."""
     if task in STAGED:
-        return _borrowed(f"paths/{task}", f"policies/{task}")
+        return _borrowed(path_name(task), f"policies/{task}")
     payload = {
         "task": task,
         "ascent": [UPDATES, KEEP_EVERY, LEARNING_RATE, WIDTH, stages.BATCH, stages.DECAY],
         "evaluated": EVALUATED,
         "policy": problem_of(task).policy.settings(),
     }
-    return Artefact(f"paths/{task}", train_path, payload, cost=60.0)
+    return Artefact(path_name(task), train_path, payload, cost=60.0)
 
 
 def critic_artefact(task: str, label: int) -> Artefact:
@@ -119,11 +121,11 @@ def critic_artefact(task: str, label: int) -> Artefact:
     if task in STAGED and (COMMITTED / f"critics/{task}-{label}-full.safetensors").exists():
         return _borrowed(name, f"critics/{task}-{label}-full")
     payload = {"task": task, "label": label, "fit": FIT.settings()}
-    return Artefact(name, build_critic, payload, (f"paths/{task}",), cost=40.0)
+    return Artefact(name, build_critic, payload, (path_name(task),), cost=40.0)
 
 
 def critic_name(task: str, label: int) -> str:
-    return f"critics/{task}-{label}"
+    return f"critics/{file_name(task)}-{label}"
 
 
 def _borrowed(name: str, source: str) -> Artefact:
@@ -158,7 +160,7 @@ def train_path(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
 def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     """A Q critic fitted to the hard task under one policy of the path."""
     task, label = artefact.payload["task"], artefact.payload["label"]
-    params = read_policy(needs[f"paths/{task}"], label)
+    params = read_policy(needs[path_name(task)], label)
     fitted = fit_critic(problem_of(task), params, FIT)
     return Saved(fitted.params, fitted.metadata)
 

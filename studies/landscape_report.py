@@ -245,7 +245,7 @@ def counts(group: Table, column: str) -> str:
 def _arrows(policy: Table) -> str:
     """Direction, length, and how many arrows differ of those that could have shown it."""
     parts = [
-        f"{ESTIMATORS[name]}: direction {direction(one.cosine)}, length {length(one.length)}; {one.apart} of {one.arrows} "
+        f"{ESTIMATORS.get(name, name)}: direction {direction(one.cosine)}, length {length(one.length)}; {one.apart} of {one.arrows} "
         f"arrows differ, {one.could} could have shown a bias of 20 %."
         for name, one in judgements(policy)
     ]

@@ -37,10 +37,10 @@ from gradlab.problem import Problem
 from gradlab.sampling import block_generator, noise_stream
 from gradlab.statistics import Interval
 from gradlab.statistics.roughness import compare_roughness, roughness
-from gradlab.study import Artefact, Cell, Saved, cli, seed_for
+from gradlab.study import Artefact, Cell, Saved, cli, file_name, seed_for
 from studies import landscape_arrows, landscape_objectives, landscape_policies
 from studies.landscape_answer import answer
-from studies.landscape_arrows import ARROWS
+from studies.landscape_arrows import ARROWS, arrow_of, group_of
 from studies.landscape_figures import plot
 from studies.landscape_report import RETURN, summarise
 
@@ -147,15 +147,20 @@ def cells(config: Config) -> Iterator[Cell]:
     for task in config.tasks:
         horizon = landscape_policies.problem_of(task).horizon
         for label in landscape_policies.chosen(task, config.policies, config.seed):
-            needs = (f"paths/{task}", landscape_policies.critic_name(task, label))
+            needs = (
+                landscape_policies.path_name(task),
+                landscape_policies.critic_name(task, label),
+            )
             payload = _arrow_payload(config, task, label)
             judged = (*needs, landscape_arrows.truth_name(task, label))
-            yield Cell(f"{task}-{label}/return", {**payload, "part": "return"}, judged, size)
+            yield Cell(
+                f"{file_name(task)}-{label}/return", {**payload, "part": "return"}, judged, size
+            )
             for step in _simulation_steps(config, task, label, horizon):
-                key, cost = f"{task}-{label}/step-{step}", 0.5 * size
+                key, cost = f"{file_name(task)}-{label}/step-{step}", 0.5 * size
                 yield Cell(key, {**payload, "part": "step", "step": step}, needs, cost)
             for name in config.estimators:
-                key, cost = f"{task}-{label}/arrows-{name}", 0.2 * size
+                key, cost = f"{file_name(task)}-{label}/arrows-{file_name(name)}", 0.2 * size
                 yield Cell(key, {**payload, "part": "arrows", "estimator": name}, judged, cost)
 
 
@@ -172,8 +177,7 @@ def _check(config: Config) -> None:
     if config.directions not in landscapes.KINDS:
         raise UnknownName("directions", config.directions, landscapes.KINDS)
     for name in config.estimators:
-        if name not in ARROWS:
-            raise UnknownName("estimator", name, ARROWS)
+        arrow_of(name, group_of(name, config.arrow_episodes))
     for alpha in config.alphas:
         if alpha not in landscape_objectives.ALPHAS:
             raise UnknownName("alpha", alpha, landscape_objectives.ALPHAS)
@@ -228,7 +232,9 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
 def _bench(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Bench:
     task, label = cell.payload["task"], cell.payload["label"]
     problem = landscape_policies.problem_of(task)
-    plane = landscape_arrows.plane_of(problem, needs[f"paths/{task}"], cell.payload)
+    plane = landscape_arrows.plane_of(
+        problem, needs[landscape_policies.path_name(task)], cell.payload
+    )
     critic = landscape_policies.read_critic(needs[landscape_policies.critic_name(task, label)])
     described = {
         "task": task,

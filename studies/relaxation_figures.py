@@ -51,7 +51,9 @@ def plot_truths(groups: list[Table], path: Path) -> None:
                 name = curve.iloc[0]["estimator"]
                 for axis, quantity in ((top, "cosine"), (bottom, "relative_bias")):
                     band = curve[f"{quantity}_low"], curve[f"{quantity}_high"]
-                    figures.line(axis, x, curve[quantity], *band, name=name, label=NAMES[name])
+                    figures.line(
+                        axis, x, curve[quantity], *band, name=name, label=NAMES.get(name, name)
+                    )
             for axis in (top, bottom):
                 _width_axis(axis, sorted(set(group["truth_width"])), "width of the truth")
             top.set_ylim(-1.05, 1.05)

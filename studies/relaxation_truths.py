@@ -16,7 +16,7 @@ from gradlab.oracle import ORACLE_SEED, LargeSample
 from gradlab.problem import Problem
 from gradlab.statistics import OracleGradient
 from gradlab.statistics.saving import from_tensors, to_tensors
-from gradlab.study import Artefact, Saved, seed_for
+from gradlab.study import Artefact, Saved, file_name, seed_for
 from studies import stages
 
 HARD = 0.0  # the width that stands for no relaxation
@@ -72,21 +72,21 @@ def target_artefact(
 
 
 def critic_name(task: str, stage: int, fit: str) -> str:
-    return f"critics/{task}-{stage}-{fit}"
+    return f"critics/{file_name(task)}-{stage}-{fit}"
 
 
 def truth_name(task: str, stage: int, width: float) -> str:
-    return f"truths/{task}-{stage}-{'hard' if width == HARD else f'{width:g}'}"
+    return f"truths/{file_name(task)}-{stage}-{'hard' if width == HARD else f'{width:g}'}"
 
 
 def target_name(task: str, stage: int) -> str:
-    return f"targets/{task}-{stage}"
+    return f"targets/{file_name(task)}-{stage}"
 
 
 def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     """A Q critic fitted to the hard task under one policy; "none" is its initialisation."""
     task, stage = artefact.payload["task"], artefact.payload["stage"]
-    params = stages.read_policy(needs[f"policies/{task}"], stage)
+    params = stages.read_policy(needs[stages.policies_name(task)], stage)
     fitted = fit_critic(stages.problem_of(task), params, FITS[artefact.payload["fit"]])
     return Saved(fitted.params, fitted.metadata)
 
@@ -110,7 +110,7 @@ def _sampled(
 ) -> Saved:
     """With a standard error of 0 in the payload, exactly its number of episodes."""
     payload = artefact.payload
-    params = stages.read_policy(needs[f"policies/{payload['task']}"], payload["stage"])
+    params = stages.read_policy(needs[stages.policies_name(payload["task"])], payload["stage"])
     oracle = LargeSample(
         estimators.Split(TRUTH_WIDTH) if width == HARD else estimators.FOG(),
         payload["stderr"],

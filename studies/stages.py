@@ -14,12 +14,12 @@ from torch import Tensor
 
 import estimators
 from gradlab import registry
-from gradlab.errors import GradlabError, UnknownName
+from gradlab.errors import BadValue, GradlabError
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
 from gradlab.sampling import block_generator, noise_stream
-from gradlab.study import Artefact, Saved, seed_for
+from gradlab.study import Artefact, Saved, file_name, seed_for
 from gradlab.study.progress import note
 
 Params = dict[str, Tensor]
@@ -49,17 +49,39 @@ FLIGHTS = {
     ),
 }
 KNOWN = ("gate", "heaviside", "terminal_gate")
+WIDTH, LEARNING_RATE = 0.3, 5e-4  # for tasks of users
 STAGES = (10, 60, 95)  # per cent of episodes that succeed
 HIDDEN = (64, 64)
 
 
+def setting_of(task: str) -> Setting:
+    """How a task is trained; one of a user's succeeds where its first event with a bonus happens.
+
+    Raises `UnknownName` for a task that `gradlab.make` does not know either, `BadValue` for one
+    without such an event.
+    """
+    if task in FLIGHTS:
+        return FLIGHTS[task]
+    problem = registry.make(task)
+    for event in problem.task.events:
+        if event.bonus > 0:
+            return Setting({}, problem.horizon, event.name, WIDTH, LEARNING_RATE)
+    raise BadValue(
+        f"expected a task with an event to succeed in, got {task!r}, which has none with a bonus; "
+        f"try one of {', '.join([*FLIGHTS, *KNOWN])}"
+    )
+
+
 def problem_of(task: str) -> Problem:
-    """The problem of a task as the studies set it; raises `UnknownName`."""
+    """The problem of a task as the studies set it, and any other as `gradlab.make` does.
+
+    Raises what `setting_of` does.
+    """
     if task in KNOWN:
         return registry.make(task, dtype=torch.float64)
+    setting = setting_of(task)
     if task not in FLIGHTS:
-        raise UnknownName("task", task, [*FLIGHTS, *KNOWN])
-    setting = FLIGHTS[task]
+        return registry.make(task)
     problem = registry.make(task, horizon=setting.horizon, **setting.options)
     policy = GaussianPolicy(problem.task.observation_dim, 4, hidden=HIDDEN, input_gain=10.0)
     return problem.replace(policy=policy)
@@ -81,15 +103,21 @@ def success_rate(
 
 def policies(task: str, seed: int) -> Artefact:
     """The artefact with one task's policies at all stages."""
+    setting = setting_of(task)
     payload = {
         "task": task,
         "seed": seed,
         "stages": list(STAGES),
-        "setting": list(FLIGHTS[task]._replace(options={})) + [str(FLIGHTS[task].options)],
+        "setting": list(setting._replace(options={})) + [str(setting.options)],
         "hidden": list(HIDDEN),
         "ascent": [EVALUATE_EVERY, BATCH, DECAY],
     }
-    return Artefact(f"policies/{task}", train_to_stages, payload, cost=600.0)
+    return Artefact(policies_name(task), train_to_stages, payload, cost=600.0)
+
+
+def policies_name(task: str) -> str:
+    """Of the artefact with one task's policies."""
+    return f"policies/{file_name(task)}"
 
 
 def read_policy(saved: Saved, stage: int) -> Params:
@@ -105,7 +133,7 @@ def train_to_stages(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     has the stage's rate (by bisection, on common random numbers) is kept.
     """
     task, seed = artefact.payload["task"], artefact.payload["seed"]
-    setting, problem = FLIGHTS[task], problem_of(task)
+    setting, problem = setting_of(task), problem_of(task)
     eval_seed = seed_for(seed, artefact.name, "evaluation")
 
     def rate(params: Params) -> float:

@@ -6,7 +6,7 @@ matplotlib.
 """
 
 from gradlab.study.answer import Answer
-from gradlab.study.cells import Artefact, Cell, Saved
+from gradlab.study.cells import Artefact, Cell, Saved, file_name
 from gradlab.study.commandline import cli
 from gradlab.study.definition import Study
 from gradlab.study.runner import Result, read_rows, run_study
@@ -20,6 +20,7 @@ __all__ = [
     "Saved",
     "Study",
     "cli",
+    "file_name",
     "read_rows",
     "run_study",
     "seed_for",

@@ -17,6 +17,8 @@ Row: TypeAlias = Mapping[str, Any]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+,-]*(/[A-Za-z0-9_][A-Za-z0-9_.=+,-]*)*")
 
+_OTHER = re.compile(r"[^A-Za-z0-9_.=+,-]+")
+
 
 class Saved(NamedTuple):
     """What an artefact's build returns and what cells read: tensors, and plain JSON values."""
@@ -33,6 +35,11 @@ def check_name(kind: str, name: str) -> None:
             f"expected a {kind} name of letters, digits, _ . = + , - with / between folders, got {name!r}; "
             "try replacing the other characters"
         )
+
+
+def file_name(text: str) -> str:
+    """A name as a part of a file's: "my_file.py:docking" is "my_file.py=docking"."""
+    return _OTHER.sub("=", text).lstrip(".=+,-") or "_"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.parallel import LokyBackend, get_active_backend
 
+from gradlab import naming
 from gradlab.errors import BadValue, Missing
 from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, digest, in_order
@@ -76,10 +77,11 @@ def run_study(
     check_numbers(config)
     folder = Folder(Path(out))
     identity = {"study": study.name, "config": as_json(config), "retrain": retrain}
-    cells = list(study.cells(config))
-    if not cells:
-        raise BadValue(f"{study.name} has nothing to do with these options; ask for more")
-    artefacts = in_order(study.artefacts(config), cells)
+    with naming.noted() as named:  # tasks and estimators of users' own modules
+        cells = list(study.cells(config))
+        if not cells:
+            raise BadValue(f"{study.name} has nothing to do with these options; ask for more")
+        artefacts = in_order(study.artefacts(config), cells)
     if repeated := _repeated([cell.key for cell in cells]):
         raise BadValue(f"expected cells with different keys, got {repeated!r} twice")
     if fresh and keep:
@@ -90,7 +92,7 @@ def run_study(
         if fresh:
             folder.clear(study.name)
         earlier = folder.claim(identity)
-        code = _code(study, artefacts)
+        code = _code(study, artefacts, named)
         kept = accepted(folder, earlier, code, keep)
         revision = git_revision()
         settings = identity["config"]
@@ -119,7 +121,7 @@ def run_study(
             study, config, folder, survey, header, jobs, _minutes(study, config, preset)
         )
         rows, headers = _gather(study, folder, cells)
-        if (now := _code(study, artefacts)).digest != code.digest:
+        if (now := _code(study, artefacts, named)).digest != code.digest:
             note(
                 f"the code changed while it ran ({now.changes(asdict(code))}): run again with --fresh"
             )
@@ -142,9 +144,9 @@ def run_study(
     return Result(rows, answer, summary, folder.path)
 
 
-def _code(study: Study, artefacts: Mapping[str, Artefact]) -> Code:
+def _code(study: Study, artefacts: Mapping[str, Artefact], named: Iterable[str]) -> Code:
     builds = [artefact.build for artefact in artefacts.values()]
-    return Code.of([study.config, study.cells, study.run_cell, study.artefacts, *builds])
+    return Code.of([study.config, study.cells, study.run_cell, study.artefacts, *builds], named)
 
 
 def _carry_out(

@@ -52,11 +52,14 @@ class Code:
     packages: Mapping[str, str]
 
     @classmethod
-    def of(cls, functions: Iterable[Callable[..., Any] | type]) -> Code:
+    def of(cls, functions: Iterable[Callable[..., Any] | type], named: Iterable[str] = ()) -> Code:
         """The code behind a study's functions: gradlab and estimators whole, and the functions' own
-        modules with what these import outside the standard library and installed packages."""
+        modules with what these import outside the standard library and installed packages.
+
+        `named` are more modules, those that its options lead to (`gradlab.naming.noted`).
+        """
         modules = dict(_whole())
-        starts, inline = set(), {}
+        starts, inline = {m for m in named if m.partition(".")[0] not in WHOLE}, {}
         for given in functions:
             function = given if hasattr(given, "__qualname__") else type(given)
             name = function.__module__
