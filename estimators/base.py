@@ -7,7 +7,7 @@ sample; write your own by subclassing `SurrogateEstimator` and giving it two met
     class MyEstimator(SurrogateEstimator):
         def surrogate(self, problem, policy, noise):
             path = rollout(problem, policy, noise)
-            return problem.evaluate(path).value.sum(-1)
+            return evaluate(problem, path).value.sum(-1)
 
         def call_weights(self, problem):
             return torch.ones(problem.horizon)

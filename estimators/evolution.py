@@ -12,6 +12,7 @@ from estimators.base import Cost, Estimator, Params
 from gradlab.errors import BadValue
 from gradlab.generators import generator
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -50,7 +51,7 @@ class EvolutionStrategies(Estimator):
         def value(shift: Params, row: Noise) -> Tensor:
             moved = {name: value.detach() + shift[name] for name, value in params.items()}
             path = rollout(eager, BoundPolicy(eager.policy, moved), row)
-            return eager.evaluate(path).value.sum(-1)
+            return evaluate(eager, path).value.sum(-1)
 
         with torch.no_grad():
             up = {name: self.std * eps for name, eps in direction.items()}

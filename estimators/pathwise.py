@@ -12,7 +12,7 @@ from estimators.base import SurrogateEstimator
 from estimators.score import score_surrogate
 from gradlab.events import running_maximum
 from gradlab.noise import Noise
-from gradlab.outcome import Outcome
+from gradlab.outcome import Outcome, evaluate
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -32,7 +32,7 @@ class FOG(SurrogateEstimator):
     def surrogate(
         self, problem: Problem, policy: BoundPolicy, noise: Noise
     ) -> Float[Tensor, "*batch"]:
-        return problem.evaluate(rollout(problem, policy, noise)).value.sum(-1)
+        return evaluate(problem, rollout(problem, policy, noise)).value.sum(-1)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         return torch.ones(problem.horizon, dtype=problem.dtype)
@@ -64,7 +64,7 @@ class RelaxedFOG(SurrogateEstimator):
         self, problem: Problem, policy: BoundPolicy, noise: Noise
     ) -> Float[Tensor, "*batch"]:
         relaxed = problem.relaxed(self.width, self.step)
-        return relaxed.evaluate(rollout(relaxed, policy, noise)).value.sum(-1)
+        return evaluate(relaxed, rollout(relaxed, policy, noise)).value.sum(-1)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         return torch.ones(problem.horizon, dtype=problem.dtype)
@@ -108,11 +108,11 @@ class Split(SurrogateEstimator):
         # as long as either of the two has survival
         longer = relaxed if relaxed.last_margin > problem.last_margin else problem
         path = rollout(longer, policy, noise)
-        hard = problem.evaluate(path)
+        hard = evaluate(problem, path)
         if self.width is None:
             smooth = problem.discounts[: problem.horizon] * self._unended(problem, hard)
         else:
-            smooth = relaxed.evaluate(path).value
+            smooth = evaluate(relaxed, path).value
         if self.guard_switches:
             smooth = smooth * self._guard(problem, hard.margins)
         residual = score_surrogate(policy, path, noise, hard.value - smooth)

@@ -12,7 +12,7 @@ from torch import Tensor
 from estimators.base import Cost, TwoPassEstimator
 from gradlab.errors import BadValue
 from gradlab.noise import Noise
-from gradlab.outcome import Outcome, reward_to_go, while_alive
+from gradlab.outcome import Outcome, evaluate, reward_to_go, views, while_alive
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
@@ -76,7 +76,7 @@ class PG(TwoPassEstimator):
 
     def first_pass(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Scored:
         path = rollout(problem, policy, noise)
-        result = problem.evaluate(path)
+        result = evaluate(problem, path)
         if self.returns == "gae":
             advantage = self._gae(problem, path, result)
         else:
@@ -86,7 +86,7 @@ class PG(TwoPassEstimator):
             elif self.baseline != "none":
                 baseline = self._baseline(problem, policy, path, result)
                 times = slice(0, problem.horizon)
-                advantage = advantage - while_alive(problem, result, baseline, times)
+                advantage = advantage - while_alive(result, baseline, times)
             if self.returns == "discounted":
                 advantage = advantage / problem.discounts[: problem.horizon]
         return Scored(path.obs, advantage)
@@ -100,15 +100,15 @@ class PG(TwoPassEstimator):
     def _baseline(
         self, problem: Problem, policy: BoundPolicy, path: Trajectory, result: Outcome
     ) -> Tensor:
-        view = problem.views(path, result, slice(0, problem.horizon))
+        view = views(problem, path, result, slice(0, problem.horizon))
         if self.baseline == "v":
             return problem.require_v(self.label)(view)
         return problem.require_q(self.label)(view, policy.mean_action(path.output))
 
     def _gae(self, problem: Problem, path: Trajectory, result: Outcome) -> Tensor:
         v = problem.require_v(self.label)
-        values = v(problem.views(path, result, slice(0, problem.horizon)))
-        values = while_alive(problem, result, values, slice(0, problem.horizon))
+        values = v(views(problem, path, result, slice(0, problem.horizon)))
+        values = while_alive(result, values, slice(0, problem.horizon))
         following = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], dim=-1)
         delta = result.value + following - values  # discounted from the start, like G_t
         powers = self.gae_lambda ** torch.arange(

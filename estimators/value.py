@@ -17,7 +17,7 @@ from torch import Tensor
 from estimators.base import Cost, SurrogateEstimator, check_window
 from gradlab.errors import BadValue
 from gradlab.noise import Noise
-from gradlab.outcome import Outcome, while_alive
+from gradlab.outcome import Outcome, evaluate, views, while_alive
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
@@ -34,7 +34,7 @@ def q_values(
 ) -> Float[Tensor, "*batch K"]:
     """Q_t(s_t, a_t) − κ·log π(a_t|s_t) at times < T, a_t the pre-drawn action of `policy`."""
     q = problem.require_q("a value of Q")
-    view = problem.views(path, result, times)
+    view = views(problem, path, result, times)
     z = policy(view.obs, steps=range(problem.horizon + 1)[times])
     latent = policy.latent(z, noise.action[..., times, :])
     value = q(view, policy.action(latent))
@@ -55,10 +55,10 @@ def tail_values(
 ) -> Float[Tensor, "*batch K"]:
     """γ^t alive_t V_t(s_t) at times < T, with the policy's parameters constant."""
     if tail == "v":
-        value = problem.require_v("a tail of V")(problem.views(path, result, times))
+        value = problem.require_v("a tail of V")(views(problem, path, result, times))
     else:
         value = q_values(problem, policy.frozen, path, result, noise, times, entropy)
-    return while_alive(problem, result, value, times)
+    return while_alive(result, value, times)
 
 
 def _require(problem: Problem, tail: str, who: str) -> None:
@@ -76,10 +76,10 @@ def value_gradient(
     """The surrogate of QG: Σ_t γ^t alive_t Q_t(s_t, π_θ(s_t)) with the states as constants."""
     length = 1 if at == "start" else problem.horizon
     path = rollout(problem, policy.frozen, noise, length=length).detach()
-    result = problem.evaluate(path)
+    result = evaluate(problem, path)
     times = slice(0, length)
     values = q_values(problem, policy, path, result, noise, times, entropy)
-    return while_alive(problem, result, values, times).sum(-1)
+    return while_alive(result, values, times).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,11 @@ def n_step(
     horizon = problem.horizon
     if starts == "first":
         path = rollout(problem, policy, noise, length=window)
-        result = problem.evaluate(path)
+        result = evaluate(problem, path)
         ends = slice(window, min(window + 1, horizon))
     else:
         path = rollout(problem, policy, noise, cut_every=window)
-        result = problem.evaluate(path, cut_every=window)
+        result = evaluate(problem, path, cut_every=window)
         ends = slice(window, horizon, window)
     total = result.value.sum(-1)
     if ends.start < horizon:
@@ -276,7 +276,7 @@ class LambdaReturn(SurrogateEstimator):
         length = horizon if tiled else window
         cut = window if tiled else None
         path = rollout(problem, policy, noise, length=length, cut_every=cut)
-        result = problem.evaluate(path, cut_every=cut)
+        result = evaluate(problem, path, cut_every=cut)
         weights = self.call_weights(problem)[:length].to(result.value)
         total = (weights * result.value).sum(-1)
         times = slice(1, min(length + 1, horizon))

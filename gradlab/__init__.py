@@ -18,7 +18,11 @@ from gradlab.events import Sigmoid as Sigmoid
 from gradlab.generators import generator as generator
 from gradlab.measurement import Measurement as Measurement
 from gradlab.measurement import measure as measure
+from gradlab.moment import Moment as Moment
 from gradlab.noise import Noise as Noise
+from gradlab.outcome import Outcome as Outcome
+from gradlab.outcome import evaluate as evaluate
+from gradlab.outcome import moment_at as moment_at
 from gradlab.policies import GaussianPolicy as GaussianPolicy
 from gradlab.policies import LinearPolicy as LinearPolicy
 from gradlab.precision import PrecisionCheck as PrecisionCheck

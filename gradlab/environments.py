@@ -147,7 +147,9 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
         self._check_finite(playing, reward)
         if self._film is not None:
             self._film.append(
-                _numbers(self._episodes.state), _numbers(self._episodes.memory), _rows(playing)
+                _numbers(self._episodes.now.state),
+                _numbers(self._episodes.now.memory),
+                _rows(playing),
             )
         info = self._info(outcome, playing)
         again = ~playing
@@ -194,7 +196,9 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
         self._over[rows] = False
         self._observation = _numbers(self._episodes.observe(), np.float32)
         if self._film is not None:
-            self._film.begin(_numbers(self._episodes.state), _numbers(self._episodes.memory), rows)
+            self._film.begin(
+                _numbers(self._episodes.now.state), _numbers(self._episodes.now.memory), rows
+            )
 
     def _options(self, options: dict[str, Any]) -> tuple[Noise | None, NDArray]:
         """The noise and the mask of `reset`."""

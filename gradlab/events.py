@@ -120,9 +120,11 @@ def _check_width(width: float) -> None:
 
 
 def running_maximum(
-    margins: Float[Tensor, "*batch T E"], cut_every: int | None = None
+    margins: Float[Tensor, "*batch T E"],
+    cut_every: int | None = None,
+    carried: Float[Tensor, "*batch E"] | None = None,
 ) -> Float[Tensor, "*batch T E"]:
-    """M_t = max_{k<=t} m_k along time.
+    """M_t = max_{k<=t} m_k along time; `carried` is the maximum of what came before.
 
     Where several steps tie, the gradient goes to one of them. With `cut_every=n` the extremum
     carried into each window of n steps is a constant (as the state there is).
@@ -131,7 +133,12 @@ def running_maximum(
     window = cut_every or horizon
     pieces: list[Tensor] = []
     for begin in range(0, horizon, window):
-        piece = torch.cummax(margins[..., begin : begin + window, :], dim=-2).values
+        piece = margins[..., begin : begin + window, :]
+        if not pieces and carried is not None:
+            piece = torch.cat([carried.unsqueeze(-2), piece], dim=-2)
+            piece = torch.cummax(piece, dim=-2).values[..., 1:, :]
+        else:
+            piece = torch.cummax(piece, dim=-2).values
         if pieces:
             piece = torch.maximum(piece, pieces[-1][..., -1:, :].detach())
         pieces.append(piece)
@@ -142,10 +149,12 @@ def running_maximum_since_switch(
     margins: Float[Tensor, "*batch T"],
     visit: Float[Tensor, "*batch T"],
     cut_every: int | None = None,
+    carried: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch T"]:
     """max of m_k over the steps k <= t of the same visit (as numbered by `visit`).
 
-    Used for an event that repeats: after it happens, the next occurrence starts afresh.
+    Used for an event that repeats: after it happens, the next occurrence starts afresh. `carried`
+    is the maximum so far of the visit that is number 0 here.
     """
     horizon = margins.shape[-1]
     index = torch.arange(horizon, device=margins.device)
@@ -154,4 +163,12 @@ def running_maximum_since_switch(
     if cut_every is not None:
         earlier = (index[:, None] // cut_every) > (index[None, :] // cut_every)
         grid = torch.where(earlier, grid.detach(), grid)
-    return torch.where(same, grid, -torch.inf).max(dim=-1).values
+    running = torch.where(same, grid, -torch.inf).max(dim=-1).values
+    if carried is None:
+        return running
+    before = carried.unsqueeze(-1).expand(running.shape)
+    if cut_every is not None:
+        before = torch.where(index >= cut_every, before.detach(), before)
+    # `max` along a dimension, not `maximum`, which halves the gradient where the two tie
+    longer = torch.stack([running, before], dim=-1).max(dim=-1).values
+    return torch.where(visit == 0, longer, running)

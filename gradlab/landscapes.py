@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gradlab.errors import BadShape, BadValue
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate
 from gradlab.policies import BoundPolicy, GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -212,7 +213,7 @@ def returns_over_plane(
             full = torch.cat((part, part[-1:].expand(chunk - len(part), 2)))
             episodes = Noise(*(x.expand(chunk, *x.shape) for x in noise))
             path = rollout(mapped, BoundPolicy(mapped.policy, plane.at(full)), episodes)
-            pieces.append(problem.evaluate(path).value.sum(-1)[: len(part)])
+            pieces.append(evaluate(problem, path).value.sum(-1)[: len(part)])
     return torch.cat(pieces)
 
 

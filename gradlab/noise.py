@@ -38,6 +38,12 @@ class Noise(NamedTuple):
         """Episodes begin..end−1."""
         return Noise(*(part[begin:end] for part in self))
 
+    def during(self, begin: int, end: int) -> Noise:
+        """What steps begin..end−1 of a rollout use, for one that goes on from a `Moment`."""
+        return self._replace(
+            action=self.action[..., begin:end, :], process=self.process[..., begin:end, :]
+        )
+
     def take(self, index: Int[Tensor, " M"]) -> Noise:
         """The episodes of an index tensor, in its order."""
         return Noise(*(part[index] for part in self))

@@ -22,6 +22,7 @@ from gradlab import closed_forms
 from gradlab.errors import BadShape, BadValue, NotFinite
 from gradlab.generators import generator
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -350,7 +351,7 @@ class FiniteDifference:
     def _returns(self, problem: Problem, params: Params, noise: Noise) -> Tensor:
         with torch.no_grad():
             path = rollout(problem, BoundPolicy(problem.policy, params), noise)
-            return problem.evaluate(path).value.sum(-1).double()
+            return evaluate(problem, path).value.sum(-1).double()
 
 
 def _as_good(gap: Params, slopes: Params) -> bool:

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab import outcome
 from gradlab.arguments import check_device, check_dtype, check_generator, got, number, whole
 from gradlab.constants import shared
 from gradlab.critics.base import Critic, View
@@ -21,9 +20,9 @@ from gradlab.display import Facts, Shown
 from gradlab.errors import BadShape, BadValue, Missing
 from gradlab.events import STEPS, Hard, Step, last_margin
 from gradlab.literals import Matrix, Vector
+from gradlab.moment import Moment, beginning
 from gradlab.noise import Noise
 from gradlab.policies import GaussianPolicy
-from gradlab.rollout import Trajectory
 from gradlab.simulators.base import Simulator, Timed
 from gradlab.tasks.base import Task
 
@@ -224,37 +223,16 @@ class Problem(Shown):
                 f"draw it with problem.draw, or use problem.replace(dtype={noise.action.dtype})"
             )
 
-    def start(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Initial state and memory of every episode."""
+    def start(self, noise: Noise) -> Moment:
+        """The first moment of every episode."""
         coordinates, memory = self.task.initial(noise.initial)
-        return self.simulator.start(coordinates), memory
-
-    def evaluate(self, path: Trajectory, cut_every: int | None = None) -> outcome.Outcome:
-        """Rewards, survival and events of a trajectory; see `gradlab.outcome`."""
-        return outcome.evaluate(self, path, cut_every)
-
-    def views(self, path: Trajectory, result: outcome.Outcome, times: slice = slice(None)) -> View:
-        """What a critic sees at the chosen times of 0..T, attached to the states of `path`.
-
-        Where the episode has ended it is, as a constant, the last state that was alive, with no
-        event that ends episodes: a critic is never asked about what comes after the end, and its
-        answer there has a weight of 0.
-        """
-        state, memory = path.state[..., times, :], path.memory[..., times, :]
-        events = result.events[..., times, :]
-        ends = [event.terminates for event in self.task.events]
-        if any(ends):
-            # the step before t started from the last state that was alive
-            living = torch.cat([path.state[..., :1, :], path.before], dim=-2)[..., times, :]
-            over = result.alive[..., times, None] == 0
-            state = torch.where(over, living.detach(), state)
-            memory = torch.where(over, memory.detach(), memory)
-            # nor is it told of an end: log(1 - event) would be infinite there
-            spared = events.detach().masked_fill(torch.tensor(ends, device=events.device), 0.0)
-            events = torch.where(over, spared, events)
-        step = self.steps[: path.state.shape[-2]][times]
-        obs = self.task.observe(state, memory, step)
-        return View(state, obs, events, step.expand(state.shape[:-1]))
+        return beginning(
+            self.simulator.start(coordinates),
+            memory,
+            events=len(self.task.events),
+            noise_dim=self.simulator.noise_dim,
+            action_dim=self.simulator.action_dim,
+        )
 
     def require_q(self, who: str) -> Callable[[View, Tensor], Float[Tensor, "*batch"]]:
         """The critic's q(view, action) [*batch], for `who` needs it;

@@ -8,10 +8,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
+from gradlab.moment import Moment, beginning
 from gradlab.noise import Noise
-from gradlab.outcome import StepOutcome, evaluate_step, nothing_carried
+from gradlab.outcome import StepOutcome, evaluate_step
 from gradlab.problem import Problem
 from gradlab.rollout import compiled_step
 
@@ -19,48 +21,54 @@ from gradlab.rollout import compiled_step
 class VectorEpisodes:
     """N episodes between two steps: no gradients, and no resets but those asked for by `begin`.
 
-    `state` [N, ns], `memory` [N, nm] and `time` [N] (steps taken, int64) are those of now.
+    `now` is where they are. A rollout may go on from there.
     """
 
     def __init__(self, problem: Problem, count: int) -> None:
-        def zeros(*size: int) -> Tensor:
-            return torch.zeros(count, *size, dtype=problem.dtype, device=problem.device)
-
         simulator, task = problem.simulator, problem.task
+        like = {"dtype": problem.dtype, "device": problem.device}
         self.problem = problem
-        self.state = zeros(simulator.state_dim)
-        self.memory = zeros(task.memory_dim)
-        self.time = np.zeros(count, dtype=np.int64)  # steps taken
-        self._process = zeros(problem.horizon, simulator.noise_dim)
-        self._carried = nothing_carried(problem, count)
+        self.now = beginning(
+            torch.zeros(count, simulator.state_dim, **like),
+            torch.zeros(count, task.memory_dim, **like),
+            events=len(task.events),
+            noise_dim=simulator.noise_dim,
+            action_dim=simulator.action_dim,
+        )
+        self._process = torch.zeros(count, problem.horizon, simulator.noise_dim, **like)
         self._step = compiled_step(simulator) if problem.compile else simulator.step
+
+    @property
+    def time(self) -> NDArray:
+        """Steps that each has taken (int64)."""
+        return self.now.step.cpu().numpy().astype(np.int64)
 
     @torch.no_grad()
     def begin(self, rows: list[int], noise: Noise) -> None:
         """The first states of these episodes, one row of noise each."""
-        self.state[rows], self.memory[rows] = self.problem.start(noise)
+        parts = []
+        for part, first in zip(self.now, self.problem.start(noise), strict=True):
+            part = part.clone()  # what has been handed out stays as it was
+            part[rows] = first
+            parts.append(part)
+        self.now = Moment(*parts)
         self._process[rows] = noise.process
-        self._carried[rows] = nothing_carried(self.problem, len(rows))
-        self.time[rows] = 0
 
     @torch.no_grad()
     def step(self, action: Tensor) -> StepOutcome:
         """Advance all of them; an episode that is over goes on, and its numbers mean nothing."""
-        task, before, memory = self.problem.task, self.state, self.memory
-        now = np.minimum(self.time, self.problem.horizon - 1)
-        index = torch.as_tensor(now, device=before.device)
-        steps = index.to(before.dtype)
-        process = self._process[torch.arange(len(now), device=before.device), index]
-        # a new tensor each: what has been handed out stays as it was
-        after = self._step(before, action, process).clone()
-        outcome = evaluate_step(self.problem, before, action, after, memory, steps, self._carried)
-        self.state, self.memory = after, task.advance(memory, after, steps).clone()
-        self._carried = outcome.carried
-        self.time += 1
+        latest = self.now.step.clamp(max=self.problem.horizon - 1)
+        now = self.now._replace(step=latest)
+        rows = torch.arange(len(latest), device=latest.device)
+        process = self._process[rows, latest.long()]
+        # compiled code may give out the same memory again
+        after = self._step(now.state, action, process).clone()
+        outcome = evaluate_step(self.problem, now, action, after, process)
+        self.now = outcome.end
         return outcome
 
     @torch.no_grad()
     def observe(self) -> Float[Tensor, "N no"]:
         """Observations of now."""
-        steps = torch.as_tensor(self.time, device=self.state.device).to(self.state.dtype)
-        return self.problem.task.observe(self.state, self.memory, steps)
+        now = self.now
+        return self.problem.task.observe(now.state, now.memory, now.step)

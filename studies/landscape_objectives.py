@@ -28,7 +28,7 @@ from torch import Tensor
 
 from gradlab.landscapes import Params, Plane, over_plane, points_at_once
 from gradlab.noise import Noise
-from gradlab.outcome import Outcome, while_alive
+from gradlab.outcome import Outcome, evaluate, views, while_alive
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
 
@@ -38,8 +38,12 @@ ALPHAS = ("centre", "point")  # where α is computed
 Key: TypeAlias = tuple[str, str]  # objective, where α is from ("-": it has none)
 
 
-class Moment(NamedTuple):
-    """Step t of episodes under the centre's policy, as constants."""
+class Held(NamedTuple):
+    """Step t of episodes under the centre's policy, with their whole past, as constants.
+
+    The past is kept, and not a `Moment`, because a longer tensor rounds the last bit of a reward in
+    another way than the step alone.
+    """
 
     step: int
     path: Trajectory  # steps 0..t−1, and the states and memories up to t
@@ -50,44 +54,42 @@ class Moment(NamedTuple):
     noise: Noise
 
 
-def moment_at(problem: Problem, params: Params, noise: Noise, step: int) -> Moment:
+def held_at(problem: Problem, params: Params, noise: Noise, step: int) -> Held:
     """Roll out with the policy `params` and stop at `step` < T. Needs a Q critic."""
     problem.require_q("a one-step landscape")
     with torch.no_grad():
         whole = rollout(problem, problem.policy.bind(params), noise, length=step + 1)
-        alive = problem.evaluate(whole).alive[:, step]
-    before = Trajectory(
-        *(part[:, :step] for part in whole[:5]), *(part[:, : step + 1] for part in whole[5:])
-    )
+        alive = evaluate(problem, whole).alive[:, step]
+    before = whole.map(lambda part: part[:, :-1])
     now = whole.obs[:, step], whole.before[:, step], whole.action[:, step]
-    return Moment(step, before, *now, alive, noise)
+    return Held(step, before, *now, alive, noise)
 
 
 def objectives_at(
-    problem: Problem, params: Params, moment: Moment, mean: Tensor | None = None
+    problem: Problem, params: Params, held: Held, mean: Tensor | None = None
 ) -> dict[str, Float[Tensor, "N"]]:
     """SG and Q of every episode under the policy `params`.
 
     `mean`, if given, replaces the mean of the latent action at the step, to differentiate by.
     """
-    step, noise = moment.step, moment.noise
-    z, latent, action = _act(problem, params, moment, mean)
-    path = _extended(problem, moment, z, latent, action)
-    result = problem.evaluate(path)
+    step, noise = held.step, held.noise
+    z, latent, action = _act(problem, params, held, mean)
+    path = _extended(problem, held, z, latent, action)
+    result = evaluate(problem, path)
     sg = result.value[:, step] + _tail(problem, params, path, result, noise, step + 1)
-    q = moment.alive * _q(problem, path, result, step, action)
+    q = held.alive * _q(problem, path, result, step, action)
     return {"sg": sg / problem.discounts[step], "q": q}
 
 
 def _act(
-    problem: Problem, params: Params, moment: Moment, mean: Tensor | None
+    problem: Problem, params: Params, held: Held, mean: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, latent and action of the policy `params` at the moment's states."""
+    """Output, latent and action of the policy `params` at the states that are held."""
     policy = problem.policy
-    z = policy.apply(params, moment.obs)
+    z = policy.apply(params, held.obs)
     if mean is not None:
         z = torch.cat([mean, z[..., policy.action_dim :]], dim=-1)
-    latent = policy.latent(z, moment.noise.action[:, moment.step])
+    latent = policy.latent(z, held.noise.action[:, held.step])
     return z, latent, policy.action(latent)
 
 
@@ -96,25 +98,27 @@ def _q(
 ) -> Float[Tensor, "N"]:
     """Q_t(s_t, action)."""
     q = problem.require_q("a one-step landscape")
-    view = problem.views(path, result, slice(step, step + 1))
+    view = views(problem, path, result, slice(step, step + 1))
     return q(view, action[:, None])[:, 0]
 
 
 def _extended(
-    problem: Problem, moment: Moment, z: Tensor, latent: Tensor, action: Tensor
+    problem: Problem, held: Held, z: Tensor, latent: Tensor, action: Tensor
 ) -> Trajectory:
     """The centre's path with one more step: events look back at all of it.
 
     An ended episode repeats its last step, as rollouts do.
     """
-    step, noise, path = moment.step, moment.noise, moment.path
+    step, noise, path = held.step, held.noise, held.path
     ended, memory = path.ended[:, step], path.memory[:, step]
-    action = torch.where(ended[:, None], moment.action, action)
-    after = problem.simulator.step(moment.state, action, noise.process[:, step])
+    process = noise.process[:, step]
+    action = torch.where(ended[:, None], held.action, action)
+    after = problem.simulator.step(held.state, action, process)
     memory_after = problem.task.advance(memory, after, problem.steps[step])
-    new = (moment.obs, z, latent, action, moment.state, after, memory_after, ended)
-    parts = (torch.cat([a, b[:, None]], dim=1) for a, b in zip(path, new, strict=True))
-    return Trajectory(*parts)
+    inputs = (held.state, memory, process)
+    new = (held.obs, z, latent, action, *inputs, after, memory_after, ended)
+    parts = (torch.cat([a, b[:, None]], dim=1) for a, b in zip(path[:-1], new, strict=True))
+    return Trajectory(*parts, start=None)
 
 
 def _tail(
@@ -124,31 +128,29 @@ def _tail(
     if step >= problem.horizon:
         return 0.0
     policy = problem.policy
-    obs = problem.views(path, result, slice(step, step + 1)).obs[:, 0]
+    obs = views(problem, path, result, slice(step, step + 1)).obs[:, 0]
     action = policy.action(policy.latent(policy.apply(params, obs), noise.action[:, step]))
     values = _q(problem, path, result, step, action)[:, None]
-    return while_alive(problem, result, values, slice(step, step + 1))[:, 0]
+    return while_alive(result, values, slice(step, step + 1))[:, 0]
 
 
-def weights_at(problem: Problem, params: Params, moment: Moment) -> dict[str, Float[Tensor, ""]]:
-    """α of both mixtures at one policy, from all episodes of `moment`;
-    ½ where no gradient varies.
-    """
+def weights_at(problem: Problem, params: Params, held: Held) -> dict[str, Float[Tensor, ""]]:
+    """α of both mixtures at one policy, from all episodes of `held`; ½ where no gradient varies."""
     policy = problem.policy
-    z, _, _ = _act(problem, params, moment, None)
+    z, _, _ = _act(problem, params, held, None)
     mean = z[..., : policy.action_dim]
 
     def total(mean: Tensor, name: str) -> Tensor:
-        return objectives_at(problem, params, moment, mean)[name].sum()
+        return objectives_at(problem, params, held, mean)[name].sum()
 
     def score(mean: Tensor) -> Tensor:
         moved = torch.cat([mean, z[..., policy.action_dim :]], dim=-1)
-        return policy.log_prob_held(moved, moment.noise.action[:, moment.step]).sum()
+        return policy.log_prob_held(moved, held.noise.action[:, held.step]).sum()
 
     gradients = {
         "sg": torch.func.grad(total)(mean, "sg"),
         "qg": torch.func.grad(total)(mean, "q"),
-        "pg": torch.func.grad(score)(mean) * _advantage(problem, params, moment)[:, None],
+        "pg": torch.func.grad(score)(mean) * _advantage(problem, params, held)[:, None],
     }
     spread = {name: gradient.var(0).sum() for name, gradient in gradients.items()}
     weights = {}
@@ -159,15 +161,15 @@ def weights_at(problem: Problem, params: Params, moment: Moment) -> dict[str, Fl
     return weights
 
 
-def _advantage(problem: Problem, params: Params, moment: Moment) -> Float[Tensor, "N"]:
+def _advantage(problem: Problem, params: Params, held: Held) -> Float[Tensor, "N"]:
     """alive_t [Q_t(s_t, u) − Q_t(s_t, μ(s_t))] of the policy `params`."""
-    z, latent, action = _act(problem, params, moment, None)
-    path = _extended(problem, moment, z, latent, action)
-    result = problem.evaluate(path)
+    z, latent, action = _act(problem, params, held, None)
+    path = _extended(problem, held, z, latent, action)
+    result = evaluate(problem, path)
     values = [
-        _q(problem, path, result, moment.step, a) for a in (action, problem.policy.mean_action(z))
+        _q(problem, path, result, held.step, a) for a in (action, problem.policy.mean_action(z))
     ]
-    return moment.alive * (values[0] - values[1])
+    return held.alive * (values[0] - values[1])
 
 
 def objectives_over_plane(
@@ -186,13 +188,13 @@ def objectives_over_plane(
     Raises `Missing` without a Q critic.
     """
     problem = problem.replace(compile=False)  # compiled code does not go through torch.func
-    moment = moment_at(problem, plane.centre, noise, step)
-    other = moment_at(problem, plane.centre, pilot, step)
+    held = held_at(problem, plane.centre, noise, step)
+    other = held_at(problem, plane.centre, pilot, step)
     # the whole past of every episode is there at every point, and the pilot's with its gradients
     chunk = points_at_once(problem, noise.count + 3 * pilot.count)
 
     def function(params: Params) -> dict[str, Tensor]:
-        return objectives_at(problem, params, moment)
+        return objectives_at(problem, params, held)
 
     def weigh(params: Params) -> dict[str, Tensor]:
         return weights_at(problem, params, other)

@@ -17,6 +17,7 @@ import gradlab
 from gradlab.critics.fitted import Fit, FittedCritic
 from gradlab.critics.fitting import fit_critic
 from gradlab.errors import Unavailable
+from gradlab.outcome import evaluate
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import CompilesItself
@@ -187,7 +188,7 @@ def mean_return(problem: Problem, params: Params, seed: int) -> float:
     with torch.no_grad():
         for noise in noise_stream(problem, EVALUATED, seed):
             path = gradlab.rollout(problem, problem.policy.bind(params), noise)
-            total += float(problem.evaluate(path).value.double().sum())
+            total += float(evaluate(problem, path).value.double().sum())
     return total / EVALUATED
 
 

@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gradlab.moment import Moment
 from gradlab.problem import Problem
 from gradlab.sampling import block_generator
 from gradlab.study import seed_for
-from studies.rollout_gradients import Moment, one_step, step_noise
+from studies.rollout_gradients import one_step, step_noise
 
 Stacked = Mapping[str, Tensor]  # parameters of A policies, [A, *param]
 

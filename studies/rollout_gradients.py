@@ -31,6 +31,7 @@ from torch import Tensor
 from gradlab import engines
 from gradlab.critics.base import View
 from gradlab.errors import BadShape
+from gradlab.moment import Moment
 from gradlab.noise import Noise
 from gradlab.outcome import evaluate_step
 from gradlab.policies import BoundPolicy
@@ -46,19 +47,6 @@ Params = dict[str, Tensor]
 
 SAMPLED = ("pg", "pg_q", "qg", "sg")  # one sample per action noise
 CONFIDENCE = 0.95
-
-
-class Moment(NamedTuple):
-    """Where N samples start, as constants: they pass through the engines as `given`."""
-
-    state: Float[Tensor, "N ns"]
-    memory: Float[Tensor, "N nm"]
-    carried: Float[Tensor, "N E"]  # running maximum of every margin so far, −inf at the start [1]
-    step: Float[Tensor, " N"]  # t [steps]
-
-    def repeat(self, count: int) -> Moment:
-        """Every row `count` times, copies beside each other."""
-        return Moment(*(part.repeat_interleave(count, dim=0) for part in self))
 
 
 class OneStep(NamedTuple):
@@ -105,15 +93,11 @@ def one_step(
     latent = network.latent(z, noise.action[..., 0, :])
     action = network.action(latent)
     after = simulator.step(before, action, noise.process[..., 0, :])
-    memory = task.advance(start.memory, after, start.step)
-    earned = evaluate_step(
-        problem, start.state, action, after, start.memory, start.step, start.carried
-    )
+    earned = evaluate_step(problem, start, action, after, noise.process[..., 0, :])
     # the critic is not asked about the end: it would be worth 0 times whatever it says
     alive = ~earned.terminated
-    place = torch.where(alive[..., None], after, start.state)
-    then = Moment(place, memory, earned.carried, start.step + 1)
-    next_obs = task.observe(place, memory, then.step)
+    then = earned.end._replace(state=torch.where(alive[..., None], after, start.state))
+    next_obs = task.observe(then.state, then.memory, then.step)
     next_action = network.action(network.latent(policy(next_obs), noise.action[..., 1, :]))
     tail = torch.where(alive, q_value(problem, then, next_obs, next_action), 0.0)
     return OneStep(obs, z, latent, after, earned.reward + problem.discount * tail)
@@ -121,7 +105,7 @@ def one_step(
 
 def q_value(problem: Problem, at: Moment, obs: Tensor, action: Tensor) -> Float[Tensor, " N"]:
     """Q_t(s, action); 0 at the horizon."""
-    view = View(at.state, obs, problem.event_step(at.carried), at.step)
+    view = View(at.state, obs, problem.event_step(at.running), at.step)
     return problem.require_q("a one-step gradient")(view, action)
 
 

@@ -25,6 +25,7 @@ from gradlab.critics.fitting import fit_critic
 from gradlab.errors import BadValue, UnknownName
 from gradlab.locomotion import presets
 from gradlab.noise import Noise
+from gradlab.outcome import Outcome, evaluate
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory
@@ -266,8 +267,7 @@ class Episodes(NamedTuple):
 
     path: Trajectory
     eps: Tensor  # [N, T, nu]: the noise of the actions
-    alive: Tensor  # [N, T+1]
-    running: Tensor  # [N, T, E]: running maximum of every margin [1]
+    result: Outcome
     to_go: Tensor  # [N, T]: returns discounted from t, given alive at t
 
 
@@ -276,10 +276,10 @@ def episodes_of(problem: Problem, params: Params, noise: Noise) -> Episodes:
     problem = halting(problem)
     with torch.no_grad():
         path = gradlab.rollout(problem, problem.policy.bind(params), noise)
-        result = problem.evaluate(path)
+        result = evaluate(problem, path)
         nothing = torch.zeros_like(result.reward)
         to_go = lambda_returns(result.reward, result.alive, nothing, problem.discount, 1.0)
-    return Episodes(path, noise.action, result.alive, result.running, to_go)
+    return Episodes(path, noise.action, result, to_go)
 
 
 def quality_of(problem: Problem, params: Params) -> dict[str, float]:
@@ -293,7 +293,7 @@ def quality_of(problem: Problem, params: Params) -> dict[str, float]:
 
 def described(problem: Problem, seen: Episodes) -> dict[str, float]:
     """What `quality_of` says, of episodes that were rolled out already."""
-    alive = seen.alive[:, :-1].double()
+    alive = seen.result.alive[:, :-1].double()
     x = seen.path.state[..., 0].double()
     moved = (x[:, 1:] - x[:, :-1]) / articulated(problem).dt
     # what happens after the end of an episode need not be finite
@@ -305,6 +305,6 @@ def described(problem: Problem, seen: Episodes) -> dict[str, float]:
         "return": float(returns.mean()),
         "return_stderr": float(returns.std() / len(returns) ** 0.5),
         "speed": float(moved.sum() / alive.sum()),
-        "survival": float(seen.alive[:, -1].mean()),
+        "survival": float(seen.result.alive[:, -1].mean()),
         "std": float(std.sum() / alive.sum()),
     }

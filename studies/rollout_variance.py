@@ -32,6 +32,8 @@ from torch import Tensor
 from gradlab.critics.base import View
 from gradlab.critics.fitted import FittedCritic
 from gradlab.errors import BadValue, UnknownName
+from gradlab.moment import Moment, concatenate
+from gradlab.outcome import moment_at
 from gradlab.problem import Problem
 from gradlab.sampling import block_generator
 from gradlab.statistics import Interval
@@ -42,7 +44,6 @@ from studies.rollout_figures import plot
 from studies.rollout_gradients import (
     SAMPLED,
     Contact,
-    Moment,
     Variance,
     contact_of,
     gradients_at,
@@ -206,12 +207,7 @@ class Bench:
 
     def moment(self, step: int, states: Tensor) -> Moment:
         """Where the episodes `states` are at a step."""
-        path, running = self.seen.path, self.seen.running
-        carried = (
-            running[states, step - 1] if step else torch.full_like(running[states, 0], -torch.inf)
-        )
-        when = torch.full_like(path.state[states, step, 0], step)
-        return Moment(path.state[states, step], path.memory[states, step], carried, when)
+        return moment_at(self.seen.path, self.seen.result, step).take(states)
 
 
 def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
@@ -276,9 +272,9 @@ def _explained(bench: Bench) -> Interval:
     """
     path, problem = bench.seen.path, bench.problem
     q = problem.require_q("the explained variance")
-    alive = bench.seen.alive[:, :-1].double()
+    alive = bench.seen.result.alive[:, :-1].double()
     steps = problem.steps[:HORIZON].expand(len(alive), HORIZON)
-    events = torch.zeros_like(bench.seen.running)
+    events = torch.zeros_like(bench.seen.result.running)
     view = View(path.state[:, :-1], path.obs, events, steps)
     with torch.no_grad():
         predicted = q(view, path.action).double()
@@ -304,7 +300,7 @@ def _step_rows(
 ) -> Iterator[dict[str, Any]]:
     """Variances at one step; fills in row k of `variances` and `flags`."""
     step = bench.steps[k]
-    states = bench.seen.alive[:, step].nonzero()[:, 0]
+    states = bench.seen.result.alive[:, step].nonzero()[:, 0]
     if not len(states):
         return
     size = config.samples
@@ -388,7 +384,7 @@ def _ascent_rows(config: Config, bench: Bench, variance: Tensor) -> Iterator[dic
     picks = {end: rollout_ascent.chosen(level, getattr(config, end), config.picks) for end in ENDS}
     places = torch.cat(list(picks.values()))
     moments = [bench.moment(bench.steps[k], torch.tensor([state])) for k, state in places.tolist()]
-    starts = Moment(*(torch.cat(parts) for parts in zip(*moments, strict=True)))
+    starts = concatenate(moments)
     paths = rollout_ascent.ascend(
         bench.problem, starts, seeds=config.ascent_seeds, updates=config.updates,
         samples=config.ascent_samples, judged=config.judged, learning_rate=config.learning_rate,

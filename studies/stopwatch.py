@@ -30,6 +30,7 @@ from estimators.pathwise import FOG
 from gradlab.errors import BadValue, Unavailable, UnknownName
 from gradlab.generators import generator
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate
 from gradlab.policies import BoundPolicy, GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -160,7 +161,7 @@ def _forward_call(compiled: bool, problem: Problem, params: Params, noise: Noise
 
     def work() -> object:
         with torch.no_grad():
-            result = problem.evaluate(rollout(problem, policy, noise))
+            result = evaluate(problem, rollout(problem, policy, noise))
         if noise.initial.is_cuda:
             torch.cuda.synchronize()
         return result

@@ -32,7 +32,7 @@ def test_the_target_keeps_the_time_of_the_flight(way: str) -> None:
     """After 50 steps of 0.01 s the target has gone half a turn per second for half a second."""
     problem = made()[way]
     assert problem.simulator.dt == problem.task.dt == FASTER
-    state, memory = problem.start(problem.draw(1, torch.Generator().manual_seed(0)))
+    state, memory, *_ = problem.start(problem.draw(1, torch.Generator().manual_seed(0)))
     ahead = problem.task.observe(state, memory, torch.tensor(50.0))[0, :3] * 10 + state[0, :3]
     torch.testing.assert_close(ahead, torch.tensor([3.0, 1.5, 2.0]), rtol=0, atol=1e-5)
 

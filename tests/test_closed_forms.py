@@ -14,6 +14,7 @@ from gradlab import closed_forms, known_answer
 from gradlab.critics.base import View
 from gradlab.errors import BadValue, UnknownName
 from gradlab.events import Arctan, Sigmoid
+from gradlab.outcome import evaluate
 from gradlab.policies import GaussianPolicy
 from gradlab.rollout import rollout
 from gradlab.tasks.smoothing import Heaviside
@@ -72,7 +73,7 @@ def test_score_function_samples_agree_call_by_call(name, options):
     answer = closed_forms.solve(problem, params)
     noise = problem.draw(100_000, torch.Generator().manual_seed(3))
     path = rollout(problem, problem.policy.bind(params), noise)
-    to_go = problem.evaluate(path).to_go()[..., None]
+    to_go = evaluate(problem, path).to_go()[..., None]
     log_std = path.output.chunk(2, -1)[1]
     by_mean = to_go * noise.action / log_std.exp()
     samples = {

@@ -16,6 +16,7 @@ from gradlab.closed_forms import gate, quadrature, terminal_gate
 from gradlab.closed_forms.linear_gaussian import LinearGaussian, read
 from gradlab.errors import BadValue
 from gradlab.events import Sigmoid
+from gradlab.outcome import evaluate, views
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
 from gradlab.tasks.gate import Gate
@@ -195,9 +196,9 @@ def test_value_gradients_of_rollouts_average_to_what_q_sees(process_std):
     answer = closed_forms.solve(problem, params)
     noise = problem.draw(40_000, torch.Generator().manual_seed(8))
     path = rollout(problem, problem.policy.bind(params), noise)
-    views = problem.views(path, problem.evaluate(path), slice(0, problem.horizon))
+    seen = views(problem, path, evaluate(problem, path), slice(0, problem.horizon))
     action = path.action.clone().requires_grad_()
-    q = answer.critic.q(views, action) * problem.discounts[: problem.horizon]
+    q = answer.critic.q(seen, action) * problem.discounts[: problem.horizon]
     slope = torch.autograd.grad(q.sum(), action)[0]
     samples = {
         "layers.0.weight": slope[..., None] * path.obs[..., None, :],

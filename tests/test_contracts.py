@@ -18,6 +18,7 @@ from gradlab import closed_forms, flights, known_answer, registry
 from gradlab.critics.base import Critic
 from gradlab.errors import BadShape, BadValue, GradlabError, Missing, UnknownName
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate
 from gradlab.problem import Problem
 from tests.toy import toy_params, toy_problem
 
@@ -342,5 +343,5 @@ def test_every_problem_runs(name: str) -> None:
         for estimator in (E.FOG(), E.PG(), E.Split()):
             for leaf in estimator(case, params, noise).per_sample().values():
                 assert torch.isfinite(leaf).all()
-    values = problem.evaluate(gradlab.rollout(problem, problem.policy.bind(params), noise)).value
+    values = evaluate(problem, gradlab.rollout(problem, problem.policy.bind(params), noise)).value
     assert values.shape == (4, problem.horizon) and torch.isfinite(values).all()

@@ -17,6 +17,7 @@ from estimators.base import Estimator
 from gradlab.critics.base import Critic, View
 from gradlab.events import Arctan, Event, Hard, Sigmoid, Step, last_margin
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -180,12 +181,12 @@ def test_values_do_not_depend_on_what_comes_after_the_end(kind: str) -> None:
     params, noise = params_of(problem), noise_of(LONG, 32)
     policy = problem.policy.bind(params)
     path = rollout(problem, policy, noise)
-    result = problem.evaluate(path)
+    result = evaluate(problem, path)
     length = (~path.ended).sum(-1)
     assert length.max() < SHORT and len(length.unique()) > 1
     for i, steps in enumerate(length.tolist()):
         one = rollout(problem, policy, noise.rows(i, i + 1), length=steps)
-        own = problem.evaluate(one).value[0]
+        own = evaluate(problem, one).value[0]
         torch.testing.assert_close(result.value[i, :steps], own, rtol=1e-12, atol=1e-15)
         assert not result.value[i, steps:].any() and not result.alive[i, steps:].any()
         assert (path.state[i, steps:] == path.state[i, steps]).all()
@@ -194,7 +195,7 @@ def test_values_do_not_depend_on_what_comes_after_the_end(kind: str) -> None:
 def test_alive_and_not_finite_is_still_seen() -> None:
     problem = problem_of(LONG).replace(task=Wall(there=False))
     params, noise = params_of(problem), noise_of(LONG)
-    value = problem.evaluate(rollout(problem, problem.policy.bind(params), noise)).value
+    value = evaluate(problem, rollout(problem, problem.policy.bind(params), noise)).value
     assert not value.sum(-1).isfinite().any()
     assert not any(x.isfinite().all() for x in E.FOG()(problem, params, noise).mean().values())
 
@@ -228,7 +229,7 @@ def lost(name: str, horizon: int, count: int, dtype: torch.dtype, **options: str
     noise = problem.draw(count, torch.Generator().manual_seed(1))
     with torch.no_grad():
         path = rollout(problem, problem.policy.bind(params), noise)
-        return int((~problem.evaluate(path).value.sum(-1).isfinite()).sum())
+        return int((~evaluate(problem, path).value.sum(-1).isfinite()).sum())
 
 
 @pytest.mark.parametrize("name", ["hovering", "landing", "racing", "tracking"])
@@ -257,7 +258,7 @@ def test_gradients_of_a_long_flight_are_finite(estimator: Estimator) -> None:
 def without_an_end(problem: Problem, params: dict[str, Tensor], noise: Noise) -> Tensor:
     """The values of hard events when rollouts go on after the end, by plain bookkeeping."""
     task, policy, steps = problem.task, problem.policy, problem.steps
-    state, memory = problem.start(noise)
+    state, memory, *_ = problem.start(noise)
     alive = torch.ones_like(state[:, 0])
     over = [torch.zeros_like(alive, dtype=torch.bool) for _ in task.events]
     values = []
@@ -295,7 +296,7 @@ def test_what_was_finite_keeps_every_bit(name: str) -> None:
     with torch.no_grad():
         expected = without_an_end(problem, params, noise)
         path = rollout(problem, problem.policy.bind(params), noise)
-        value = problem.evaluate(path).value
+        value = evaluate(problem, path).value
     assert path.ended[:, -1].any()
     finite = expected.isfinite().all(-1)
     assert finite.any()
@@ -340,7 +341,7 @@ def test_the_margins_after_one_step_are_those_of_the_trajectory(name: str) -> No
         problem, params = flight_problem(name, horizon=40)
     noise = problem.draw(16, torch.Generator().manual_seed(2))
     path = rollout(problem, problem.policy.bind(params), noise)
-    margins = problem.evaluate(path).margins
+    margins = evaluate(problem, path).margins
     ends = [i for i, event in enumerate(problem.task.events) if event.terminates]
     asked = ending_margins(problem.task)
     for t in (0, 3, problem.horizon - 1):

@@ -15,6 +15,7 @@ import estimators as E
 from estimators.base import Estimator
 from gradlab.compilation import compile_step
 from gradlab.errors import BadShape, Unavailable
+from gradlab.outcome import evaluate
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
 from gradlab.samples import Dense, Factored
@@ -240,7 +241,7 @@ class Wrong(E.SurrogateEstimator):
     reduce: bool = True
 
     def surrogate(self, problem, policy, noise):
-        value = problem.evaluate(rollout(problem, policy, noise)).value
+        value = evaluate(problem, rollout(problem, policy, noise)).value
         return value.sum(-1).mean() if self.reduce else value
 
     def call_weights(self, problem):
@@ -279,5 +280,5 @@ def test_parameters_of_another_dtype_are_refused() -> None:
     problem = toy_problem()
     params = problem.policy.init(torch.Generator().manual_seed(0))
     noise = problem.draw(2, torch.Generator().manual_seed(0))
-    with pytest.raises(BadShape, match="dtype=problem.dtype"):
+    with pytest.raises(BadShape, match="problem.init"):
         E.FOG()(problem, params, noise)

@@ -29,7 +29,7 @@ from gradlab.environments import (
     register_environments,
 )
 from gradlab.errors import BadShape, BadValue, GradlabError, NotFinite, UnknownName
-from gradlab.outcome import evaluate_step, nothing_carried
+from gradlab.outcome import evaluate, evaluate_step, moment_at
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory
 from tests.flights import TASKS, flight_problem
@@ -79,7 +79,7 @@ def test_returns_are_those_of_the_problem(name: str) -> None:
     are γ^t alive_t r_t, step by step.
     """
     problem, path, noise = played(name)
-    expected = problem.evaluate(path)
+    expected = evaluate(problem, path)
     env = ProblemVectorEnv(problem, COUNT)
     obs, _ = env.reset(options={"noise": noise})
     playing = np.ones(COUNT, dtype=bool)
@@ -117,12 +117,13 @@ def test_steps_earn_what_the_trajectory_earns(switching: bool, width: float | No
         problem.draw(32, torch.Generator().manual_seed(3)),
     ).detach()
     problem = problem if width is None else problem.relaxed(width)
-    expected = problem.evaluate(path)
-    carried = nothing_carried(problem, 32)
+    expected = evaluate(problem, path)
+    now = moment_at(path, expected, 0)
     for t in range(problem.horizon):
-        now = (path.before[:, t], path.action[:, t], path.state[:, t + 1], path.memory[:, t])
-        earned = evaluate_step(problem, *now, torch.full((32,), float(t)).double(), carried)
-        carried = earned.carried
+        now = now._replace(state=path.before[:, t], memory=path.memory[:, t])
+        step = path.action[:, t], path.state[:, t + 1], path.process[:, t]
+        earned = evaluate_step(problem, now, *step)
+        now = earned.end
         torch.testing.assert_close(earned.reward, expected.reward[:, t], rtol=0, atol=1e-12)
         if width is None:
             assert torch.equal(~earned.terminated, expected.alive[:, t + 1] > 0)

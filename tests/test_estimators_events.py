@@ -19,6 +19,7 @@ from estimators.score import score_surrogate
 from gradlab import closed_forms
 from gradlab.noise import Noise
 from gradlab.oracle import LargeSample
+from gradlab.outcome import evaluate
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -265,8 +266,8 @@ class BrokenSplit(E.SurrogateEstimator):
 
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         path = rollout(problem, policy, noise)
-        hard = problem.evaluate(path)
-        smooth = problem.relaxed(self.width).evaluate(path).value
+        hard = evaluate(problem, path)
+        smooth = evaluate(problem.relaxed(self.width), path).value
         mask = {
             "all": torch.ones_like(smooth),
             "none": torch.zeros_like(smooth),

@@ -22,6 +22,7 @@ from gradlab import closed_forms
 from gradlab.closed_forms import Answer
 from gradlab.critics.base import Critic
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate, views
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
@@ -264,9 +265,9 @@ class LiveTails(Broken):
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         q = problem.require_q("this test")
         path = rollout(problem, policy, noise, cut_every=2)
-        result = problem.evaluate(path, cut_every=2)
+        result = evaluate(problem, path, cut_every=2)
         ends = slice(2, problem.horizon, 2)
-        view = problem.views(path, result, ends)
+        view = views(problem, path, result, ends)
         latent = policy.latent(policy(view.obs), noise.action[..., ends, :])
         tails = problem.discounts[ends] * q(view, latent)
         return result.value.sum(-1) + tails.sum(-1)
@@ -279,9 +280,9 @@ class AttachedTiles(Broken):
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         v = problem.require_v("this test")
         path = rollout(problem, policy, noise)
-        result = problem.evaluate(path)
+        result = evaluate(problem, path)
         ends = slice(2, problem.horizon, 2)
-        tails = problem.discounts[ends] * v(problem.views(path, result, ends))
+        tails = problem.discounts[ends] * v(views(problem, path, result, ends))
         return result.value.sum(-1) + tails.sum(-1)
 
 
@@ -291,7 +292,7 @@ class LeakyScore(Broken):
 
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         path = rollout(problem, policy, noise)
-        to_go = problem.evaluate(path).to_go().detach()
+        to_go = evaluate(problem, path).to_go().detach()
         log_prob = policy.log_prob(policy(path.obs), path.latent.detach())
         return (log_prob * to_go).sum(-1)
 
@@ -311,7 +312,7 @@ class Score(Broken):
         return (log_prob * weight.detach()).sum(-1)
 
     def _advantage(self, problem: Problem, path: Trajectory) -> Tensor:
-        result = problem.evaluate(path)
+        result = evaluate(problem, path)
         to_go = result.to_go()
         if self.shift:
             to_go = torch.cat([to_go[..., 1:], torch.zeros_like(to_go[..., :1])], dim=-1)
@@ -319,7 +320,7 @@ class Score(Broken):
             to_go = to_go / problem.discounts[:-1]
         if self.baseline_after:
             v = problem.require_v("this test")
-            values = v(problem.views(path, result, slice(1, None)))
+            values = v(views(problem, path, result, slice(1, None)))
             to_go = to_go - problem.discounts[1:] * values
         return to_go
 
@@ -331,7 +332,7 @@ class Undiscounted(Broken):
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         q = problem.require_q("this test")
         path = rollout(problem, policy.frozen, noise).detach()
-        view = problem.views(path, problem.evaluate(path), slice(0, problem.horizon))
+        view = views(problem, path, evaluate(problem, path), slice(0, problem.horizon))
         latent = policy.latent(policy(view.obs), noise.action)
         return q(view, latent).sum(-1)
 
@@ -343,7 +344,7 @@ class MeanAction(Broken):
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         q = problem.require_q("this test")
         path = rollout(problem, policy.frozen, noise).detach()
-        view = problem.views(path, problem.evaluate(path), slice(0, problem.horizon))
+        view = views(problem, path, evaluate(problem, path), slice(0, problem.horizon))
         values = q(view, policy.mean_action(policy(view.obs)))
         return (problem.discounts[:-1] * values).sum(-1)
 

@@ -22,6 +22,7 @@ from estimators.base import Estimator
 from gradlab.critics.base import Critic, View
 from gradlab.events import Event
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate, views
 from gradlab.policies import BoundPolicy, LinearPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -156,7 +157,7 @@ def check(estimator: Estimator, aim: OracleGradient, detect: float) -> None:
 def test_quadrature_is_converged_and_falls_matter() -> None:
     noise = problem().draw(20_000, torch.Generator().manual_seed(0))
     path = rollout(problem(), problem().policy.bind(PARAMS), noise)
-    result = problem().evaluate(path)
+    result = evaluate(problem(), path)
     returns = result.value.sum(-1)
     stderr = float(returns.std()) / math.sqrt(len(returns))
     assert abs(float(returns.mean() - value(PARAMS, PARAMS))) <= 5 * stderr
@@ -194,7 +195,7 @@ class Immortal(E.SurrogateEstimator):
 
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         path = rollout(problem, policy.frozen, noise).detach()
-        view = problem.views(path, problem.evaluate(path), slice(0, 2))
+        view = views(problem, path, evaluate(problem, path), slice(0, 2))
         latent = policy.latent(policy(view.obs), noise.action)
         return (problem.discounts[:-1] * q(view, latent)).sum(-1)
 

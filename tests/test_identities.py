@@ -11,6 +11,7 @@ from torch import Tensor
 import estimators as E
 from estimators.base import Estimator
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -117,7 +118,7 @@ def test_finite_differences_per_sample_equal_fog(width: float | None) -> None:
     def value(shift: dict[str, Tensor], h: float) -> Tensor:
         moved = {name: params[name] + h * shift[name] for name in params}
         path = rollout(problem, BoundPolicy(problem.policy, moved), noise)
-        return problem.evaluate(path).value.sum(-1)
+        return evaluate(problem, path).value.sum(-1)
 
     generator = torch.Generator().manual_seed(4)
     for _ in range(3):

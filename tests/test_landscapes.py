@@ -12,6 +12,7 @@ from torch import Tensor
 import gradlab
 from gradlab import landscapes
 from gradlab.errors import BadShape, BadValue
+from gradlab.outcome import evaluate
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.statistics.roughness import compare_roughness, roughness, third_differences
@@ -115,7 +116,7 @@ def test_returns_over_a_plane_equal_a_loop_over_its_points(name: str) -> None:
     fast = landscapes.returns_over_plane(problem, plane, points, noise, chunk=4)
     for row, (a, b) in zip(fast, points.tolist(), strict=True):
         policy = problem.policy.bind(plane.point(a, b))
-        slow = problem.evaluate(gradlab.rollout(problem, policy, noise)).value.sum(-1)
+        slow = evaluate(problem, gradlab.rollout(problem, policy, noise)).value.sum(-1)
         torch.testing.assert_close(row, slow, rtol=1e-9, atol=1e-9)
     again = landscapes.returns_over_plane(problem, plane, points, noise, chunk=9)
     torch.testing.assert_close(fast, again, rtol=1e-12, atol=1e-12)

@@ -37,6 +37,10 @@ RULES = [
         "gradlab.study",
         ("gradlab.simulators", "gradlab.tasks", "gradlab.problem", "gradlab.policies"),
     ),
+    ("gradlab.moment", ("gradlab.problem", "gradlab.rollout", "gradlab.outcome")),
+    ("gradlab.problem", ("gradlab.rollout", "gradlab.outcome", "gradlab.engines")),
+    ("gradlab.rollout", ("gradlab.outcome", "gradlab.engines")),
+    ("gradlab.outcome", ("gradlab.engines", "gradlab.stepping")),
     ("gradlab.critics", ("gradlab.simulators", "gradlab.tasks", "gradlab.study")),
 ]
 

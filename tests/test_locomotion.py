@@ -22,8 +22,9 @@ from gradlab import locomotion
 from gradlab.critics.base import Critic, View
 from gradlab.errors import BadValue, GradlabError, UnknownName
 from gradlab.events import Event
+from gradlab.moment import Moment
 from gradlab.noise import Noise
-from gradlab.outcome import evaluate_step, nothing_carried
+from gradlab.outcome import evaluate, evaluate_step, moment_at
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.simulators.articulated.simulator import Articulated
@@ -256,6 +257,11 @@ def state_in(env: Any) -> Tensor:
     return torch.from_numpy(np.concatenate((env.data.qpos, env.data.qvel)))
 
 
+def nowhere(problem: Problem) -> Moment:
+    """The first moment of one episode, whatever its state."""
+    return problem.start(problem.draw(1, torch.Generator().manual_seed(0)))
+
+
 @pytest.mark.parametrize("name", locomotion.RUNNERS)
 def test_task_agrees_with_gymnasium_step_by_step(name: str) -> None:
     """Observation, reward terms and termination; the trajectory is gymnasium's, falls included."""
@@ -263,7 +269,7 @@ def test_task_agrees_with_gymnasium_step_by_step(name: str) -> None:
     task, scale = problem.task, 0.4 if name == "humanoid" else 1.0
     rng = np.random.default_rng(0)
     env.reset(seed=0)
-    ended, carried = 0, nothing_carried(problem, 1)
+    ended, now = 0, nowhere(problem)
     for k in range(150):
         before = state_in(env)[None]
         none = before[:, :0]
@@ -272,9 +278,8 @@ def test_task_agrees_with_gymnasium_step_by_step(name: str) -> None:
         after = state_in(env)[None]
         time = torch.tensor([float(k)], dtype=torch.float64)
         np.testing.assert_allclose(task.observe(after, none, time)[0], obs, atol=1e-12)
-        got = evaluate_step(
-            problem, before, torch.from_numpy(action)[None], after, none, time, carried
-        )
+        now = now._replace(state=before, step=time)
+        got = evaluate_step(problem, now, torch.from_numpy(action)[None], after, none)
         ended += bool(terminated)
         assert bool(got.terminated) == terminated
         assert float(got.reward) == pytest.approx(reward, abs=1e-10)
@@ -283,10 +288,10 @@ def test_task_agrees_with_gymnasium_step_by_step(name: str) -> None:
             assert float(terms[term]) == pytest.approx(info[theirs], abs=1e-10)
         if task.events:
             assert float(terms["unhealthy"]) == pytest.approx(info["reward_survive"], abs=1e-12)
-        carried = got.carried
+        now = got.end
         if terminated:
             env.reset(seed=100 + k)
-            carried = nothing_carried(problem, 1)
+            now = nowhere(problem)
     assert ended > 0 or name in ("half_cheetah", "ant")
     env.close()
 
@@ -349,9 +354,8 @@ def test_brax_pays_health_until_the_end() -> None:
     before, after = torch.zeros(1, 29).double(), torch.zeros(1, 29).double()
     after[0, 0], after[0, 2] = 0.1, 0.15
     action = torch.full((1, 8), 2.0, dtype=torch.float64)
-    got = evaluate_step(
-        problem, before, action, after, before[:, :0], torch.zeros(1), nothing_carried(problem, 1)
-    )
+    now = nowhere(problem)._replace(state=before)
+    got = evaluate_step(problem, now, action, after, before[:, :0])
     assert float(got.reward) == pytest.approx(0.1 / 0.05 + 1 - 0.5 * 8 * 4)
     assert bool(got.terminated)
     margin = task.margins(after, after[:, :0], torch.zeros(1))
@@ -476,7 +480,7 @@ def test_fog_is_the_finite_difference_of_each_sample(name: str, preset: str) -> 
     def values(scale: float) -> Tensor:
         moved = {k: v + scale * direction[k] for k, v in params.items()}
         path = gradlab.rollout(problem, problem.policy.bind(moved), noise)
-        return problem.evaluate(path).value.sum(-1)
+        return evaluate(problem, path).value.sum(-1)
 
     numeric = (values(1e-6) - values(-1e-6)) / 2e-6
     slope = sum((rows[k] * direction[k]).flatten(1).sum(1) for k in params)
@@ -547,7 +551,7 @@ def reached(problem: Problem) -> tuple[Tensor, Tensor]:
     params, noise = drawn(problem, 24, 3)
     with torch.no_grad():
         path = gradlab.rollout(problem, problem.policy.bind(params), noise)
-        alive = problem.evaluate(path).alive > 0
+        alive = evaluate(problem, path).alive > 0
     state, alive = path.state.flatten(0, 1), alive.flatten()
     kept = state.isfinite().all(-1)
     return state[kept], alive[kept]
@@ -635,8 +639,8 @@ def test_survival_is_paid_until_its_event_happens(width: float | None) -> None:
     problem, params = surviving(width)
     noise = problem.draw(200, torch.Generator().manual_seed(3))
     path = gradlab.rollout(problem, problem.policy.bind(params), noise)
-    got = problem.evaluate(path)
-    plain = problem.replace(task=Swing()).evaluate(path)
+    got = evaluate(problem, path)
+    plain = evaluate(problem.replace(task=Swing()), path)
     happened = problem.event_step(got.running)
     others = 1 - problem.event_step(got.running[..., 2])  # the goal
     started = torch.cat((torch.ones_like(others[..., :1]), others[..., :-1]), -1)
@@ -658,22 +662,17 @@ def test_survival_is_the_same_one_step_at_a_time() -> None:
     problem, params = surviving(0.2)
     noise = problem.draw(50, torch.Generator().manual_seed(3))
     path = gradlab.rollout(problem, problem.policy.bind(params), noise)
-    whole, carried = problem.evaluate(path), nothing_carried(problem, 50)
+    whole = evaluate(problem, path)
+    now = moment_at(path, whole, 0)
     for t in range(problem.horizon):
-        time = torch.full((50,), float(t), dtype=problem.dtype)
+        now = now._replace(state=path.state[:, t], memory=path.memory[:, t])
         step = evaluate_step(
-            problem,
-            path.state[:, t],
-            path.action[:, t],
-            path.state[:, t + 1],
-            path.memory[:, t],
-            time,
-            carried,
+            problem, now, path.action[:, t], path.state[:, t + 1], path.process[:, t]
         )
         torch.testing.assert_close(step.reward, whole.reward[:, t])
         total = sum(step.terms.values()) + sum(step.bonuses.values())
         torch.testing.assert_close(step.reward, total)
-        carried = step.carried
+        now = step.end
 
 
 def test_fog_and_pg_agree_with_relaxed_survival() -> None:

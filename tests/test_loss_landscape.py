@@ -14,6 +14,7 @@ import gradlab
 from gradlab import flights, known_answer, landscapes
 from gradlab.critics.base import Critic
 from gradlab.errors import GradlabError, Missing
+from gradlab.outcome import evaluate, views
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.study import Study, run_study
@@ -136,10 +137,10 @@ def test_objectives_over_the_plane_equal_a_loop(name: str, step: int) -> None:
     points = landscapes.mesh(landscapes.grid(0.5, 3))
     noise, pilot = (problem.draw(5, torch.Generator().manual_seed(k)) for k in (2, 3))
     values, weights = objectives.objectives_over_plane(problem, plane, points, noise, pilot, step)
-    moment = objectives.moment_at(problem, plane.centre, noise, step)
-    other = objectives.moment_at(problem, plane.centre, pilot, step)
+    held = objectives.held_at(problem, plane.centre, noise, step)
+    other = objectives.held_at(problem, plane.centre, pilot, step)
     for k, (a, b) in enumerate(points.tolist()):
-        slow = objectives.objectives_at(problem, plane.point(a, b), moment)
+        slow = objectives.objectives_at(problem, plane.point(a, b), held)
         alpha = objectives.weights_at(problem, plane.point(a, b), other)
         for pure in objectives.PURE:
             torch.testing.assert_close(values[pure, "-"][k], slow[pure], rtol=1e-9, atol=1e-9)
@@ -154,11 +155,11 @@ def test_one_step_objective_of_the_centre_is_the_episodes_own() -> None:
     """SG in the centre: the reward of step t in an ordinary rollout, and Q at its next step."""
     problem, plane = flight("hovering")
     noise, step = problem.draw(5, torch.Generator().manual_seed(2)), 3
-    moment = objectives.moment_at(problem, plane.centre, noise, step)
-    found = objectives.objectives_at(problem, plane.centre, moment)
+    held = objectives.held_at(problem, plane.centre, noise, step)
+    found = objectives.objectives_at(problem, plane.centre, held)
     path = gradlab.rollout(problem, problem.policy.bind(plane.centre), noise)
-    result = problem.evaluate(path)
-    view = problem.views(path, result, slice(0, problem.horizon))
+    result = evaluate(problem, path)
+    view = views(problem, path, result, slice(0, problem.horizon))
     values = q(view, path.action)
     discount = problem.discounts
     following = discount[step + 1] * result.alive[:, step + 1] * values[:, step + 1]
@@ -171,21 +172,21 @@ def test_weights_are_equation_three() -> None:
     """By hand from the gradients of single episodes with respect to the latent's mean."""
     problem, plane = flight("hovering")
     pilot, step = problem.draw(6, torch.Generator().manual_seed(2)), 2
-    moment = objectives.moment_at(problem, plane.centre, pilot, step)
-    z = problem.policy.apply(plane.centre, moment.obs)
+    held = objectives.held_at(problem, plane.centre, pilot, step)
+    z = problem.policy.apply(plane.centre, held.obs)
     mean, std = z[:, :4].clone().requires_grad_(), z[:, 4:].exp()
-    values = objectives.objectives_at(problem, plane.centre, moment, mean)
+    values = objectives.objectives_at(problem, plane.centre, held, mean)
     sg, qg = (
         torch.autograd.grad(values[name].sum(), mean, retain_graph=True)[0] for name in ("sg", "q")
     )
     eps = pilot.action[:, step]
-    view_obs = moment.obs
+    view_obs = held.obs
     u, mu = (torch.tanh(x) for x in (z[:, :4] + std * eps, z[:, :4]))
     bend = view_obs[:, 0] * (u[:, 0] - mu[:, 0])
     advantage = bend - u.square().sum(-1) + mu.square().sum(-1)
-    pg = eps / std * (moment.alive * advantage)[:, None]
+    pg = eps / std * (held.alive * advantage)[:, None]
     spread = {k: g.var(0).sum() for k, g in (("sg", sg), ("qg", qg), ("pg", pg))}
-    found = objectives.weights_at(problem, plane.centre, moment)
+    found = objectives.weights_at(problem, plane.centre, held)
     for mixture, other in objectives.MIXTURES.items():
         expected = spread[other] / (spread[other] + spread["sg"])
         torch.testing.assert_close(found[mixture], expected.detach(), rtol=1e-9, atol=1e-12)
@@ -195,7 +196,7 @@ def test_one_step_landscapes_need_a_critic() -> None:
     problem, plane = flight("hovering")
     noise = problem.draw(5, torch.Generator().manual_seed(2))
     with pytest.raises(Missing, match="Q critic"):
-        objectives.moment_at(problem.replace(critic=None), plane.centre, noise, 0)
+        objectives.held_at(problem.replace(critic=None), plane.centre, noise, 0)
 
 
 # -------------------------------------------------------------------------------------- policies

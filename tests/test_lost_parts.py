@@ -12,13 +12,14 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from gradlab.errors import BadValue
+from gradlab.outcome import evaluate
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
 from tests.toy import toy_params, toy_problem
 
 
 def returns(problem, policy, noise) -> Tensor:
-    return problem.evaluate(rollout(problem, policy, noise)).value.sum(-1)
+    return evaluate(problem, rollout(problem, policy, noise)).value.sum(-1)
 
 
 def decay(policy) -> Tensor:
@@ -29,7 +30,7 @@ def around(problem, policy, noise) -> Tensor:
     """The policy's network called past the bound policy."""
     path = rollout(problem, policy, noise)
     z = policy.policy.apply(policy.params, path.obs.detach())
-    return problem.evaluate(path).value.sum(-1) - 0.1 * z.square().sum((-2, -1))
+    return evaluate(problem, path).value.sum(-1) - 0.1 * z.square().sum((-2, -1))
 
 
 def normalised(problem, policy, noise) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradlab import closed_forms
 from gradlab.events import Arctan, Event, Hard, Sigmoid, Step
-from gradlab.outcome import evaluate_step, nothing_carried
+from gradlab.outcome import evaluate, evaluate_step, moment_at
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
 from tests.known import build
@@ -69,17 +69,19 @@ def test_outcome_equals_a_loop_over_time(switching: bool, kind: str, cut_every: 
     params = toy_params(problem)
     noise = problem.draw(24, torch.Generator().manual_seed(11))
     path = rollout(problem, problem.policy.bind(params), noise)
-    assert (problem.evaluate(path).margins > 0).any(1).any(0).all()  # every event happens somewhere
+    assert (
+        (evaluate(problem, path).margins > 0).any(1).any(0).all()
+    )  # every event happens somewhere
     state = path.state.detach().requires_grad_()
     before = path.before.detach().requires_grad_()
     path = path.detach()._replace(state=state, before=before)
-    value = problem.evaluate(path, cut_every).value
+    value = evaluate(problem, path, cut_every).value
     # the return of each window, weighted apart, so that what is cut from each step matters
     weights = torch.linspace(0.5, 1.5, problem.horizon, dtype=torch.float64)
     gradients = torch.autograd.grad((weights * value).sum(), (state, before))
     for i in range(noise.count):
         leaves = tuple(part[i].detach().requires_grad_() for part in (state, before))
-        one = Trajectory(*(part[i] for part in path))
+        one = path.map(lambda part, i=i: part[i])
         one = one._replace(state=leaves[0], before=leaves[1])
         slow = slow_value(problem, one, cut_every)
         torch.testing.assert_close(value[i], slow, rtol=1e-12, atol=1e-12)
@@ -93,8 +95,8 @@ def test_short_paths_are_prefixes() -> None:
     params = toy_params(problem)
     noise = problem.draw(6, torch.Generator().manual_seed(2))
     policy = problem.policy.bind(params)
-    whole = problem.evaluate(rollout(problem, policy, noise))
-    part = problem.evaluate(rollout(problem, policy, noise, length=3))
+    whole = evaluate(problem, rollout(problem, policy, noise))
+    part = evaluate(problem, rollout(problem, policy, noise, length=3))
     torch.testing.assert_close(part.value, whole.value[:, :3], rtol=0, atol=0)
     torch.testing.assert_close(part.events, whole.events[:, :4], rtol=0, atol=0)
     torch.testing.assert_close(part.alive, whole.alive[:, :4], rtol=0, atol=0)
@@ -123,15 +125,15 @@ def test_the_bound_of_one_step_holds_for_any_horizon(horizon: int, discount: flo
     problem = problem.replace(discount=discount)
     noise = problem.draw(512, torch.Generator().manual_seed(5))
     path = rollout(problem, problem.policy.bind(params), noise)
-    hard = problem.evaluate(path)
+    hard = evaluate(problem, path)
     bonus = problem.task.bonus
     for width in (0.3, 0.03, 0.003):
-        relaxed = problem.relaxed(width).evaluate(path)
+        relaxed = evaluate(problem.relaxed(width), path)
         gap = (relaxed.value.sum(-1) - hard.value.sum(-1)).abs()
         closest = hard.running[..., 0].abs()
         closest = closest[:, -1] if discount == 1 else closest.amin(-1)
         assert (gap <= bonus * torch.exp(-closest / width) + 1e-12).all()
-        arctan = problem.relaxed(width, "arctan").evaluate(path)
+        arctan = evaluate(problem.relaxed(width, "arctan"), path)
         gap = (arctan.value.sum(-1) - hard.value.sum(-1)).abs()
         assert (gap <= bonus * width / (math.pi * closest) + 1e-12).all()
 
@@ -143,7 +145,7 @@ def test_one_time_bonuses_telescope() -> None:
     noise = problem.draw(64, torch.Generator().manual_seed(6))
     path = rollout(problem, problem.policy.bind(params), noise)
     for step in STEPS.values():
-        result = problem.replace(event_step=step).evaluate(path)
+        result = evaluate(problem.replace(event_step=step), path)
         paid = (result.value - result.dense).sum(-1)
         once = problem.task.bonus * step(result.margins[..., 0].amax(-1))
         torch.testing.assert_close(paid, once, rtol=1e-12, atol=1e-12)
@@ -184,7 +186,7 @@ def test_running_minimum_keeps_a_safe_episode_alive() -> None:
     problem = toy_problem(horizon=48).replace(task=Safe()).relaxed(0.1)
     noise = problem.draw(2, torch.Generator().manual_seed(0))
     path = rollout(problem, problem.policy.bind(toy_params(problem)), noise)
-    alive = problem.evaluate(path).alive
+    alive = evaluate(problem, path).alive
     safe = 1 / (1 + math.exp(-4.0))
     assert float(alive[0, 0]) == 1
     torch.testing.assert_close(
@@ -213,8 +215,8 @@ def test_a_margin_of_nan_is_not_a_safe_one(kind: str) -> None:
     noise = problem.draw(4, torch.Generator().manual_seed(0))
     policy = problem.policy.bind(toy_params(problem))
     path = rollout(problem, policy, noise)
-    expected = plain.evaluate(rollout(plain, policy, noise))
-    value = problem.evaluate(path).value
+    expected = evaluate(plain, rollout(plain, policy, noise))
+    value = evaluate(problem, path).value
     assert not value[:, :2].isnan().any() and not value[1::2].isnan().any()
     assert value[2, 2:].isnan().all()
     if kind == "hard":
@@ -223,8 +225,8 @@ def test_a_margin_of_nan_is_not_a_safe_one(kind: str) -> None:
     else:
         assert value[0, 2:].isnan().all()
 
-    carried = nothing_carried(problem, 4)
-    now = path.state[:, 2], path.action[:, 2], path.state[:, 3], path.memory[:, 2]
-    step = evaluate_step(problem, *now, torch.full((4,), 2.0, dtype=problem.dtype), carried)
+    now = moment_at(path, evaluate(problem, path), 0)
+    now = now._replace(state=path.state[:, 2], memory=path.memory[:, 2], step=now.step + 2)
+    step = evaluate_step(problem, now, path.action[:, 2], path.state[:, 3], path.process[:, 2])
     assert step.terminated[::2].all() and step.reward[::2].isnan().all()
     assert not step.reward[1::2].isnan().any()

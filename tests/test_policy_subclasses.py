@@ -16,6 +16,7 @@ import estimators as E
 import gradlab
 from gradlab.engines import LAYERS
 from gradlab.errors import BadShape, BadValue
+from gradlab.outcome import evaluate
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -107,7 +108,7 @@ def test_vmap_is_the_finite_difference_of_the_policy_that_was_run(
     def value(h: float) -> Tensor:
         moved = {name: params[name] + h * way[name] for name in params}
         path = rollout(problem, problem.policy.bind(moved), noise)
-        return problem.evaluate(path).value.sum(-1)
+        return evaluate(problem, path).value.sum(-1)
 
     exact = sum((fog[name] * way[name]).reshape(4, -1).sum(1) for name in params)
     slopes = [(value(h) - value(-h)) / (2 * h) for h in (1e-3, 5e-4)]
@@ -154,7 +155,7 @@ def test_a_parameter_that_no_layer_has_is_refused() -> None:
 
     def surrogate(policy, noise, given):
         path = rollout(problem, policy, noise)
-        return policy.params["gain"] * problem.evaluate(path).value.sum(-1)
+        return policy.params["gain"] * evaluate(problem, path).value.sum(-1)
 
     with pytest.raises(BadShape, match='gain is none of its own .*engine="vmap"'):
         gradlab.per_sample_gradients(surrogate, problem, params, noise)

@@ -36,7 +36,7 @@ class Mine(estimators.SurrogateEstimator):
 
     def surrogate(self, problem, policy, noise):
         path = gradlab.rollout(problem, policy, noise)
-        return self.scale * problem.evaluate(path).value.sum(-1)
+        return self.scale * gradlab.evaluate(problem, path).value.sum(-1)
 
     def call_weights(self, problem):
         return torch.ones(problem.horizon)

@@ -19,6 +19,7 @@ import gradlab
 from gradlab import known_answer, rendering
 from gradlab.environments import ProblemEnv, ProblemVectorEnv
 from gradlab.errors import BadShape, BadValue, GradlabError, NotFinite, Unavailable, UnknownName
+from gradlab.outcome import evaluate
 from gradlab.problem import Problem
 from gradlab.rendering.picture import capsules
 from gradlab.rollout import Trajectory
@@ -96,7 +97,7 @@ def _made(name: str) -> Problem:
 def test_a_clip_ends_with_its_episode() -> None:
     problem = gradlab.make("landing", horizon=60)
     path = walk(problem, 8)
-    alive = problem.evaluate(path).alive
+    alive = evaluate(problem, path).alive
     steps = alive[:, :-1].sum(-1).int()
     episode = int(steps.argmin())
     assert steps[episode] < 60  # it hits the ground

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradlab.critics.base import Critic, View
 from gradlab.errors import GradlabError
+from gradlab.moment import Moment
 from gradlab.policies import GaussianPolicy
 from gradlab.problem import Problem
 from gradlab.study import Study, run_study
@@ -67,13 +68,12 @@ def params(problem: Problem) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def moment(problem: Problem) -> gradients.Moment:
+def moment(problem: Problem) -> Moment:
     """On the floor, where the feet carry the ant, and falling."""
     noise = problem.draw(STATES, torch.Generator().manual_seed(1))
-    state, memory = problem.start(noise)
-    state[:, 2] = torch.tensor([0.45, 0.5, 0.9])
-    carried = torch.full((STATES, 1), -math.inf, dtype=torch.float64)
-    return gradients.Moment(state, memory, carried, torch.full((STATES,), 3.0).double())
+    start = problem.start(noise)
+    start.state[:, 2] = torch.tensor([0.45, 0.5, 0.9])
+    return start._replace(step=start.step + 3)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def noise() -> Tensor:
     return torch.randn(STATES * SAMPLES, 2, 8, generator=generator, dtype=torch.float64)
 
 
-def value(problem: Problem, params: dict[str, Tensor], start: gradients.Moment, noise: Tensor):
+def value(problem: Problem, params: dict[str, Tensor], start: Moment, noise: Tensor):
     """r + γ alive' Q of one step, differentiable by the parameters."""
     policy = problem.policy
     return gradients.one_step(
@@ -91,7 +91,7 @@ def value(problem: Problem, params: dict[str, Tensor], start: gradients.Moment, 
 
 
 def by_hand(
-    problem: Problem, params: dict[str, Tensor], start: gradients.Moment, noise: Tensor, name: str
+    problem: Problem, params: dict[str, Tensor], start: Moment, noise: Tensor, name: str
 ) -> Tensor:
     """The gradient of one row by plain autograd, every formula written out: [P]."""
     leaves = {key: leaf.clone().requires_grad_() for key, leaf in params.items()}
@@ -123,7 +123,7 @@ def test_variance_equals_a_brute_force_loop(problem, params, moment, noise, name
     for s in range(STATES):
         each = []
         for i in range(s * SAMPLES, (s + 1) * SAMPLES):
-            row = gradients.Moment(*(part[i : i + 1] for part in rows))
+            row = rows.take(torch.tensor([i]))
             each.append(by_hand(problem, params, row, noise[i : i + 1], name))
         mean = torch.stack(each).mean(0)
         slow = sum(float((g - mean).square().sum()) for g in each) / (SAMPLES - 1)
@@ -225,7 +225,7 @@ def test_paths_equal_ascents_one_by_one(problem, moment) -> None:
         for k, v in ascent._fresh(problem, ascent.seed_for(5, "policy", r)).items()
     }
     adam = torch.optim.Adam(leaves.values(), lr=1e-2, betas=(0.9, 0.95))
-    row = gradients.Moment(*(part[s : s + 1] for part in moment))
+    row = moment.take(torch.tensor([s]))
     for update in range(updates + 1):
         fixed = ascent._noise(problem, 5, seeds, -1, judged)[r]
         mean = value(problem, leaves, row.repeat(judged), fixed).value.mean()

@@ -14,6 +14,7 @@ from gradlab.critics.base import View
 from gradlab.errors import BadValue
 from gradlab.events import Hard
 from gradlab.noise import Noise
+from gradlab.outcome import evaluate, views
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import rollout
@@ -91,10 +92,10 @@ def episodes(
             eps = noise.action * (std + exploration) / std
             noise = noise._replace(action=torch.where(q_rows[..., None], eps, noise.action))
             path = rollout(problem, policy, noise)
-        result = problem.evaluate(path)
+        result = evaluate(problem, path)
         alive = result.alive[..., :-1] > 0
         return Episodes(
-            view=problem.views(path, result, slice(0, problem.horizon)),
+            view=views(problem, path, result, slice(0, problem.horizon)),
             action=path.action,
             reward=result.reward,
             alive=result.alive,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradlab.errors import BadShape, BadValue, NotFinite, Unavailable, UnknownName
 from gradlab.events import Hard
+from gradlab.outcome import evaluate
 from gradlab.problem import Problem
 from gradlab.rendering.mujoco_frames import MujocoRenderer
 from gradlab.rendering.protocols import HasMujocoModel
@@ -111,7 +112,7 @@ def frames(
         raise BadValue(f"every should be at least 1 step, got {every}")
     strip = FilmStrip(problem, 1, size, renderer)
     if not beyond:
-        alive = problem.replace(event_step=Hard()).evaluate(path).alive
+        alive = evaluate(problem.replace(event_step=Hard()), path).alive
         length = 1 + int(alive.reshape(count, length)[episode, :-1].sum())
     whole = states[episode, :length]
     drawn = []

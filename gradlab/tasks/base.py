@@ -74,7 +74,7 @@ class Task(Protocol):
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T nm"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """Named smooth reward terms of every step of a trajectory (memory: before the step)."""
         ...
@@ -83,7 +83,7 @@ class Task(Protocol):
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T nm"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T E"]:
         """Scaled margins [1] of `events`, in order; an event happens when its margin is > 0."""
         ...

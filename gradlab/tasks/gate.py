@@ -76,7 +76,7 @@ class Gate(Memoryless):
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """The regulation task's terms."""
         return self.dense.terms(before, action, after, memory, step)
@@ -85,7 +85,7 @@ class Gate(Memoryless):
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T 1"]:
         """(s'[0] − gate)/scale."""
         return (after[..., :1] - self.gate) / self.scale
@@ -148,7 +148,7 @@ class TerminalGate(Memoryless):
         action: Float[Tensor, "*batch T 1"],
         after: Float[Tensor, "*batch T 1"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """No dense reward."""
         return {}
@@ -157,7 +157,7 @@ class TerminalGate(Memoryless):
         self,
         after: Float[Tensor, "*batch T 1"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T 1"]:
         """(s'[0] − gate)/scale at the last step, `NEVER` before it."""
         last = (step == self.default_horizon - 1)[..., None]

@@ -96,7 +96,7 @@ class Hovering(Memoryless):
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """`flight.flight_terms` of the state after each step."""
         now = flight.flight(after, self.detached)
@@ -106,7 +106,7 @@ class Hovering(Memoryless):
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T E"]:
         """One column per entry of `events`."""
         now = flight.flight(after, self.detached)

@@ -102,7 +102,7 @@ class Landing(Memoryless):
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """Descent and centring of the state after each step."""
         now = flight.flight(after, self.detached)
@@ -120,7 +120,7 @@ class Landing(Memoryless):
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T 2"]:
         """Success and collision."""
         now = flight.flight(after, self.detached)

@@ -132,7 +132,7 @@ class Locomotion(Memoryless):
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """forward, control and, where it is no event, healthy."""
         moved = self._x(after) - self._x(before)
@@ -148,7 +148,7 @@ class Locomotion(Memoryless):
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T E"]:
         """By how much the worst bound is exceeded, over its scale [1]."""
         if not self.events:

@@ -138,7 +138,7 @@ class FreeRunner(Memoryless):
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """forward, up, heading, height and control."""
         height = after[..., 2]
@@ -155,7 +155,7 @@ class FreeRunner(Memoryless):
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T 1"]:
         """(fall − h)/height_scale."""
         return (self.fall - after[..., 2:3]) / self.height_scale
@@ -235,7 +235,7 @@ class PlanarRunner(Memoryless):
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """forward, control and, if they are wanted, height and level."""
         terms = {
@@ -252,7 +252,7 @@ class PlanarRunner(Memoryless):
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T E"]:
         """(fall − h)/height_scale, if there is a fall."""
         if self.fall is None:

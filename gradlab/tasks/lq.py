@@ -80,7 +80,7 @@ class Regulation(Memoryless):
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """Terms `state` and `action`, both at most zero for positive semidefinite costs."""
         error = after - like(self.goal, after)
@@ -93,7 +93,7 @@ class Regulation(Memoryless):
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T 0"]:
         """No events."""
         return after[..., :0]

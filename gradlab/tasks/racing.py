@@ -157,7 +157,7 @@ class Racing:
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T nm"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """The dense reward of the state after each step, towards the gate that is then next."""
         now = flight.flight(after, self.detached)
@@ -170,7 +170,7 @@ class Racing:
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T nm"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T 2"]:
         """Passing the gate that `memory` names, and collision."""
         now = flight.flight(after, self.detached)

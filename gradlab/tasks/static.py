@@ -91,7 +91,7 @@ class Decision(Memoryless):
         action: Float[Tensor, "*batch T d"],
         after: Float[Tensor, "*batch T d"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """The single term `landscape`."""
         return {"landscape": self.landscape.reward(after)}
@@ -100,7 +100,7 @@ class Decision(Memoryless):
         self,
         after: Float[Tensor, "*batch T d"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T E"]:
         """Margins of the landscape's events."""
         return self.landscape.margins(after)

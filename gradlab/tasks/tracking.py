@@ -104,7 +104,7 @@ class Tracking(Memoryless):
         action: Float[Tensor, "*batch T nu"],
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """`flight.flight_terms` of the state after each step, the target at the same time."""
         now = flight.flight(after, self.detached)
@@ -114,7 +114,7 @@ class Tracking(Memoryless):
         self,
         after: Float[Tensor, "*batch T ns"],
         memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, " T"],
+        step: Float[Tensor, "*times T"],
     ) -> Float[Tensor, "*batch T 1"]:
         """Collision."""
         now = flight.flight(after, self.detached)
