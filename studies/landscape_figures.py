@@ -357,7 +357,7 @@ def _scales(axis: Any, group: Table) -> None:
         return
     curves = list(group.groupby(["objective", "alpha"], sort=False))
     for k, ((name, alpha), curve) in enumerate(curves):
-        colour, marker = figures.look(LOOKS.get(name or "", name))
+        colour, marker = figures.look(LOOKS.get(name, str(name)))
         x = curve["scale"] * 1.025 ** (k - (len(curves) - 1) / 2)
         y = curve["share"].to_numpy(dtype=float)
         low, high = (curve[f"share_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
