@@ -23,7 +23,7 @@ from gradlab.outcome import Outcome, evaluate, moment_at, survival, views
 from gradlab.policies import BoundPolicy
 from gradlab.problem import Problem
 from gradlab.rollout import Trajectory, rollout
-from gradlab.stepping import Play
+from gradlab.stepping import VectorEpisodes
 from tests import test_ended_episodes as wall
 from tests.flights import flight_problem
 from tests.known import build
@@ -318,7 +318,7 @@ def test_a_rollout_goes_on_from_an_environment() -> None:
         with torch.no_grad():
             path = rollout(problem, policy, noise)
             result = evaluate(problem, path)
-            play = Play(problem, COUNT)
+            play = VectorEpisodes(problem, COUNT)
             play.begin(list(range(COUNT)), noise)
             for t in range(3):
                 play.step(path.action[:, t])

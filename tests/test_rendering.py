@@ -108,7 +108,7 @@ def test_a_clip_ends_with_its_episode() -> None:
 def test_pictures_say_what_they_show() -> None:
     for problem, units in ((gradlab.make("racing", horizon=3), 3), (gradlab.make("lq"), 2)):
         states = walk(problem).state[0].double().numpy()
-        shown = rendering.picture(problem, rendering.Moment(states, np.zeros(0)))
+        shown = rendering.picture(problem, rendering.Snapshot(states, np.zeros(0)))
         assert len(shown.axes) == units and all("[m]" in name for name in shown.axes)
         assert (shown.low < shown.high).all() and shown.equal
         points = np.concatenate([line.points for line in shown.lines])
@@ -117,7 +117,7 @@ def test_pictures_say_what_they_show() -> None:
     assert (
         "racing, t = 0.06 s"
         == rendering.picture(
-            gradlab.make("racing"), rendering.Moment(np.eye(1, 13, 3).repeat(4, 0), np.zeros(0))
+            gradlab.make("racing"), rendering.Snapshot(np.eye(1, 13, 3).repeat(4, 0), np.zeros(0))
         ).title
     )
 
@@ -169,11 +169,11 @@ def test_landmarks_of_a_new_task() -> None:
         pass
 
     @rendering.scenery.register(Marked)
-    def _(task: Swing, now: rendering.Moment) -> tuple[rendering.Line, ...]:
+    def _(task: Swing, now: rendering.Snapshot) -> tuple[rendering.Line, ...]:
         return (mark,)
 
     problem = rod().replace(task=Marked())
-    shown = rendering.picture(problem, rendering.Moment(np.zeros((2, 2)), np.zeros(0)))
+    shown = rendering.picture(problem, rendering.Snapshot(np.zeros((2, 2)), np.zeros(0)))
     assert mark in shown.lines
 
 
@@ -267,7 +267,7 @@ def test_a_plane_point_is_drawn_where_it_is() -> None:
     middles = []
     for end in whole:
         states = np.stack([end, end])
-        now = rendering.Moment(states, np.zeros(0))
+        now = rendering.Snapshot(states, np.zeros(0))
         shown = rendering.picture(problem, now, whole)
         only = shown._replace(lines=shown.lines[-1:])
         from gradlab.rendering.figures import draw

@@ -14,7 +14,7 @@ from gradlab.rendering.picture import Line as Line
 from gradlab.rendering.picture import Picture as Picture
 from gradlab.rendering.protocols import HasMujocoModel as HasMujocoModel
 from gradlab.rendering.protocols import HasShapes as HasShapes
-from gradlab.rendering.scenes import Moment as Moment
+from gradlab.rendering.scenes import Snapshot as Snapshot
 from gradlab.rendering.scenes import picture as picture
 from gradlab.rendering.scenes import scenery as scenery
 from gradlab.simulators.base import Timed as Timed

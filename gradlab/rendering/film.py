@@ -15,7 +15,7 @@ from gradlab.outcome import evaluate
 from gradlab.problem import Problem
 from gradlab.rendering.mujoco_frames import MujocoRenderer
 from gradlab.rendering.protocols import HasMujocoModel
-from gradlab.rendering.scenes import Moment, picture
+from gradlab.rendering.scenes import Snapshot, picture
 from gradlab.rollout import Trajectory
 from gradlab.simulators.base import Timed
 
@@ -76,7 +76,7 @@ class FilmStrip:
             return self._mujoco.frame(states[-1])
         from gradlab.rendering.figures import draw  # matplotlib: only where it is needed
 
-        now = Moment(np.stack(states), self._memory[row])
+        now = Snapshot(np.stack(states), self._memory[row])
         return draw(picture(self.problem, now, whole), self.size)
 
     def close(self) -> None:

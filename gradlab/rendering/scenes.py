@@ -49,7 +49,7 @@ SPACE = ("x [m]", "y [m]", "z [m]")
 SMALLEST = 1.0  # edge of the box that a view of flights shows at least [m]
 
 
-class Moment(NamedTuple):
+class Snapshot(NamedTuple):
     """An episode so far: what a frame is drawn from."""
 
     states: NDArray  # [t + 1, ns], the last one now
@@ -61,7 +61,7 @@ class Moment(NamedTuple):
         return len(self.states) - 1
 
 
-def picture(problem: Problem, now: Moment, whole: NDArray | None = None) -> Picture:
+def picture(problem: Problem, now: Snapshot, whole: NDArray | None = None) -> Picture:
     """The frame of an episode at a moment of it.
 
     `whole` are the states [T + 1, ns] of all frames of a clip:
@@ -81,18 +81,18 @@ def picture(problem: Problem, now: Moment, whole: NDArray | None = None) -> Pict
 
 
 @singledispatch
-def scenery(task: Task, now: Moment) -> tuple[Line, ...]:
+def scenery(task: Task, now: Snapshot) -> tuple[Line, ...]:
     """Landmarks of a task, in the coordinates of its picture; none unless registered."""
     return ()
 
 
 @scenery.register
-def _(task: Hovering, now: Moment) -> tuple[Line, ...]:
+def _(task: Hovering, now: Snapshot) -> tuple[Line, ...]:
     return _ball(task.target, hovering.SUCCESS_DISTANCE, GREEN, "target")
 
 
 @scenery.register
-def _(task: Landing, now: Moment) -> tuple[Line, ...]:
+def _(task: Landing, now: Snapshot) -> tuple[Line, ...]:
     x, y = task.mark
     d, h = landing.OFFSET, landing.HEIGHT
     square = np.array([(x - d, y - d), (x + d, y - d), (x + d, y + d), (x - d, y + d)])
@@ -108,7 +108,7 @@ def _(task: Landing, now: Moment) -> tuple[Line, ...]:
 
 
 @scenery.register
-def _(task: Racing, now: Moment) -> tuple[Line, ...]:
+def _(task: Racing, now: Snapshot) -> tuple[Line, ...]:
     if task.gates == 1:
         return _ball(racing.GATES[task.first_gate or 0], racing.GATE_RADIUS, GREEN, "gate")
     lines: list[Line] = []
@@ -120,7 +120,7 @@ def _(task: Racing, now: Moment) -> tuple[Line, ...]:
 
 
 @scenery.register
-def _(task: Tracking, now: Moment) -> tuple[Line, ...]:
+def _(task: Tracking, now: Snapshot) -> tuple[Line, ...]:
     time = torch.tensor(now.step * task.dt, dtype=torch.float64)
     target = task.target(time).numpy()
     orbit = circle(np.array(task.centre), task.radius)
@@ -131,11 +131,11 @@ def _(task: Tracking, now: Moment) -> tuple[Line, ...]:
 
 
 @scenery.register
-def _(task: Regulation, now: Moment) -> tuple[Line, ...]:
+def _(task: Regulation, now: Snapshot) -> tuple[Line, ...]:
     return (Line(np.array([task.goal[:2]]), GREEN, 2.0, marker="X", label="goal"),)
 
 
-def _flight(problem: Problem, simulator: Quadrotor, now: Moment, whole: NDArray) -> Picture:
+def _flight(problem: Problem, simulator: Quadrotor, now: Snapshot, whole: NDArray) -> Picture:
     """A quadrotor with its trail, the trail's shadow and the landmarks."""
     trail = now.states[:, :3]
     landmarks = scenery(problem.task, now)
@@ -180,7 +180,7 @@ def _quadrotor(drone: Drone, state: NDArray, scale: float) -> tuple[Faces, ...]:
     )
 
 
-def _body(problem: Problem, simulator: HasShapes, now: Moment, whole: NDArray) -> Picture:
+def _body(problem: Problem, simulator: HasShapes, now: Snapshot, whole: NDArray) -> Picture:
     """Capsules and spheres on the ground, the view travelling with them."""
     ends, radii = _shapes(problem, simulator, now.states)
     size = np.asarray(radii)
@@ -208,7 +208,7 @@ def _shapes(problem: Problem, simulator: HasShapes, states: NDArray) -> tuple[ND
     return ends.double().cpu().numpy(), radii.double().cpu().numpy()
 
 
-def _plane(problem: Problem, now: Moment, whole: NDArray) -> Picture:
+def _plane(problem: Problem, now: Snapshot, whole: NDArray) -> Picture:
     """A point mass in the plane, state [x, y, vx, vy], with its velocity as an arrow."""
     landmarks = scenery(problem.task, now)
     velocity = now.states[-1, 2:4]
@@ -226,7 +226,7 @@ def _plane(problem: Problem, now: Moment, whole: NDArray) -> Picture:
     return Picture(_title(problem, now), ("x [m]", "y [m]"), low, high, lines, note=note)
 
 
-def _decision(problem: Problem, task: Decision, now: Moment) -> Picture:
+def _decision(problem: Problem, task: Decision, now: Snapshot) -> Picture:
     """A landscape with the decision on it: a curve for one number, components for several."""
     chosen = now.states[-1]
     if task.landscape.dim != 1:
@@ -255,7 +255,7 @@ def _landscape(problem: Problem, task: Decision, x: NDArray) -> NDArray:
     return value.numpy()
 
 
-def _series(problem: Problem, now: Moment, whole: NDArray) -> Picture:
+def _series(problem: Problem, now: Snapshot, whole: NDArray) -> Picture:
     """Every component of the state against the step; a single one is a position in metres."""
     steps = np.arange(now.step + 1)
     task, dim = problem.task, whole.shape[1]
@@ -297,7 +297,7 @@ def _view(points: NDArray, smallest: float = SMALLEST) -> tuple[NDArray, NDArray
     return low - short / 2, high + short / 2
 
 
-def _title(problem: Problem, now: Moment) -> str:
+def _title(problem: Problem, now: Snapshot) -> str:
     """Name and time."""
     simulator = problem.simulator
     name = problem.name.replace("_", " ")
