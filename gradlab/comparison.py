@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from gradlab import closed_forms
 from gradlab.errors import BadValue, Missing
 from gradlab.measurement import Measurement
 from gradlab.oracle import ClosedForm, LargeSample, Params, Progress
@@ -37,10 +36,9 @@ def truth_of(
     reached.
     """
     try:
-        closed_forms.solve(problem, params)
+        return ClosedForm()(problem, params)
     except (Missing, BadValue):
         return LargeSample(sampler, stderr, most)(problem, params, progress)
-    return ClosedForm()(problem, params)
 
 
 def whole_groups(count: int, estimators: Mapping[str, Sampler]) -> int:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 
 class LinearFactor(NamedTuple):
-    """One layer of one batch of calls: weight gradient of sample i is Σ_k
-    cotangent_ik ⊗ input_ik.
+    """One layer of one batch of calls.
+
+    The weight gradient of sample i is Σ_k cotangent_ik ⊗ input_ik.
     """
 
     layer: str  # parameters are "<layer>.weight" and "<layer>.bias"
@@ -37,17 +38,6 @@ class Factors(NamedTuple):
         """Some of the calls of every sample."""
         linear = [LinearFactor(a, x[:, keep], c[:, keep]) for a, x, c in self.linear]
         return Factors(linear, {name: c[:, keep] for name, c in self.direct.items()})
-
-    def weighted(self, weights: float | Float[Tensor, "#N #K"]) -> Factors:
-        """Every call times its weight: cotangents are linear in λ, layer by layer."""
-
-        def times(cotangent: Tensor) -> Tensor:
-            if isinstance(weights, Tensor):
-                return cotangent * weights.to(cotangent.dtype).unsqueeze(-1)
-            return cotangent * weights
-
-        linear = [LinearFactor(a, x, times(c)) for a, x, c in self.linear]
-        return Factors(linear, {name: times(c) for name, c in self.direct.items()})
 
     def grouped(self, size: int) -> Factors:
         """The mean of every `size` samples: their calls side by side, each divided by `size`."""

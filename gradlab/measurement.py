@@ -23,7 +23,7 @@ from gradlab.samples import GradientSamples
 from gradlab.sampling import Sampler, noise_stream
 from gradlab.statistics.compare import compare
 from gradlab.statistics.moments import Moments
-from gradlab.statistics.pairs import CrossMoments, compare_pair
+from gradlab.statistics.pairs import CrossMoments, compare_pair, lost_rows, without_rows
 from gradlab.statistics.report import PairReport, Report
 from gradlab.statistics.streams import Stream
 from gradlab.statistics.truth import OracleGradient
@@ -35,9 +35,7 @@ Params = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, repr=False)
 class Measurement(Shown):
-    """What k estimators gave on the same episodes, by name:
-    what `compare` and `compare_pair` need.
-    """
+    """What k estimators gave on the same episodes, by name: for `compare` and `compare_pair`."""
 
     moments: dict[str, Moments]
     seconds: dict[str, float]  # per episode, for the gradients of all samples [s]
@@ -98,8 +96,7 @@ def measure(
     pilots: Mapping[str, Params] | None = None,
     progress: bool | Callable[[int], None] = False,
 ) -> Measurement:
-    """Moments of estimators over the episodes begin..count−1 of the stream
-    `seed`, the same for all.
+    """Moments of estimators on the same episodes, begin..count−1 of the stream `seed`.
 
     Names are the estimators' labels, or the keys of a mapping. A sample that one estimator loses (a
     NaN or an infinity) is left out of all, so that every two are on the same samples. An estimator
@@ -124,27 +121,27 @@ def measure(
     total: dict[str, Moments] = {}
     seconds, lost = dict.fromkeys(named, 0.0), dict.fromkeys(named, 0)
     position = begin
-    bar = tqdm(total=count - begin, unit="episode", disable=progress is not True)
-    for noise in noise_stream(problem, count, seed, math.ceil(chunk_size / group) * group, begin):
-        drawn = Stream(seed, position, position + noise.count, problem.name)
-        chunk: dict[str, GradientSamples] = {}
-        dense: dict[str, Params] = {}
-        for name, one in named.items():
-            start = time.perf_counter()
-            chunk[name] = one(problem, params, noise)
-            dense[name] = chunk[name].per_sample()
-            seconds[name] += (time.perf_counter() - start) / (count - begin)
-        for name, piece in _pieces(chunk, dense, centres, position, lost).items():
-            piece = dataclasses.replace(piece, streams=(drawn,))
-            centres.setdefault(name, piece.pilot)
-            total[name] = total[name].merge(piece) if name in total else piece
-        position += noise.count
-        bar.update(noise.count)
-        if any(lost.values()):
-            bar.set_postfix_str(f"not finite: {max(lost.values())}")
-        if callable(progress):
-            progress(position - begin)
-    bar.close()
+    chunks = noise_stream(problem, count, seed, math.ceil(chunk_size / group) * group, begin)
+    with tqdm(total=count - begin, unit="episode", disable=progress is not True) as bar:
+        for noise in chunks:
+            drawn = Stream(seed, position, position + noise.count, problem.name)
+            chunk: dict[str, GradientSamples] = {}
+            dense: dict[str, Params] = {}
+            for name, one in named.items():
+                start = time.perf_counter()
+                chunk[name] = one(problem, params, noise)
+                dense[name] = chunk[name].per_sample()
+                seconds[name] += (time.perf_counter() - start) / (count - begin)
+            for name, piece in _pieces(chunk, dense, centres, position, lost).items():
+                piece = dataclasses.replace(piece, streams=(drawn,))
+                centres.setdefault(name, piece.pilot)
+                total[name] = total[name].merge(piece) if name in total else piece
+            position += noise.count
+            bar.update(noise.count)
+            if any(lost.values()):
+                bar.set_postfix_str(f"not finite: {max(lost.values())}")
+            if callable(progress):
+                progress(position - begin)
     return Measurement(total, seconds, lost)
 
 
@@ -186,21 +183,12 @@ def _pieces(
     lost: dict[str, int],
 ) -> dict[str, Moments]:
     """Moments of one chunk; `lost` is added to."""
-    rows = {name: _lost(leaves) for name, leaves in dense.items()}
+    rows = {name: lost_rows(leaves) for name, leaves in dense.items()}
     for name, mine in rows.items():
         lost[name] += int(mine.sum())
     out = torch.stack(list(rows.values())).any(0)
     pieces = {}
     for name, leaves in dense.items():
-        kept = {n: _without(x, out) for n, x in leaves.items()} if len(dense) > 1 else leaves
+        kept = {n: without_rows(x, out) for n, x in leaves.items()} if len(dense) > 1 else leaves
         pieces[name] = Moments.of(kept, position, centres.get(name), group=chunk[name].group)
     return pieces
-
-
-def _lost(leaves: Params) -> torch.Tensor:
-    """Samples with a NaN or an infinity: [n] of bool."""
-    return torch.stack([~x.isfinite().reshape(len(x), -1).all(1) for x in leaves.values()]).any(0)
-
-
-def _without(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    return x.where(~out.reshape(-1, *[1] * (x.ndim - 1)), torch.nan)

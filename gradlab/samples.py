@@ -156,9 +156,9 @@ def _check_groups(count: int, size: int) -> None:
 class Factored(GradientSamples):
     """Samples as policy calls: g_i = Σ_k (∂f_θ(o_ik)/∂θ)ᵀ λ_ik.
 
-    Linear combinations and per-step weights act on the cotangents λ and cost nothing. So they do on
-    the factors of every layer that the engine hands over, but for sums, which have theirs made
-    anew.
+    Linear combinations and per-step weights act on the cotangents λ and cost nothing. The engine
+    hands over the factors of every layer as well; steps, groups and chunks keep them, and new
+    cotangents have theirs computed when needed, in one pass through the policy for all terms.
     """
 
     policy: GaussianPolicy
@@ -233,10 +233,7 @@ class Factored(GradientSamples):
         return total
 
     def __mul__(self, weight: float | Tensor) -> Factored:
-        known = self.known and self.known.weighted(
-            weight.unsqueeze(-1) if isinstance(weight, Tensor) and weight.ndim == 1 else weight
-        )
-        return self.with_cotangent(self.cotangent * _rows(weight, self.cotangent), known)
+        return self.with_cotangent(self.cotangent * _rows(weight, self.cotangent))
 
     def weight_steps(self, weights: Float[Tensor, " T"] | Float[Tensor, "N T"]) -> Factored:
         """Multiply every call by the weight of its time step."""
@@ -245,9 +242,7 @@ class Factored(GradientSamples):
                 "per-step weights need to know the time step of every policy call; "
                 "pass steps= when the surrogate calls the policy"
             )
-        weights = weights[..., self.steps]
-        known = self.known and self.known.weighted(weights if weights.ndim == 2 else weights[None])
-        return self.with_cotangent(self.cotangent * weights[..., None], known)
+        return self.with_cotangent(self.cotangent * weights[..., self.steps, None])
 
     def at_step(self, step: int) -> Factored:
         """The calls of one time step alone."""
@@ -277,11 +272,9 @@ class Factored(GradientSamples):
         """Whether both are policy calls at the same observations, in the same order."""
         return torch.equal(self.steps, other.steps) and torch.equal(self.obs, other.obs)
 
-    def with_cotangent(
-        self, cotangent: Float[Tensor, "N K nz"], known: Factors | None = None
-    ) -> Factored:
-        """The same calls with other cotangents, and the factors of those if they are known."""
-        return replace(self, cotangent=cotangent, known=known)
+    def with_cotangent(self, cotangent: Float[Tensor, "N K nz"]) -> Factored:
+        """The same calls with other cotangents."""
+        return replace(self, cotangent=cotangent, known=None)
 
 
 @dataclass(frozen=True, repr=False)
@@ -338,9 +331,7 @@ class Dense(GradientSamples):
 
 
 def concatenate(parts: list[GradientSamples]) -> GradientSamples:
-    """Samples of consecutive chunks of episodes, as one;
-    layers' factors are kept if they are few.
-    """
+    """Samples of consecutive chunks of episodes, as one; their layer factors are kept if few."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]

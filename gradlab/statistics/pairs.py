@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
@@ -44,10 +45,12 @@ class CrossMoments:
         group: int = 1,
     ) -> CrossMoments:
         """Statistics of one chunk of both; a sample that either lost is left out of both."""
-        lost = _lost(first) | _lost(second)
+        lost = lost_rows(first) | lost_rows(second)
         pair = []
         for k, chunk in enumerate((first, second)):
-            kept = {name: _without(x, lost) for name, x in chunk.items()} if lost.any() else chunk
+            kept = (
+                {name: without_rows(x, lost) for name, x in chunk.items()} if lost.any() else chunk
+            )
             pilot = None if pilots is None else pilots[k]
             pair.append(Moments.of(kept, start, pilot, blocks, group))
         return CrossMoments(*pair)
@@ -149,11 +152,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(x) for x in adjusted]
 
 
-def _lost(chunk: Mapping[str, Tensor]) -> Tensor:
-    """Samples with a NaN or an infinity: [n] of bool."""
+def lost_rows(chunk: Mapping[str, Tensor]) -> Bool[Tensor, " n"]:
+    """Samples with a NaN or an infinity."""
     rows = [~torch.isfinite(x.detach()).reshape(x.shape[0], -1).all(1) for x in chunk.values()]
     return torch.stack(rows).any(0)
 
 
-def _without(x: Tensor, lost: Tensor) -> Tensor:
+def without_rows(x: Float[Tensor, "n *param"], lost: Bool[Tensor, " n"]) -> Tensor:
+    """Samples with NaN in place of those that are lost, by another estimator perhaps."""
     return x.where(~lost.reshape(-1, *[1] * (x.ndim - 1)), torch.nan)
