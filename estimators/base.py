@@ -26,14 +26,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.arguments import check_params, got, number, whole
-from gradlab.engines import Engine, check_independent, per_sample_gradients
-from gradlab.errors import BadShape, BadValue
-from gradlab.modes import differentiating, ordinary
-from gradlab.noise import Noise
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.samples import GradientSamples, concatenate
+from gradlab.foundation.arguments import check_params, got, number, whole
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.modes import differentiating, ordinary
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.engines import Engine, check_independent, per_sample_gradients
+from gradlab.gradients.samples import GradientSamples, concatenate
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.problem import Problem
 
 Params = dict[str, Tensor]
 

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from estimators.base import Cost, Estimator, Params
-from gradlab.errors import BadValue
-from gradlab.generators import generator
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
-from gradlab.samples import Dense, GradientSamples
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.generators import generator
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.samples import Dense, GradientSamples
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from torch import Tensor
 from estimators.base import SurrogateEstimator
 from estimators.score import score_surrogate
 from gradlab.events import running_maximum
-from gradlab.noise import Noise
-from gradlab.outcome import Outcome, evaluate
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import Outcome, evaluate
+from gradlab.rollouts.rollout import rollout
 
 
 @dataclass(frozen=True)

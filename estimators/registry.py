@@ -11,7 +11,7 @@ from estimators.mixtures import InverseVariance, Mixture
 from estimators.pathwise import FOG, RelaxedFOG, Split
 from estimators.score import PG
 from estimators.value import ABPT, QG, LambdaReturn, NStep, ZeroStep
-from gradlab.naming import Names
+from gradlab.foundation.naming import Names
 
 ESTIMATORS = Names(
     kind="estimator",

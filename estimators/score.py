@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from estimators.base import Cost, TwoPassEstimator
-from gradlab.errors import BadValue
-from gradlab.noise import Noise
-from gradlab.outcome import Outcome, evaluate, reward_to_go, views, while_alive
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import Trajectory, rollout
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import Outcome, evaluate, reward_to_go, views, while_alive
+from gradlab.rollouts.rollout import Trajectory, rollout
 
 
 class Scored(NamedTuple):

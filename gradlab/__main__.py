@@ -1,6 +1,6 @@
 """`python -m gradlab`: the same as the command `gradlab`."""
 
-from gradlab.console import main
+from gradlab.commands.console import main
 
 if __name__ == "__main__":
     main()

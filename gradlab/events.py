@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 
 
 @dataclass(frozen=True)

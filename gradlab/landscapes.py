@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.errors import BadShape, BadValue
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate
-from gradlab.policies import BoundPolicy, GaussianPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import BoundPolicy, GaussianPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 
 Params = dict[str, Tensor]
 KINDS = ("plain", "filter", "pca")

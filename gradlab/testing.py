@@ -17,12 +17,12 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from gradlab import siblings
-from gradlab.errors import BadValue, GradlabError, NotFinite
-from gradlab.generators import generator
-from gradlab.problem import Problem
-from gradlab.samples import GradientSamples
-from gradlab.sampling import Sampler, noise_stream
+from gradlab.foundation import siblings
+from gradlab.foundation.errors import BadValue, GradlabError, NotFinite
+from gradlab.foundation.generators import generator
+from gradlab.gradients.samples import GradientSamples
+from gradlab.gradients.sampling import Sampler, noise_stream
+from gradlab.problems.problem import Problem
 from gradlab.statistics.gram import contrasts
 from gradlab.statistics.moments import Leaves, Moments, parts
 from gradlab.statistics.streams import Stream, shared

@@ -22,12 +22,12 @@ from torch import Tensor
 import estimators
 import gradlab
 from estimators.base import Estimator
-from gradlab import closed_forms
-from gradlab.closed_forms.relaxation import WIDEST
 from gradlab.critics.fitted import FittedCritic
-from gradlab.errors import BadValue, Missing, UnknownName
-from gradlab.problem import Problem
-from gradlab.sampling import noise_stream
+from gradlab.foundation.errors import BadValue, Missing, UnknownName
+from gradlab.gradients.sampling import noise_stream
+from gradlab.oracle import closed_forms
+from gradlab.oracle.closed_forms.relaxation import WIDEST
+from gradlab.problems.problem import Problem
 from gradlab.statistics import (
     Moments,
     OracleGradient,

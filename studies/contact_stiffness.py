@@ -28,12 +28,12 @@ from torch import Tensor
 import estimators
 import gradlab
 from estimators.base import Estimator
-from gradlab.closed_forms import static
 from gradlab.critics.fitted import Fit, FittedCritic
 from gradlab.critics.fitting import fit_critic
-from gradlab.errors import BadValue, UnknownName
-from gradlab.problem import Problem
-from gradlab.sampling import block_generator
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.gradients.sampling import block_generator
+from gradlab.oracle.closed_forms import static
+from gradlab.problems.problem import Problem
 from gradlab.statistics import Interval, Moments, OracleGradient, compare
 from gradlab.statistics.saving import from_tensors, to_tensors
 from gradlab.study import Artefact, Cell, Saved, cli, seed_for

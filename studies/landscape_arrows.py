@@ -19,11 +19,11 @@ from torch import Tensor
 import estimators
 from estimators.base import Estimator
 from gradlab import landscapes
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.sampling import block_generator, noise_stream
 from gradlab.landscapes import Plane
-from gradlab.noise import Noise
-from gradlab.problem import Problem
-from gradlab.sampling import block_generator, noise_stream
+from gradlab.problems.problem import Problem
 from gradlab.study import Artefact, Saved, file_name, seed_for
 from studies import landscape_policies
 

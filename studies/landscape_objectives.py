@@ -26,11 +26,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.foundation.noise import Noise
 from gradlab.landscapes import Params, Plane, over_plane, points_at_once
-from gradlab.noise import Noise
-from gradlab.outcome import Outcome, evaluate, views, while_alive
-from gradlab.problem import Problem
-from gradlab.rollout import Trajectory, rollout
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import Outcome, evaluate, views, while_alive
+from gradlab.rollouts.rollout import Trajectory, rollout
 
 PURE = ("sg", "q")
 MIXTURES = {"sg_pg": "pg", "sg_qg": "qg"}  # what is mixed with SG

@@ -16,17 +16,17 @@ from torch import Tensor
 import gradlab
 from gradlab.critics.fitted import Fit, FittedCritic
 from gradlab.critics.fitting import fit_critic
-from gradlab.errors import Unavailable
-from gradlab.outcome import evaluate
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import CompilesItself
-from gradlab.sampling import block_generator, noise_stream
+from gradlab.foundation.checkpoints import read_artefact, read_header
+from gradlab.foundation.errors import Unavailable
+from gradlab.gradients.sampling import block_generator, noise_stream
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import CompilesItself
 from gradlab.simulators.articulated.variants import RUNNERS
 from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.study import Artefact, Saved, file_name, seed_for
 from gradlab.study.progress import note
-from gradlab.study.storage import read_artefact, read_header
 from studies import stages
 
 Params = dict[str, Tensor]

@@ -30,11 +30,11 @@ from scipy import stats
 from torch import Tensor
 
 from gradlab import landscapes
-from gradlab.errors import BadValue, UnknownName
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.sampling import block_generator, noise_stream
 from gradlab.landscapes import Plane
-from gradlab.noise import Noise
-from gradlab.problem import Problem
-from gradlab.sampling import block_generator, noise_stream
+from gradlab.problems.problem import Problem
 from gradlab.statistics import Interval
 from gradlab.statistics.roughness import compare_roughness, roughness
 from gradlab.study import Artefact, Cell, Saved, cli, file_name, seed_for

@@ -9,11 +9,10 @@ from torch import Tensor
 
 import estimators
 from estimators.base import Estimator
-from gradlab import closed_forms
 from gradlab.critics.fitted import FULL, SHORT, Fit
 from gradlab.critics.fitting import fit_critic
-from gradlab.oracle import ORACLE_SEED, LargeSample
-from gradlab.problem import Problem
+from gradlab.oracle import ORACLE_SEED, LargeSample, closed_forms
+from gradlab.problems.problem import Problem
 from gradlab.statistics import OracleGradient
 from gradlab.statistics.saving import from_tensors, to_tensors
 from gradlab.study import Artefact, Saved, file_name, seed_for

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradlab.moment import Moment
-from gradlab.problem import Problem
-from gradlab.sampling import block_generator
+from gradlab.foundation.moment import Moment
+from gradlab.gradients.sampling import block_generator
+from gradlab.problems.problem import Problem
 from gradlab.study import seed_for
 from studies.rollout_gradients import one_step, step_noise
 

@@ -28,16 +28,16 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
-from gradlab import engines
-from gradlab.critics.base import View
-from gradlab.errors import BadShape
-from gradlab.moment import Moment
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate_step
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import CompilesItself
-from gradlab.samples import Factored, GradientSamples
+from gradlab.foundation.errors import BadShape
+from gradlab.foundation.moment import Moment
+from gradlab.foundation.noise import Noise
+from gradlab.gradients import engines
+from gradlab.gradients.samples import Factored, GradientSamples
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.critic import View
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate_step
+from gradlab.rollouts.rollout import CompilesItself
 from gradlab.simulators.articulated.contact import Compliant, Smoothed
 from gradlab.simulators.articulated.geometry import candidates, contacts
 from gradlab.simulators.articulated.kinematics import frames, tables_of

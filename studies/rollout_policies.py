@@ -18,19 +18,19 @@ from torch import Tensor
 
 import estimators
 import gradlab
-from gradlab.critics.base import Critic, View
 from gradlab.critics.episodes import lambda_returns
 from gradlab.critics.fitted import Fit, FittedCritic
 from gradlab.critics.fitting import fit_critic
-from gradlab.errors import BadValue, UnknownName
-from gradlab.locomotion import presets
-from gradlab.noise import Noise
-from gradlab.outcome import Outcome, evaluate
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import Trajectory
-from gradlab.samples import GradientSamples
-from gradlab.sampling import block_generator
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.samples import GradientSamples
+from gradlab.gradients.sampling import block_generator
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.critic import Critic, View
+from gradlab.problems.problem import Problem
+from gradlab.problems.runners import presets
+from gradlab.rollouts.outcome import Outcome, evaluate
+from gradlab.rollouts.rollout import Trajectory
 from gradlab.simulators.articulated.simulator import Articulated
 from gradlab.simulators.articulated.variants import CONTACTS
 from gradlab.study import Artefact, Saved, seed_for

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from gradlab.errors import BadShape
+from gradlab.foundation.errors import BadShape
 from gradlab.statistics import Interval
 
 # log10 of a variance at [step, state]; NaN where there is none

@@ -29,13 +29,13 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradlab.critics.base import View
 from gradlab.critics.fitted import FittedCritic
-from gradlab.errors import BadValue, UnknownName
-from gradlab.moment import Moment, concatenate
-from gradlab.outcome import moment_at
-from gradlab.problem import Problem
-from gradlab.sampling import block_generator
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.foundation.moment import Moment, concatenate
+from gradlab.gradients.sampling import block_generator
+from gradlab.problems.critic import View
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import moment_at
 from gradlab.statistics import Interval
 from gradlab.study import Artefact, Cell, Saved, cli, seed_for
 from studies import rollout_ascent, rollout_policies, rollout_statistics

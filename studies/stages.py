@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 import estimators
-from gradlab import registry
-from gradlab.errors import BadValue, GradlabError
-from gradlab.outcome import evaluate
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
-from gradlab.sampling import block_generator, noise_stream
+from gradlab.foundation.errors import BadValue, GradlabError
+from gradlab.gradients.sampling import block_generator, noise_stream
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems import registry
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 from gradlab.study import Artefact, Saved, file_name, seed_for
 from gradlab.study.progress import note
 

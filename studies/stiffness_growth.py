@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from gradlab.errors import BadShape, BadValue
+from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.statistics import Interval
 
 CONFIDENCE = 0.95

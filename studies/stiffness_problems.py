@@ -18,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 import gradlab
-from gradlab.errors import BadValue, UnknownName
 from gradlab.events import Event
-from gradlab.policies import GaussianPolicy, LinearPolicy
-from gradlab.problem import Problem
-from gradlab.sampling import block_generator
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.gradients.sampling import block_generator
+from gradlab.policies.gaussian import GaussianPolicy, LinearPolicy
+from gradlab.problems.problem import Problem
 from gradlab.simulators.articulated.contact import Compliant, Smoothed
 from gradlab.simulators.articulated.mjcf import from_string
 from gradlab.simulators.articulated.simulator import Articulated

@@ -27,13 +27,13 @@ from torch import Tensor
 
 import gradlab
 from estimators.pathwise import FOG
-from gradlab.errors import BadValue, Unavailable, UnknownName
-from gradlab.generators import generator
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate
-from gradlab.policies import BoundPolicy, GaussianPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.errors import BadValue, Unavailable, UnknownName
+from gradlab.foundation.generators import generator
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import BoundPolicy, GaussianPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 
 MIB = 2**20
 LINUX = sys.platform == "linux"

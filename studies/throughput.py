@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from gradlab.errors import BadValue, Unavailable, UnknownName
+from gradlab.foundation.errors import BadValue, Unavailable, UnknownName
 from gradlab.study import Cell, Saved, cli
 from studies.stopwatch import CLOCKS, CONTENDERS, PROBLEMS, Race, Stream, separately
 from studies.throughput_answer import answer

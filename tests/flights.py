@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import gradlab
-from gradlab.problem import Problem
+from gradlab.problems.problem import Problem
 from gradlab.tasks.base import Task
 from gradlab.tasks.hovering import Hovering
 from gradlab.tasks.landing import Landing

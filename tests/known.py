@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 import gradlab
-from gradlab import known_answer
-from gradlab.closed_forms.linear_gaussian import LinearGaussian
-from gradlab.critics.base import View
-from gradlab.problem import Problem
+from gradlab.oracle.closed_forms.linear_gaussian import LinearGaussian
+from gradlab.problems import known_answers
+from gradlab.problems.critic import View
+from gradlab.problems.problem import Problem
 
 VARIANTS = [
-    *((name, {}) for name in known_answer.PRESETS),
+    *((name, {}) for name in known_answers.PRESETS),
     ("heaviside", {"dim": 3}),
     ("gate", {"process_std": 0.1}),
     ("terminal_gate", {"process_std": 0.3}),

@@ -12,8 +12,8 @@ import estimators as E
 import gradlab
 from gradlab.critics import fitting
 from gradlab.critics.fitted import Fit
-from gradlab.errors import GradlabError
-from gradlab.policies import GaussianPolicy
+from gradlab.foundation.errors import GradlabError
+from gradlab.policies.gaussian import GaussianPolicy
 from tests.toy import toy_problem
 
 SHORT = Fit(steps=2, episodes=16, held_out=4)

@@ -14,17 +14,17 @@ import torch
 
 import gradlab
 from gradlab import environments
-from gradlab.errors import BadValue
-from gradlab.policies import GaussianPolicy
+from gradlab.foundation.errors import BadValue
+from gradlab.policies.gaussian import GaussianPolicy
 
 # Run apart: here the shape checker would refuse many of them before the code can.
 PROGRAM = """
 from dataclasses import dataclass
 import numpy as np, torch
 import estimators as E, gradlab
-from gradlab.errors import GradlabError
-from gradlab.policies import GaussianPolicy
-from gradlab.rollout import rollout
+from gradlab.foundation.errors import GradlabError
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.rollouts.rollout import rollout
 
 problem = gradlab.make("lq", dtype=torch.float64)
 generator = torch.Generator().manual_seed(0)

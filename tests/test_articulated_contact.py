@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from torch import Tensor
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 from gradlab.simulators.articulated import (
     Articulated,
     BraxLike,

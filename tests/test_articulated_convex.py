@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 from gradlab.simulators.articulated import (
     Articulated,
     BraxLike,

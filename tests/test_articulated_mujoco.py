@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 from gradlab.simulators.articulated import (
     Articulated,
     BraxLike,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.errors import BadShape, BadValue, GradlabError, NotFinite
-from gradlab.noise import Noise
-from gradlab.problem import Problem
-from gradlab.samples import Dense
+from gradlab.foundation.errors import BadShape, BadValue, GradlabError, NotFinite
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.samples import Dense
+from gradlab.problems.problem import Problem
 from gradlab.statistics import Moments, OracleGradient
 from gradlab.testing import Biased, CannotTell, assert_unbiased, fixed_directions, project
 from tests.toy import toy_problem

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from gradlab.errors import GradlabError
+from gradlab.foundation.checkpoints import read_artefact
+from gradlab.foundation.errors import GradlabError
 from gradlab.statistics.saving import from_tensors
 from gradlab.study import Study, run_study
 from gradlab.study.cells import identities
 from gradlab.study.commandline import cli
-from gradlab.study.storage import read_artefact
 from studies import bias_vs_relaxation as study
 from studies import (
     relaxation_answer,

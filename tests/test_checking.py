@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.outcome import reward_to_go
+from gradlab.rollouts.outcome import reward_to_go
 from gradlab.statistics import Moments
 from tests.checking import checked, jaxtyped, off
 

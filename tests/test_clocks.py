@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.errors import BadValue
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadValue
+from gradlab.problems.problem import Problem
 from gradlab.simulators.base import Timed
 from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.tasks.tracking import Tracking

@@ -10,13 +10,14 @@ import torch
 from scipy import integrate, stats
 
 import gradlab
-from gradlab import closed_forms, known_answer
-from gradlab.critics.base import View
-from gradlab.errors import BadValue, UnknownName
 from gradlab.events import Arctan, Sigmoid
-from gradlab.outcome import evaluate
-from gradlab.policies import GaussianPolicy
-from gradlab.rollout import rollout
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.oracle import closed_forms
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems import known_answers
+from gradlab.problems.critic import View
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 from gradlab.tasks.smoothing import Heaviside
 from gradlab.tasks.static import Decision
 from tests.known import VARIANTS, build
@@ -108,7 +109,7 @@ def test_user_errors_are_one_line():
     with pytest.raises(BadValue, match="default_horizon=7"):
         closed_forms.solve(problem.replace(horizon=7), params)
     with pytest.raises(UnknownName, match="quadratic"):
-        known_answer.preset("quadratc")
+        known_answers.preset("quadratc")
 
 
 @pytest.mark.parametrize("step", [Sigmoid(0.05), Sigmoid(0.7), Arctan(0.1)])

@@ -11,14 +11,14 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from gradlab import closed_forms
-from gradlab.closed_forms import gate, quadrature, terminal_gate
-from gradlab.closed_forms.linear_gaussian import LinearGaussian, read
-from gradlab.errors import BadValue
 from gradlab.events import Sigmoid
-from gradlab.outcome import evaluate, views
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.errors import BadValue
+from gradlab.oracle import closed_forms
+from gradlab.oracle.closed_forms import gate, quadrature, terminal_gate
+from gradlab.oracle.closed_forms.linear_gaussian import LinearGaussian, read
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate, views
+from gradlab.rollouts.rollout import rollout
 from gradlab.tasks.gate import Gate
 from tests.known import assert_close, build, finite_difference, view
 

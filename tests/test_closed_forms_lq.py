@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from gradlab import closed_forms
-from gradlab.closed_forms import lq
-from gradlab.closed_forms.linear_gaussian import LinearGaussian, read
-from gradlab.problem import Problem
+from gradlab.oracle import closed_forms
+from gradlab.oracle.closed_forms import lq
+from gradlab.oracle.closed_forms.linear_gaussian import LinearGaussian, read
+from gradlab.problems.problem import Problem
 from tests.known import assert_close, build, finite_difference, signs, view
 
 

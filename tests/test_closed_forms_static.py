@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from gradlab import closed_forms
-from gradlab.closed_forms import smoothing, static
-from gradlab.problem import Problem
+from gradlab.oracle import closed_forms
+from gradlab.oracle.closed_forms import smoothing, static
+from gradlab.problems.problem import Problem
 from tests.known import assert_close, build
 
 ONE_DIMENSIONAL = ["heaviside", "soft_heaviside", "ball_with_wall", "momentum_transfer"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.errors import BadShape, BadValue
+from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.statistics import (
     CrossMoments,
     Interval,

@@ -16,7 +16,8 @@ import torch
 
 import estimators as E
 import gradlab
-from gradlab import checkpoints, comparison, console, siblings
+from gradlab.commands import comparison, console
+from gradlab.foundation import checkpoints, siblings
 from gradlab.study import cli
 from tests.test_registry import MINE, install
 
@@ -68,8 +69,8 @@ def attempt(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, s
 
 def test_the_command_is_installed_as_gradlab() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    assert '\n[project.scripts]\ngradlab = "gradlab.console:main"\n' in text
-    assert console.__file__ == str(ROOT / "gradlab" / "console.py")
+    assert '\n[project.scripts]\ngradlab = "gradlab.commands.console:main"\n' in text
+    assert console.__file__ == str(ROOT / "gradlab" / "commands" / "console.py")
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

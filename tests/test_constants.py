@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 import estimators as E
 import gradlab
-from gradlab import flights, known_answer
-from gradlab.problem import Problem
+from gradlab.problems import flights, known_answers
+from gradlab.problems.problem import Problem
 from gradlab.simulators.articulated import Articulated, Compliant, Smoothed, from_string
 
 SPHERE = """
@@ -31,7 +31,7 @@ SPHERE = """
 """
 RUNNERS = ("ant", "hopper", "walker2d", "half_cheetah", "humanoid")
 CASES = [
-    *((name, {}) for name in known_answer.PRESETS),
+    *((name, {}) for name in known_answers.PRESETS),
     *((name, {"horizon": 2}) for name in flights.FLIGHTS),
     *(("ant", {"horizon": 1, "contact": contact}) for contact in ("compliant", "smoothed", "brax")),
     *((name, {"horizon": 1, "contact": "convex"}) for name in RUNNERS),
@@ -117,7 +117,7 @@ def test_the_default_dtype_changes_nothing(name: str, options: dict[str, Any]) -
 KEYED = """
 from dataclasses import dataclass
 import torch
-from gradlab.constants import Key, constants_of, plain
+from gradlab.foundation.tensors import Key, constants_of, plain
 
 @dataclass(frozen=True)
 class Spring(Key):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gradlab.errors import BadShape, BadValue, GradlabError
+from gradlab.foundation.errors import BadShape, BadValue, GradlabError
 from gradlab.study import Study, run_study
 from studies import contact_stiffness as study
 from studies import stiffness_growth as growth

@@ -14,12 +14,13 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from estimators.base import Estimator
-from gradlab import closed_forms, flights, known_answer, registry
-from gradlab.critics.base import Critic
-from gradlab.errors import BadShape, BadValue, GradlabError, Missing, UnknownName
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadShape, BadValue, GradlabError, Missing, UnknownName
+from gradlab.foundation.noise import Noise
+from gradlab.oracle import closed_forms
+from gradlab.problems import flights, known_answers, registry
+from gradlab.problems.critic import Critic
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
 from tests.toy import toy_params, toy_problem
 
 COUNT = 8
@@ -66,7 +67,7 @@ def _posed(name: str, dtype: torch.dtype, default: torch.dtype) -> Posed:
     if name.startswith("toy"):
         problem = toy_problem(switching=name == "toy-switching", dtype=dtype)
         return problem, toy_params(problem)
-    if name in known_answer.PRESETS:
+    if name in known_answers.PRESETS:
         problem = gradlab.make(name, dtype=dtype)
         params = problem.reference
         return problem.replace(critic=closed_forms.solve(problem, params).critic), params
@@ -298,7 +299,7 @@ def test_words_outside_a_choice_are_named() -> None:
     """Run apart: here the shape checker would refuse them before the estimator can."""
     program = """
 import torch, estimators as E, gradlab
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 problem = gradlab.make("lq")
 params = problem.init(torch.Generator().manual_seed(0))
 noise = problem.draw(4, torch.Generator().manual_seed(1))
@@ -328,7 +329,7 @@ for word, estimator in wrong.items():
 
 def short(name: str) -> dict[str, int | str]:
     """Few steps, for problems that do not depend on their number; springs for runners' feet."""
-    if name in known_answer.PRESETS:
+    if name in known_answers.PRESETS:
         return {}
     return {"horizon": 4} if name in flights.FLIGHTS else {"horizon": 2, "contact": "compliant"}
 

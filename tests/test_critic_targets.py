@@ -13,10 +13,10 @@ from gradlab.critics.episodes import episodes, lambda_returns
 from gradlab.critics.fitted import Fit, Sizes
 from gradlab.critics.fitting import gather
 from gradlab.critics.networks import features
-from gradlab.errors import NotFinite
 from gradlab.events import Event
-from gradlab.policies import LinearPolicy
-from gradlab.problem import Problem
+from gradlab.foundation.errors import NotFinite
+from gradlab.policies.gaussian import LinearPolicy
+from gradlab.problems.problem import Problem
 from gradlab.simulators.point_mass import PointMass
 from gradlab.tasks import Memoryless
 

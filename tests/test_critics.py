@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from estimators.value import QG
-from gradlab import closed_forms
-from gradlab.checkpoints import load
-from gradlab.critics.base import Critic, View
 from gradlab.critics.episodes import episodes
 from gradlab.critics.fitted import SHORT, Fit, FittedCritic, load_critic
 from gradlab.critics.fitting import fit_critic
 from gradlab.critics.networks import ValueNetwork, expected_value, features
 from gradlab.critics.quality import Estimate, action_gradients, explained_variance, measure
-from gradlab.errors import BadShape, BadValue, Corrupt, Missing
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
+from gradlab.foundation.checkpoints import load
+from gradlab.foundation.errors import BadShape, BadValue, Corrupt, Missing
+from gradlab.oracle import closed_forms
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.critic import Critic, View
+from gradlab.problems.problem import Problem
 from tests.known import build
 
 F64 = torch.float64

@@ -10,10 +10,10 @@ from torch import Tensor
 
 import estimators as E
 from estimators.base import Estimator
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
-from gradlab.products import GRAM_TOLERANCE
-from gradlab.samples import Factored
+from gradlab.gradients.samples import Factored
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.policies.products import GRAM_TOLERANCE
+from gradlab.problems.problem import Problem
 from tests.toy import toy_params, toy_problem
 
 # K calls are few against layers of 64, so that Gram matrices are the cheaper way

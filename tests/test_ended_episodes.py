@@ -14,13 +14,13 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from estimators.base import Estimator
-from gradlab.critics.base import Critic, View
 from gradlab.events import Arctan, Event, Hard, Sigmoid, Step, last_margin
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.critic import Critic, View
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 from gradlab.tasks.base import Memoryless, ending_margins
 from gradlab.tasks.racing import Racing
 from tests.flights import flight_problem

@@ -13,12 +13,12 @@ import torch
 
 import estimators as E
 from estimators.base import Estimator
-from gradlab.compilation import compile_step
-from gradlab.errors import BadShape, Unavailable
-from gradlab.outcome import evaluate
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
-from gradlab.samples import Dense, Factored
+from gradlab.foundation.compilation import compile_step
+from gradlab.foundation.errors import BadShape, Unavailable
+from gradlab.gradients.samples import Dense, Factored
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 from tests.toy import toy_params, toy_problem
 
 TOLERANCE = 1e-9  # of each leaf's largest entry

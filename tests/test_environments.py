@@ -21,17 +21,17 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 import gradlab
-from gradlab import known_answer, registry
 from gradlab.environments import (
     ProblemEnv,
     ProblemVectorEnv,
     environment_id,
     register_environments,
 )
-from gradlab.errors import BadShape, BadValue, GradlabError, NotFinite, UnknownName
-from gradlab.outcome import evaluate, evaluate_step, moment_at
-from gradlab.problem import Problem
-from gradlab.rollout import Trajectory
+from gradlab.foundation.errors import BadShape, BadValue, GradlabError, NotFinite, UnknownName
+from gradlab.problems import known_answers, registry
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate, evaluate_step, moment_at
+from gradlab.rollouts.rollout import Trajectory
 from tests.flights import TASKS, flight_problem
 from tests.toy import toy_params, toy_problem
 
@@ -47,7 +47,7 @@ UNSQUASHED = (
     "symmetric and normalized",
 )
 EVENTFUL = [*(f"near-{name}" for name in TASKS), "toy", "toy-switching"]
-ONE_STEP = [name for name in known_answer.PRESETS if known_answer.preset(name).horizon == 1]
+ONE_STEP = [name for name in known_answers.PRESETS if known_answers.preset(name).horizon == 1]
 
 
 def played(name: str) -> tuple[Problem, Trajectory, gradlab.Noise]:
@@ -66,7 +66,7 @@ def played(name: str) -> tuple[Problem, Trajectory, gradlab.Noise]:
 
 def short(name: str) -> dict[str, int]:
     """Few steps, for problems that do not depend on their number."""
-    return {} if name in known_answer.PRESETS else {"horizon": 6}
+    return {} if name in known_answers.PRESETS else {"horizon": 6}
 
 
 def arrays(values: torch.Tensor) -> NDArray:
@@ -303,7 +303,7 @@ def test_registered_once_for_every_name() -> None:
 
 def test_gradlab_imports_neither_gymnasium_nor_mujoco_nor_matplotlib() -> None:
     program = (
-        "import sys, gradlab, estimators, gradlab.stepping; "
+        "import sys, gradlab, estimators, gradlab.rollouts.stepping; "
         "print(sorted({'gymnasium', 'mujoco', 'matplotlib', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run(

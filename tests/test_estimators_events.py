@@ -16,13 +16,12 @@ from torch import Tensor
 import estimators as E
 from estimators.base import Estimator
 from estimators.score import score_surrogate
-from gradlab import closed_forms
-from gradlab.noise import Noise
-from gradlab.oracle import LargeSample
-from gradlab.outcome import evaluate
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.noise import Noise
+from gradlab.oracle import LargeSample, closed_forms
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 from gradlab.statistics import OracleGradient
 from gradlab.testing import Biased, Verdict, assert_unbiased
 from tests.flights import flight_problem

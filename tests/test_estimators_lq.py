@@ -18,14 +18,14 @@ from torch import Tensor
 
 import estimators as E
 from estimators.base import Estimator
-from gradlab import closed_forms
-from gradlab.closed_forms import Answer
-from gradlab.critics.base import Critic
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate, views
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import Trajectory, rollout
+from gradlab.foundation.noise import Noise
+from gradlab.oracle import closed_forms
+from gradlab.oracle.closed_forms import Answer
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.critic import Critic
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate, views
+from gradlab.rollouts.rollout import Trajectory, rollout
 from gradlab.statistics import OracleGradient
 from gradlab.testing import Biased, Verdict, assert_unbiased
 from tests.known import build

@@ -19,13 +19,13 @@ from torch import Tensor
 
 import estimators as E
 from estimators.base import Estimator
-from gradlab.critics.base import Critic, View
 from gradlab.events import Event
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate, views
-from gradlab.policies import BoundPolicy, LinearPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import BoundPolicy, LinearPolicy
+from gradlab.problems.critic import Critic, View
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate, views
+from gradlab.rollouts.rollout import rollout
 from gradlab.simulators.point_mass import PointMass
 from gradlab.statistics import OracleGradient
 from gradlab.tasks import Memoryless

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.generators import FIRST_WORD, WORDS, generator
-from gradlab.sampling import block_generator
+from gradlab.foundation.generators import FIRST_WORD, WORDS, generator
+from gradlab.gradients.sampling import block_generator
 
 # (seed, block): pairs that had one and the same noise while generators kept 32 bits of their seed
 ALIKE = [((22, 324), (55, 262)), ((97, 987), (172, 663)), ((110, 387), (176, 52))]

@@ -10,11 +10,11 @@ from torch import Tensor
 
 import estimators as E
 from estimators.base import Estimator
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 from tests.test_engines import build
 from tests.toy import Swing, toy_params, toy_problem
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 from gradlab.statistics import (
     Interval,
     Moments,

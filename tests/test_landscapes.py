@@ -11,10 +11,10 @@ from torch import Tensor
 
 import gradlab
 from gradlab import landscapes
-from gradlab.errors import BadShape, BadValue
-from gradlab.outcome import evaluate
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
 from gradlab.statistics.roughness import compare_roughness, roughness, third_differences
 
 PARAMS = {

@@ -12,11 +12,11 @@ from torch import Tensor
 
 import estimators as E
 import gradlab
-from gradlab.errors import BadValue
-from gradlab.noise import Noise
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.samples import Dense, GradientSamples
 from gradlab.oracle import FiniteDifference, LargeSample
-from gradlab.problem import Problem
-from gradlab.samples import Dense, GradientSamples
+from gradlab.problems.problem import Problem
 from gradlab.statistics import Moments, OracleGradient, compare, compare_pair
 from gradlab.statistics.pairs import CrossMoments
 from gradlab.statistics.saving import from_tensors, to_tensors

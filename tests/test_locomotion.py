@@ -18,15 +18,15 @@ from torch import Tensor
 
 import estimators as E
 import gradlab
-from gradlab import locomotion
-from gradlab.critics.base import Critic, View
-from gradlab.errors import BadValue, GradlabError, UnknownName
 from gradlab.events import Event
-from gradlab.moment import Moment
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate, evaluate_step, moment_at
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadValue, GradlabError, UnknownName
+from gradlab.foundation.moment import Moment
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems import runners
+from gradlab.problems.critic import Critic, View
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate, evaluate_step, moment_at
 from gradlab.simulators.articulated.simulator import Articulated
 from gradlab.simulators.articulated.variants import CentreOfMass, variant
 from gradlab.tasks.base import Task
@@ -38,7 +38,7 @@ if importlib.util.find_spec("imageio") is None:
     # gymnasium imports it for the screenshots of its viewer, which nothing here opens
     sys.modules["imageio"] = types.ModuleType("imageio")
 
-EVERY = [(name, preset) for name in locomotion.RUNNERS for preset in locomotion.presets(name)]
+EVERY = [(name, preset) for name in runners.RUNNERS for preset in runners.presets(name)]
 # without contact forces, inertias, ...: what gradlab leaves out
 WITHOUT: dict[str, dict[str, Any]] = {
     "ant": {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0},
@@ -262,7 +262,7 @@ def nowhere(problem: Problem) -> Moment:
     return problem.start(problem.draw(1, torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("name", locomotion.RUNNERS)
+@pytest.mark.parametrize("name", runners.RUNNERS)
 def test_task_agrees_with_gymnasium_step_by_step(name: str) -> None:
     """Observation, reward terms and termination; the trajectory is gymnasium's, falls included."""
     env, problem = reference(name), gradlab.make(name, dtype=torch.float64, contact="compliant")
@@ -296,7 +296,7 @@ def test_task_agrees_with_gymnasium_step_by_step(name: str) -> None:
     env.close()
 
 
-@pytest.mark.parametrize("name", locomotion.RUNNERS)
+@pytest.mark.parametrize("name", runners.RUNNERS)
 def test_rollouts_agree_with_gymnasium(name: str) -> None:
     """Whole environments over a few control steps with convex contact;
     MuJoCo's solver converged.
@@ -317,7 +317,7 @@ def test_rollouts_agree_with_gymnasium(name: str) -> None:
     env.close()
 
 
-@pytest.mark.parametrize("name", locomotion.RUNNERS)
+@pytest.mark.parametrize("name", runners.RUNNERS)
 def test_starts_are_drawn_as_in_gymnasium(name: str) -> None:
     env, task = reference(name), gradlab.make(name, contact="compliant").task
     theirs = []
@@ -406,7 +406,7 @@ def test_dflex_starts_are_turned_by_at_most_a_24th_of_pi() -> None:
     torch.testing.assert_close(quaternion.norm(dim=1), torch.ones(2000).double())
     angle = 2 * torch.atan2(quaternion[:, 1:].norm(dim=1), quaternion[:, 0])
     assert 0.99 * math.pi / 24 < float(angle.max()) <= math.pi / 24 + 1e-12
-    away = (start[:, 7:15] - torch.tensor(locomotion.ANT_JOINTS)).abs().amax(0)
+    away = (start[:, 7:15] - torch.tensor(runners.ANT_JOINTS)).abs().amax(0)
     assert bool(((away > 0.198) & (away <= 0.2)).all())
     assert bool((start[:, 15:].abs().amax(0) <= 0.25).all())
 
@@ -692,7 +692,7 @@ def test_the_centre_of_mass_is_mujocos() -> None:
     np.testing.assert_allclose(CentreOfMass(model)(qpos), data.subtree_com[0], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", locomotion.RUNNERS)
+@pytest.mark.parametrize("name", runners.RUNNERS)
 def test_shapes_are_where_mujoco_has_them(name: str) -> None:
     simulator = gradlab.make(name, contact="compliant").simulator
     assert isinstance(simulator, Articulated)

@@ -11,15 +11,16 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import flights, known_answer, landscapes
-from gradlab.critics.base import Critic
-from gradlab.errors import GradlabError, Missing
-from gradlab.outcome import evaluate, views
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
+from gradlab import landscapes
+from gradlab.foundation.checkpoints import read_artefact
+from gradlab.foundation.errors import GradlabError, Missing
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems import flights, known_answers
+from gradlab.problems.critic import Critic
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate, views
 from gradlab.study import Study, run_study
 from gradlab.study.cells import identities
-from gradlab.study.storage import read_artefact
 from studies import landscape_arrows as arrows
 from studies import landscape_objectives as objectives
 from studies import landscape_policies as policies
@@ -232,7 +233,7 @@ def test_more_policies_add_to_fewer() -> None:
     assert policies.chosen("racing", 99, seed=1) == (10, 60, 95)
 
 
-@pytest.mark.parametrize("task", [*flights.FLIGHTS, *known_answer.PRESETS])
+@pytest.mark.parametrize("task", [*flights.FLIGHTS, *known_answers.PRESETS])
 def test_every_problem_has_cells(task: str) -> None:
     config = dataclasses.replace(TINY, tasks=(task,))
     keys = [cell.key for cell in study.cells(config)]

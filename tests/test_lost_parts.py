@@ -11,10 +11,10 @@ from torch import Tensor
 
 import estimators as E
 import gradlab
-from gradlab.errors import BadValue
-from gradlab.outcome import evaluate
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.errors import BadValue
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 from tests.toy import toy_params, toy_problem
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from estimators.base import Estimator
-from gradlab.errors import BadShape, BadValue, UnknownName
-from gradlab.noise import Noise
-from gradlab.problem import Problem
-from gradlab.samples import Dense, GradientSamples
+from gradlab.foundation.errors import BadShape, BadValue, UnknownName
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.samples import Dense, GradientSamples
+from gradlab.problems.problem import Problem
 from gradlab.statistics import CrossMoments, Moments
 
 F64 = torch.float64

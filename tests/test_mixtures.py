@@ -15,12 +15,12 @@ from estimators.base import Estimator
 from estimators.mixtures.rules import inverse_variance_shares, variances
 from estimators.mixtures.sources import Source
 from estimators.mixtures.weights import LEVELS, Level, layer_of
-from gradlab.errors import BadShape, BadValue
-from gradlab.noise import Noise
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
-from gradlab.samples import Factored, GradientSamples
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.samples import Factored, GradientSamples
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.rollout import rollout
 from tests.toy import toy_params, toy_problem
 
 IV = E.InverseVariance()

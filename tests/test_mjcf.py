@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 from gradlab.simulators.articulated import Articulated, Convex, from_file, from_mujoco, from_string
 from tests.trees import forward, gymnasium_model, reference, states
 

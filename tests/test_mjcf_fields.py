@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 from gradlab.simulators.articulated import Articulated, Convex, Model, from_mujoco
 
 RICH = """<mujoco model="rich">

@@ -13,11 +13,10 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from estimators.base import Estimator
-from gradlab import closed_forms
 from gradlab.critics.fitting import fit_critic
 from gradlab.critics.quality import action_gradients
-from gradlab.oracle import FiniteDifference, LargeSample
-from gradlab.samples import Dense
+from gradlab.gradients.samples import Dense
+from gradlab.oracle import FiniteDifference, LargeSample, closed_forms
 from tests.test_contracts import registered
 from tests.test_engines import build
 from tests.toy import toy_params, toy_problem

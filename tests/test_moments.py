@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradlab.errors import BadShape, BadValue, NotFinite
+from gradlab.foundation.errors import BadShape, BadValue, NotFinite
 from gradlab.statistics import Moments, OracleGradient
 from gradlab.statistics.moments import parts
 

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 import gradlab
-import gradlab.noise
-from gradlab import moment
-from gradlab.engines import per_sample_gradients
-from gradlab.errors import BadShape, BadValue
+import gradlab.foundation.noise
 from gradlab.events import Arctan, Hard, Sigmoid, Step
-from gradlab.moment import Moment
-from gradlab.noise import Noise
-from gradlab.outcome import Outcome, evaluate, moment_at, survival, views
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import Trajectory, rollout
-from gradlab.stepping import VectorEpisodes
+from gradlab.foundation import moment
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.moment import Moment
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.engines import per_sample_gradients
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import Outcome, evaluate, moment_at, survival, views
+from gradlab.rollouts.rollout import Trajectory, rollout
+from gradlab.rollouts.stepping import VectorEpisodes
 from tests import test_ended_episodes as wall
 from tests.flights import flight_problem
 from tests.known import build
@@ -255,7 +255,7 @@ def test_episodes_go_on_at_times_of_their_own(name: str) -> None:
         times, length = (1, problem.horizon // 2, problem.horizon - 3), 3
         start = moment.concatenate([moment_at(path, result, t) for t in times])
         left = [noise.during(t, t + length) for t in times]
-        going = gradlab.noise.concatenate(left)
+        going = gradlab.foundation.noise.concatenate(left)
         then = rollout(problem, policy, going, start=start)
         later = evaluate(problem, then)
     for k, t in enumerate(times):
@@ -366,10 +366,10 @@ def test_bad_starts_are_refused_in_one_line() -> None:
 
 
 GRAPHS = """
-import torch, gradlab, gradlab.rollout
-from gradlab.engines import per_sample_gradients
+import torch, gradlab, gradlab.rollouts.rollout
+from gradlab.gradients.engines import per_sample_gradients
 from tests.test_moments_in_time import apart, halves, toy, whole
-gradlab.rollout.compile_step = lambda step: torch.compile(
+gradlab.rollouts.rollout.compile_step = lambda step: torch.compile(
     step, backend="aot_eager", dynamic=False, fullgraph=True
 )
 from torch._dynamo.utils import counters

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gradlab import naming
-from gradlab.errors import BadValue, Missing, UnknownName
+from gradlab.foundation import naming
+from gradlab.foundation.errors import BadValue, Missing, UnknownName
 from gradlab.study import file_name, read_rows
 from gradlab.study.cells import check_name
 from gradlab.study.sources import Code

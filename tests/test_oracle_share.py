@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.generators import generator
+from gradlab.foundation.generators import generator
 from gradlab.statistics import CrossMoments, Moments, OracleGradient, compare, compare_pair
 
 N, M, P = 2048, 6144, 40

@@ -17,11 +17,10 @@ from torch import Tensor
 
 import estimators as E
 import gradlab
-from gradlab import closed_forms
-from gradlab.closed_forms import Answer
-from gradlab.errors import BadValue, NotFinite
-from gradlab.oracle import ClosedForm, FiniteDifference, LargeSample, Quadrature
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadValue, NotFinite
+from gradlab.oracle import ClosedForm, FiniteDifference, LargeSample, Quadrature, closed_forms
+from gradlab.oracle.closed_forms import Answer
+from gradlab.problems.problem import Problem
 from gradlab.statistics import OracleGradient
 from gradlab.statistics.gram import contrasts
 from gradlab.statistics.saving import from_tensors, to_tensors

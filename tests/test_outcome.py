@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab import closed_forms
 from gradlab.events import Arctan, Event, Hard, Sigmoid, Step
-from gradlab.outcome import evaluate, evaluate_step, moment_at
-from gradlab.problem import Problem
-from gradlab.rollout import Trajectory, rollout
+from gradlab.oracle import closed_forms
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate, evaluate_step, moment_at
+from gradlab.rollouts.rollout import Trajectory, rollout
 from tests.known import build
 from tests.toy import toy_params, toy_problem
 

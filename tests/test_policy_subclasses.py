@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 import estimators as E
 import gradlab
-from gradlab.engines import LAYERS
-from gradlab.errors import BadShape, BadValue
-from gradlab.outcome import evaluate
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.gradients.engines import LAYERS
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
 from tests.test_engines import TOLERANCE, build
 from tests.toy import toy_params, toy_problem
 

@@ -7,7 +7,7 @@ import torch
 
 import gradlab
 from estimators import FOG, PG
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 
 
 def test_rounding_is_what_is_measured() -> None:

@@ -8,10 +8,10 @@ import torch
 
 import estimators as E
 import gradlab
-from gradlab import known_answer
-from gradlab.critics.base import Critic
-from gradlab.errors import BadShape, BadValue, Missing
-from gradlab.policies import GaussianPolicy
+from gradlab.foundation.errors import BadShape, BadValue, Missing
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems import known_answers
+from gradlab.problems.critic import Critic
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -76,12 +76,12 @@ def test_parameters_of_a_problem_are_on_its_device() -> None:
     assert {value.device.type for value in params.values()} == {"meta"}
 
 
-@pytest.mark.parametrize("name", known_answer.PRESETS)
+@pytest.mark.parametrize("name", known_answers.PRESETS)
 def test_the_reference_of_a_known_answer_fits_it(name: str) -> None:
     for dtype in (torch.float32, torch.float64):
         problem = gradlab.make(name, dtype=dtype)
         problem.policy.check(problem.reference, dtype)
-        for key, values in known_answer.preset(name).params.items():
+        for key, values in known_answers.preset(name).params.items():
             assert torch.equal(problem.reference[key], torch.tensor(values, dtype=dtype))
 
 

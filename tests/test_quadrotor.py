@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.integrate import solve_ivp
 from scipy.spatial.transform import Rotation
 
-from gradlab.errors import BadShape, BadValue, UnknownName
+from gradlab.foundation.errors import BadShape, BadValue, UnknownName
 from gradlab.simulators.drones import DRONES, GRAVITY, Drone
 from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.simulators.quadrotor_tables import tables_of
@@ -415,7 +415,7 @@ def test_constants_outlive_the_context_of_their_first_use(name: str, first_use: 
 
 UNCHECKED = """
 import torch
-from gradlab.errors import UnknownName
+from gradlab.foundation.errors import UnknownName
 from gradlab.simulators.quadrotor import Quadrotor
 torch.set_num_threads(1)
 for options in ({"actions": "motors"}, {"integrator": "rk5"}):

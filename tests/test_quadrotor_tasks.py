@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.errors import BadValue, UnknownName
+from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.tasks.base import Task
 from gradlab.tasks.flight import collision_margin

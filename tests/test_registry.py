@@ -14,8 +14,10 @@ import torch
 import estimators as E
 import gradlab
 from estimators.registry import ESTIMATORS
-from gradlab import environments, flights, known_answer, locomotion, naming, registry
-from gradlab.errors import BadValue, GradlabError, Missing, UnknownName
+from gradlab import environments
+from gradlab.foundation import naming
+from gradlab.foundation.errors import BadValue, GradlabError, Missing, UnknownName
+from gradlab.problems import flights, known_answers, registry, runners
 
 MINE = """
 from dataclasses import dataclass
@@ -181,7 +183,7 @@ def test_a_registered_problem_is_an_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*flights.FLIGHTS, *known_answer.PRESETS, *(f"{name}*" for name in locomotion.RUNNERS)]
+    "name", [*flights.FLIGHTS, *known_answers.PRESETS, *(f"{name}*" for name in runners.RUNNERS)]
 )
 def test_hidden_sets_the_layers_of_every_problem(name: str) -> None:
     options = {"contact": "compliant"} if name.endswith("*") else {}
@@ -258,7 +260,9 @@ def test_a_name_that_two_offer_is_one_line_and_others_go_on(
     ) as c:
         gradlab.make("both")
     one_line(c)
-    with pytest.raises(BadValue, match="'lq' is offered twice, by gradlab.known_answer.lq and by"):
+    with pytest.raises(
+        BadValue, match="'lq' is offered twice, by gradlab.problems.known_answers.lq and by"
+    ):
         gradlab.make("lq")
     assert gradlab.make("gate").name == "gate"
 

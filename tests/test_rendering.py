@@ -16,13 +16,21 @@ from PIL import Image
 from torch import Tensor
 
 import gradlab
-from gradlab import known_answer, rendering
+from gradlab import rendering
 from gradlab.environments import ProblemEnv, ProblemVectorEnv
-from gradlab.errors import BadShape, BadValue, GradlabError, NotFinite, Unavailable, UnknownName
-from gradlab.outcome import evaluate
-from gradlab.problem import Problem
-from gradlab.rendering.picture import capsules
-from gradlab.rollout import Trajectory
+from gradlab.foundation.errors import (
+    BadShape,
+    BadValue,
+    GradlabError,
+    NotFinite,
+    Unavailable,
+    UnknownName,
+)
+from gradlab.problems import known_answers
+from gradlab.problems.problem import Problem
+from gradlab.rendering.pictures import capsules
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import Trajectory
 from gradlab.simulators.point_mass import PointMass
 from tests.toy import Swing
 
@@ -91,7 +99,7 @@ def test_every_problem_has_frames(name: str) -> None:
 def _made(name: str) -> Problem:
     if name == "course":
         return gradlab.make("racing", gates=4, horizon=5)
-    return gradlab.make(name, **({} if name in known_answer.PRESETS else {"horizon": 5}))
+    return gradlab.make(name, **({} if name in known_answers.PRESETS else {"horizon": 5}))
 
 
 def test_a_clip_ends_with_its_episode() -> None:
@@ -181,7 +189,7 @@ DRAW = """
 import sys, warnings
 import numpy as np
 warnings.simplefilter("error")
-from gradlab.errors import Unavailable
+from gradlab.foundation.errors import Unavailable
 from gradlab.rendering.mujoco_frames import MujocoRenderer
 import mujoco
 model = mujoco.MjModel.from_xml_string(sys.argv[1])

@@ -13,14 +13,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradlab.critics.base import Critic, View
-from gradlab.errors import GradlabError
-from gradlab.moment import Moment
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
+from gradlab.foundation.checkpoints import read_header
+from gradlab.foundation.errors import GradlabError
+from gradlab.foundation.moment import Moment
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.critic import Critic, View
+from gradlab.problems.problem import Problem
 from gradlab.study import Study, run_study
 from gradlab.study.cells import identities, in_order
-from gradlab.study.storage import read_header
 from studies import rollout_answer
 from studies import rollout_ascent as ascent
 from studies import rollout_gradients as gradients

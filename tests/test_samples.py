@@ -12,9 +12,9 @@ import torch
 
 import estimators as E
 import gradlab
-from gradlab import samples as module
-from gradlab.policies import GaussianPolicy
-from gradlab.samples import Factored, concatenate
+from gradlab.gradients import samples as module
+from gradlab.gradients.samples import Factored, concatenate
+from gradlab.policies.gaussian import GaussianPolicy
 
 N, T = 12, 5
 Operation = Callable[[Factored, Factored], Factored]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import estimators as E
-from gradlab.errors import BadValue
-from gradlab.policies import GaussianPolicy, LinearPolicy
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadValue
+from gradlab.policies.gaussian import GaussianPolicy, LinearPolicy
+from gradlab.problems.problem import Problem
 from tests.toy import toy_params, toy_problem
 
 STDS = [1e-8, 1e-4, 0.3]

@@ -9,7 +9,7 @@ import pytest
 
 import gradlab
 from gradlab.critics.fitted import Fit
-from gradlab.study.cells import digest
+from gradlab.foundation.files import digest
 
 POLICY = gradlab.GaussianPolicy(13, 4, hidden=(64, 32), input_gain=10.0)
 # Changing one of these makes every committed policy and critic another's.

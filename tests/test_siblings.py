@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gradlab import siblings
-from gradlab.errors import Missing
+from gradlab.foundation import siblings
+from gradlab.foundation.errors import Missing
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,8 +72,8 @@ def test_a_package_or_a_module_of_that_name_is_named(
     decoy.parent.mkdir(exist_ok=True)
     decoy.touch()
     program = f"""
-from gradlab import siblings
-from gradlab.errors import Missing
+from gradlab.foundation import siblings
+from gradlab.foundation.errors import Missing
 other = ({{*siblings.PACKAGES}} - {{{package!r}}}).pop()
 siblings.check(other)
 try:

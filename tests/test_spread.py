@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gradlab.generators import generator
+from gradlab.foundation.generators import generator
 from gradlab.statistics import Moments, OracleGradient, compare
 from gradlab.statistics.coverage import LAWS, coverage
 from gradlab.statistics.moments import ALL

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.errors import GradlabError
+from gradlab.foundation.errors import GradlabError
 from gradlab.study import Study, cli
 from gradlab.study.commandline import parse
 from gradlab.study.progress import Progress

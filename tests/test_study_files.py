@@ -12,18 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
-from gradlab.errors import BadValue, Corrupt, NotWritten, UnknownName
+from gradlab.foundation.checkpoints import read_artefact, write_artefact
+from gradlab.foundation.errors import BadValue, Corrupt, NotWritten, UnknownName
+from gradlab.foundation.files import write_whole
 from gradlab.study import Answer, Artefact, Cell, Saved, seed_for
 from gradlab.study.cells import identities, in_order
-from gradlab.study.storage import (
-    read_artefact,
-    read_cell,
-    table_of,
-    write_artefact,
-    write_cell,
-    write_rows,
-    write_whole,
-)
+from gradlab.study.storage import read_cell, table_of, write_cell, write_rows
 
 
 def test_seeds_are_stable_and_depend_on_names() -> None:

@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from gradlab.errors import BadValue, Conflict, Missing
+from gradlab.foundation.checkpoints import read_artefact, write_artefact
+from gradlab.foundation.errors import BadValue, Conflict, Missing
 from gradlab.study import Cell, Study, run_study
-from gradlab.study.storage import read_artefact, write_artefact
 from tests import toy_study
 
 STUDY = Study.of(toy_study)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.errors import Conflict
+from gradlab.foundation.errors import Conflict
 from gradlab.study import Study, run_study, sources
 from gradlab.study.sources import SHOWN_ONLY, Code, hash_source
 from tests import toy_study
@@ -126,7 +126,7 @@ def test_fresh_leaves_foreign_files_and_refuses_another_study(tmp_path: Path) ->
 
 def test_what_counts_as_code() -> None:
     modules = Code.of([toy_study.cells]).modules
-    assert {"gradlab.rollout", "estimators.pathwise", "tests.toy_study"} <= set(modules)
+    assert {"gradlab.rollouts.rollout", "estimators.pathwise", "tests.toy_study"} <= set(modules)
     assert not [n for n in modules if n.startswith(SHOWN_ONLY)]
     assert not [name for name in modules if name.startswith(("torch", "numpy", "studies"))]
     for name in SHOWN_ONLY:

@@ -13,9 +13,9 @@ import torch
 
 import gradlab
 from estimators.pathwise import FOG
-from gradlab.errors import BadValue, UnknownName
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.problem import Problem
 from gradlab.study import Study, run_study
 from studies import throughput, throughput_report
 from studies.stopwatch import CONTENDERS, LINUX, Race, Stream, batched, race, separately
@@ -183,10 +183,10 @@ def test_million_samples_stay_below_the_limit() -> None:
 def test_one_graph_serves_every_step_and_horizon() -> None:
     """Counted without generating code, in a process without the checks of annotations."""
     program = """
-import torch, gradlab, gradlab.rollout
+import torch, gradlab, gradlab.rollouts.rollout
 from estimators.pathwise import FOG
-from gradlab.policies import GaussianPolicy
-gradlab.rollout.compile_step = lambda step: torch.compile(
+from gradlab.policies.gaussian import GaussianPolicy
+gradlab.rollouts.rollout.compile_step = lambda step: torch.compile(
     step, backend="aot_eager", dynamic=False, fullgraph=True
 )
 problem = gradlab.make("hovering", policy=GaussianPolicy(13, 4, hidden=(8,)), compile=True)

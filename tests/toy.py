@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradlab.critics.base import Critic, View
 from gradlab.events import Event
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.critic import Critic, View
+from gradlab.problems.problem import Problem
 
 
 @dataclass(frozen=True)

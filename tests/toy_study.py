@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from gradlab.errors import BadValue, UnknownName
+from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.study import Answer, Artefact, Cell, Saved, cli, seed_for
 
 SHAPES = {"square": 30, "tall": 50, "wide": 20, "flat": 10}

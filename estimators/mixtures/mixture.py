@@ -14,11 +14,11 @@ from estimators.base import Cost, Estimator, Params
 from estimators.mixtures.rules import Rule
 from estimators.mixtures.sources import LEAST, Cross, Independent, Same, Source
 from estimators.mixtures.weights import Level, Weights, check_level, check_weights
-from gradlab.arguments import got
-from gradlab.errors import BadShape, BadValue
-from gradlab.noise import Noise
-from gradlab.problem import Problem
-from gradlab.samples import Factored, GradientSamples, concatenate
+from gradlab.foundation.arguments import got
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.samples import Factored, GradientSamples, concatenate
+from gradlab.problems.problem import Problem
 
 
 @dataclass(frozen=True)

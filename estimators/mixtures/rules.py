@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from estimators.mixtures.weights import Level, layer_of
-from gradlab.samples import Factored, GradientSamples
+from gradlab.gradients.samples import Factored, GradientSamples
 
 
 @runtime_checkable

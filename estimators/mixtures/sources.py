@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from gradlab.arguments import whole
-from gradlab.noise import Noise
-from gradlab.problem import Problem
-from gradlab.sampling import block_generator
+from gradlab.foundation.arguments import whole
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.sampling import block_generator
+from gradlab.problems.problem import Problem
 
 LEAST = 4  # episodes that weights may come from
 Ranges: TypeAlias = Sequence[tuple[int, int]]  # (begin, end) of runs of episodes within a group

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.display import Facts, Shown
-from gradlab.errors import BadShape, BadValue
-from gradlab.problem import Problem
-from gradlab.samples import Dense, Factored, GradientSamples, concatenate
+from gradlab.foundation.display import Facts, Shown
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.gradients.samples import Dense, Factored, GradientSamples, concatenate
+from gradlab.problems.problem import Problem
 
 Level = Literal["global", "layer", "parameter", "step"]
 LEVELS: tuple[str, ...] = get_args(Level)

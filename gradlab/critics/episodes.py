@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradlab.critics.base import View
-from gradlab.errors import BadValue
 from gradlab.events import Hard
-from gradlab.noise import Noise
-from gradlab.outcome import evaluate, views
-from gradlab.policies import BoundPolicy
-from gradlab.problem import Problem
-from gradlab.rollout import rollout
-from gradlab.sampling import noise_stream
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.sampling import noise_stream
+from gradlab.policies.gaussian import BoundPolicy
+from gradlab.problems.critic import View
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate, views
+from gradlab.rollouts.rollout import rollout
 
 
 class Episodes(NamedTuple):

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab import checkpoints
-from gradlab.critics.base import Critic, View
 from gradlab.critics.networks import Params, ValueNetwork, features
 from gradlab.critics.quality import Estimate, Quality
-from gradlab.errors import BadShape, BadValue, Corrupt
-from gradlab.modes import ordinary
-from gradlab.problem import Problem
+from gradlab.foundation import checkpoints
+from gradlab.foundation.errors import BadShape, BadValue, Corrupt
+from gradlab.foundation.modes import ordinary
+from gradlab.problems.critic import Critic, View
+from gradlab.problems.problem import Problem
 
 FORMAT = "gradlab critic 1"
 

@@ -20,11 +20,11 @@ from gradlab.critics.episodes import episode_stream, lambda_returns, per_time, s
 from gradlab.critics.fitted import Fit, FittedCritic, Sizes
 from gradlab.critics.networks import Params, ValueNetwork, features
 from gradlab.critics.quality import measure
-from gradlab.errors import BadValue, NotFinite
 from gradlab.events import Hard
-from gradlab.generators import generator
-from gradlab.modes import differentiating, ordinary
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadValue, NotFinite
+from gradlab.foundation.generators import generator
+from gradlab.foundation.modes import differentiating, ordinary
+from gradlab.problems.problem import Problem
 
 Progress = Callable[[float], None]  # fraction done, from 0 to 1
 Batch = tuple[Tensor, Tensor, Tensor]  # inputs [n, ni], step [n], target [n]

@@ -20,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradlab.critics.base import View
-from gradlab.errors import BadValue
-from gradlab.policies import ACTIVATIONS, BoundPolicy
+from gradlab.foundation.errors import BadValue
+from gradlab.policies.gaussian import ACTIVATIONS, BoundPolicy
+from gradlab.problems.critic import View
 
 SMOOTH = ("silu", "tanh", "elu")  # ∇_a Q must exist and be continuous
 Params = dict[str, Tensor]

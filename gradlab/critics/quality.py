@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.critics.base import Critic, View
 from gradlab.critics.episodes import Episodes, episode_stream, episodes, per_time, seed_of
-from gradlab.errors import BadValue, Missing
-from gradlab.modes import differentiating, ordinary
-from gradlab.problem import Problem
-from gradlab.sampling import noise_stream
+from gradlab.foundation.errors import BadValue, Missing
+from gradlab.foundation.modes import differentiating, ordinary
+from gradlab.gradients.sampling import noise_stream
+from gradlab.problems.critic import Critic, View
+from gradlab.problems.problem import Problem
 
 Params = dict[str, Tensor]
 ActionGradient = Callable[[View, Tensor], Tensor]  # (view, action [..., nu]) -> [..., nu]

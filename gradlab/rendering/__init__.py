@@ -10,8 +10,8 @@ from gradlab.rendering.film import frames as frames
 from gradlab.rendering.film import frames_per_second as frames_per_second
 from gradlab.rendering.film import save_gif as save_gif
 from gradlab.rendering.film import save_png as save_png
-from gradlab.rendering.picture import Line as Line
-from gradlab.rendering.picture import Picture as Picture
+from gradlab.rendering.pictures import Line as Line
+from gradlab.rendering.pictures import Picture as Picture
 from gradlab.rendering.protocols import HasMujocoModel as HasMujocoModel
 from gradlab.rendering.protocols import HasShapes as HasShapes
 from gradlab.rendering.scenes import Snapshot as Snapshot

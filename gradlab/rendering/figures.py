@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from numpy.typing import NDArray
 
-from gradlab.rendering.picture import Faces, Line, Picture
+from gradlab.rendering.pictures import Faces, Line, Picture
 
 DPI = 100
 ELEVATION, AZIMUTH = 22.0, -58.0  # of the eye [deg]

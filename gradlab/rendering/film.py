@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.errors import BadShape, BadValue, NotFinite, Unavailable, UnknownName
 from gradlab.events import Hard
-from gradlab.outcome import evaluate
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadShape, BadValue, NotFinite, Unavailable, UnknownName
+from gradlab.problems.problem import Problem
 from gradlab.rendering.mujoco_frames import MujocoRenderer
 from gradlab.rendering.protocols import HasMujocoModel
 from gradlab.rendering.scenes import Snapshot, picture
-from gradlab.rollout import Trajectory
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import Trajectory
 from gradlab.simulators.base import Timed
 
 RENDERERS = ("auto", "figure", "mujoco")

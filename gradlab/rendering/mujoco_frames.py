@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.errors import Unavailable
+from gradlab.foundation.errors import Unavailable
 
 CAMERA = "track"  # the name of the camera that follows the body in gymnasium's models
 ADVICE = (

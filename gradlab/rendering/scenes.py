@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gradlab.problem import Problem
-from gradlab.rendering.picture import (
+from gradlab.problems.problem import Problem
+from gradlab.rendering.pictures import (
     BLUE,
     FAINT,
     GREEN,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gradlab.constants import Key
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.tensors import Key
 
 GRAVITY = 9.81  # acceleration towards −z [m/s²]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.errors import BadShape
-from gradlab.literals import Matrix, Vector, like
+from gradlab.foundation.errors import BadShape
+from gradlab.foundation.tensors import Matrix, Vector, like
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constant
-from gradlab.errors import BadShape, BadValue, UnknownName
+from gradlab.foundation.errors import BadShape, BadValue, UnknownName
+from gradlab.foundation.tensors import constant
 from gradlab.simulators.drones import DRONES, Drone
 from gradlab.simulators.quadrotor_tables import BODY, Tables, tables_of
 

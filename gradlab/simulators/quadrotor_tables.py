@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constants_of
+from gradlab.foundation.tensors import constants_of
 from gradlab.simulators import rotations
 from gradlab.simulators.drones import GRAVITY, Drone
 

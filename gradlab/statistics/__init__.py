@@ -3,7 +3,7 @@
 Reading order: moments, truth, intervals, gram, compare, pairs.
 """
 
-from gradlab.statistics.compare import compare
+from gradlab.statistics.comparing import compare
 from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval, ratio_interval, squared_norm_interval
 from gradlab.statistics.moments import Moments

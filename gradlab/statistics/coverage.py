@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from gradlab.generators import generator
-from gradlab.statistics.compare import COSINE, compare
+from gradlab.foundation.generators import generator
+from gradlab.statistics.comparing import COSINE, compare
 from gradlab.statistics.moments import ALL, Moments
 from gradlab.statistics.pairs import CrossMoments, compare_pair
 from gradlab.statistics.truth import OracleGradient

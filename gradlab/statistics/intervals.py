@@ -42,7 +42,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 from gradlab.statistics.formatting import format_interval
 
 _GRID, _ZOOM = 129, 17  # points of the search for the ends, and of each refinement

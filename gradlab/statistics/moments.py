@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradlab.display import Facts, Shown, leaves, norm
-from gradlab.errors import BadShape, BadValue, NotFinite
+from gradlab.foundation.display import Facts, Shown, leaves, norm
+from gradlab.foundation.errors import BadShape, BadValue, NotFinite
 from gradlab.statistics.streams import Stream, joined
 
 BLOCKS = 64  # G: block means whose spread gives the intervals

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
-from gradlab.errors import BadShape, BadValue
-from gradlab.statistics.compare import check_streams
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.statistics.comparing import check_streams
 from gradlab.statistics.gram import Gram, grams
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import BLOCKS, Moments

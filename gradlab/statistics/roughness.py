@@ -33,7 +33,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from gradlab.errors import BadShape, BadValue
+from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.statistics.gram import Gram, grams
 from gradlab.statistics.intervals import Interval, ratio_interval
 from gradlab.statistics.moments import BLOCKS, Moments

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from gradlab.display import Facts, Shown, leaves, norm
-from gradlab.errors import BadShape, NotFinite
+from gradlab.foundation.display import Facts, Shown, leaves, norm
+from gradlab.foundation.errors import BadShape, NotFinite
 from gradlab.statistics.moments import ALL, Leaves, Moments
 from gradlab.statistics.streams import Stream
 

@@ -5,8 +5,9 @@ runner, commandline.
 matplotlib.
 """
 
+from gradlab.foundation.checkpoints import Saved
 from gradlab.study.answer import Answer
-from gradlab.study.cells import Artefact, Cell, Saved, file_name
+from gradlab.study.cells import Artefact, Cell, file_name
 from gradlab.study.commandline import cli
 from gradlab.study.definition import Study
 from gradlab.study.runner import Result, read_rows, run_study

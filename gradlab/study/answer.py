@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 
 WIDTH = 100  # columns of the screen text
 LINES = 40  # of the screen text, table included

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from torch import Tensor
-
-from gradlab.errors import BadValue, UnknownName
+from gradlab.foundation.checkpoints import Saved
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.foundation.files import digest
 
 Row: TypeAlias = Mapping[str, Any]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+,-]*(/[A-Za-z0-9_][A-Za-z0-9_.=+,-]*)*")
 
 _OTHER = re.compile(r"[^A-Za-z0-9_.=+,-]+")
-
-
-class Saved(NamedTuple):
-    """What an artefact's build returns and what cells read: tensors, and plain JSON values."""
-
-    tensors: dict[str, Tensor]
-    metadata: dict[str, Any] = {}  # noqa: RUF012  (never written to)
 
 
 def check_name(kind: str, name: str) -> None:
@@ -77,18 +68,6 @@ class Cell:
 
     def __post_init__(self) -> None:
         check_name("cell", self.key)
-
-
-def digest(value: Any) -> str:
-    """A short stable hash of a JSON value; raises `BadValue` for anything else."""
-    try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    except TypeError as error:
-        raise BadValue(
-            f"expected JSON values (numbers, strings, lists, dicts), got one that is not: {error}; "
-            "try converting it in the payload or the metadata"
-        ) from None
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def in_order(artefacts: Iterable[Artefact], cells: Iterable[Cell]) -> dict[str, Artefact]:

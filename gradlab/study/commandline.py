@@ -21,7 +21,7 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 
-from gradlab.errors import BadValue, GradlabError, NotWritten, UnknownName
+from gradlab.foundation.errors import BadValue, GradlabError, NotWritten, UnknownName
 from gradlab.study.definition import Study
 from gradlab.study.runner import Result, run_study
 

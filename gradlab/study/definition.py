@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from gradlab.errors import BadValue, Missing, UnknownName
+from gradlab.foundation.checkpoints import Saved
+from gradlab.foundation.errors import BadValue, Missing, UnknownName
 from gradlab.study.answer import Answer
-from gradlab.study.cells import Artefact, Cell, Row, Saved
+from gradlab.study.cells import Artefact, Cell, Row
 
 RUN_OPTIONS = ("preset", "out", "jobs", "retrain", "fresh", "keep")
 _REQUIRED = ("Config", "PRESETS", "cells", "run_cell", "plot", "summarise", "answer")

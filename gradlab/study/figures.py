@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
-from gradlab.study.storage import write_whole
+from gradlab.foundation.files import write_whole
 
 COLUMN_WIDTH = 3.4  # [in] of one panel
 PANEL_HEIGHT = 2.7  # [in]

@@ -12,8 +12,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gradlab.errors import BadValue, Conflict, Corrupt
-from gradlab.study.storage import cell_header, read_header, write_json, write_whole
+from gradlab.foundation.checkpoints import read_header
+from gradlab.foundation.errors import BadValue, Conflict, Corrupt
+from gradlab.foundation.files import write_json, write_whole
+from gradlab.study.storage import cell_header
 
 _RESULTS = ("rows.parquet", "timings.parquet", "summary.txt")
 

@@ -17,16 +17,18 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.parallel import LokyBackend, get_active_backend
 
-from gradlab import naming
-from gradlab.errors import BadValue, Missing
+from gradlab.foundation import naming
+from gradlab.foundation.checkpoints import read_header
+from gradlab.foundation.errors import BadValue, Missing
+from gradlab.foundation.files import digest, write_json, write_whole
 from gradlab.study.answer import Answer
-from gradlab.study.cells import Artefact, Cell, digest, in_order
+from gradlab.study.cells import Artefact, Cell, in_order
 from gradlab.study.definition import Study, as_json, check_numbers
 from gradlab.study.folder import Folder
 from gradlab.study.progress import Progress, note
 from gradlab.study.provenance import git_revision, usable_cores, versions
 from gradlab.study.sources import Code, accepted
-from gradlab.study.storage import read_cell, read_header, write_json, write_rows, write_whole
+from gradlab.study.storage import read_cell, write_rows
 from gradlab.study.survey import Survey
 from gradlab.study.worker import Job, pause, stop_when_alone, work
 

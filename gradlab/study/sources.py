@@ -24,16 +24,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gradlab.errors import Conflict
-from gradlab.study.cells import digest
+from gradlab.foundation.errors import Conflict
+from gradlab.foundation.files import digest
 from gradlab.study.folder import Folder
 from gradlab.study.progress import note
 
 WHOLE = ("gradlab", "estimators")  # packages of which every module counts
 SHOWN_ONLY = (
     "gradlab.__main__",
-    "gradlab.comparison",
-    "gradlab.console",
+    "gradlab.commands.comparison",
+    "gradlab.commands.console",
     "gradlab.rendering",
     "gradlab.study.answer",
     "gradlab.study.commandline",
@@ -56,7 +56,7 @@ class Code:
         """The code behind a study's functions: gradlab and estimators whole, and the functions' own
         modules with what these import outside the standard library and installed packages.
 
-        `named` are more modules, those that its options lead to (`gradlab.naming.noted`).
+        `named` are more modules, those that its options lead to (`naming.noted`).
         """
         modules = dict(_whole())
         starts, inline = {m for m in named if m.partition(".")[0] not in WHOLE}, {}

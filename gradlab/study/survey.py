@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gradlab.errors import Corrupt
+from gradlab.foundation.checkpoints import read_artefact
+from gradlab.foundation.errors import Corrupt
 from gradlab.study.cells import Artefact, Cell, identities
 from gradlab.study.folder import Folder
 from gradlab.study.progress import note
-from gradlab.study.storage import read_artefact, read_cell
+from gradlab.study.storage import read_cell
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from filelock import FileLock
 
+from gradlab.foundation.checkpoints import content_checksum, read_artefact, write_artefact
 from gradlab.study.cells import Artefact, Cell
 from gradlab.study.definition import Study
 from gradlab.study.seeds import seed_for
-from gradlab.study.storage import content_checksum, read_artefact, write_artefact, write_cell
+from gradlab.study.storage import write_cell
 
 
 @dataclass(frozen=True)

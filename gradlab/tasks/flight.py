@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constant, constants_of
-from gradlab.errors import BadValue, UnknownName
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.foundation.tensors import constant, constants_of
 
 Point = tuple[float, float, float]
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constant
 from gradlab.events import Event
+from gradlab.foundation.tensors import constant
 from gradlab.tasks import flight
 from gradlab.tasks.base import Memoryless
 from gradlab.tasks.flight import Point

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constant
 from gradlab.events import Event
+from gradlab.foundation.tensors import constant
 from gradlab.tasks.base import Memoryless
 from gradlab.tasks.locomotion import HEIGHT_SCALE, draw, perturbed
 

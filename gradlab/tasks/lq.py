@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.errors import BadShape
 from gradlab.events import Event
-from gradlab.literals import Matrix, Vector, like
+from gradlab.foundation.errors import BadShape
+from gradlab.foundation.tensors import Matrix, Vector, like
 from gradlab.tasks.base import Memoryless
 
 

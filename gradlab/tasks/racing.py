@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constant
-from gradlab.errors import BadValue, UnknownName
 from gradlab.events import Event
-from gradlab.literals import Matrix
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.foundation.tensors import Matrix, constant
 from gradlab.tasks import flight
 from gradlab.tasks.flight import Flight, Point
 

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.errors import BadValue
 from gradlab.events import Event
-from gradlab.literals import Matrix, Vector, like
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.tensors import Matrix, Vector, like
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from torch import Tensor
 
-from gradlab.errors import BadValue
 from gradlab.events import Hard
-from gradlab.noise import Noise
-from gradlab.policies import GaussianPolicy
-from gradlab.problem import Problem
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.problem import Problem
 from gradlab.simulators.drones import GRAVITY
 from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.tasks import flight

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 from gradlab.simulators.articulated.constraints import constrained, rows_of
 from gradlab.simulators.articulated.contact import Dynamics
 from gradlab.simulators.articulated.model import Model

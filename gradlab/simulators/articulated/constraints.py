@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constants_of, plain
+from gradlab.foundation.tensors import constants_of, plain
 from gradlab.simulators.articulated.contact import Dynamics
 from gradlab.simulators.articulated.geometry import MINVAL, candidates, contacts
 from gradlab.simulators.articulated.model import ContactLaw, Model, Pair

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constants_of, plain
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.tensors import constants_of, plain
 from gradlab.simulators.articulated.geometry import Contacts, candidates, contacts
 from gradlab.simulators.articulated.kinematics import Frames, Velocities
 from gradlab.simulators.articulated.model import Model

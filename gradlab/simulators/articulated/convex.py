@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.errors import BadValue, UnknownName
+from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.simulators.articulated.constraints import Rows, constrained, firmness, rows_of
 from gradlab.simulators.articulated.contact import Dynamics
 from gradlab.simulators.articulated.geometry import MINVAL

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constants_of, plain
+from gradlab.foundation.tensors import constants_of, plain
 from gradlab.simulators.articulated.kinematics import Frames
 from gradlab.simulators.articulated.model import Array, Model, Pair
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.constants import constant, constants_of, plain
+from gradlab.foundation.tensors import constant, constants_of, plain
 from gradlab.simulators.articulated.model import FREE, HINGE, Array, Model
 
 

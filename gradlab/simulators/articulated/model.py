@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.constants import Key
+from gradlab.foundation.tensors import Key
 
 Array = np.ndarray
 FREE, SLIDE, HINGE = 0, 2, 3  # kinds of joints, numbered as MuJoCo does

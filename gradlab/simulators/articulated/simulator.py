@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.compilation import compile_step
-from gradlab.constants import constants_of, plain
-from gradlab.errors import BadShape, BadValue, UnknownName
+from gradlab.foundation.compilation import compile_step
+from gradlab.foundation.errors import BadShape, BadValue, UnknownName
+from gradlab.foundation.tensors import constants_of, plain
 from gradlab.simulators.articulated.contact import (
     Accelerates,
     Bounded,

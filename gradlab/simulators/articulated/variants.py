@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.errors import UnknownName
+from gradlab.foundation.errors import UnknownName
 from gradlab.simulators.articulated import dflex_humanoid
 from gradlab.simulators.articulated.brax_like import BraxLike
 from gradlab.simulators.articulated.contact import Compliant, ContactModel, Smoothed

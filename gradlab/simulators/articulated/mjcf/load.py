@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.errors import BadValue, Missing
+from gradlab.foundation.errors import BadValue, Missing
 from gradlab.simulators.articulated.mjcf import joints, shapes, subset
 from gradlab.simulators.articulated.mjcf.links import Links
 from gradlab.simulators.articulated.mjcf.package import disabled, mujoco_package

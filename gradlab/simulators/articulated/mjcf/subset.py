@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.errors import BadValue
+from gradlab.foundation.errors import BadValue
 from gradlab.simulators.articulated.mjcf import shapes
 from gradlab.simulators.articulated.mjcf.package import disabled, mujoco_package
 from gradlab.simulators.articulated.model import FREE, HINGE, SLIDE

@@ -1,0 +1,4 @@
+"""Per-sample gradients of a surrogate, and k estimators measured on the same episodes.
+
+Reading order: engines, samples, sampling, measurement.
+"""

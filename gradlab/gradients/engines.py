@@ -1,0 +1,222 @@
+"""Three ways from a scalar surrogate to per-sample gradients; they give the same answer.
+
+A surrogate maps (problem, bound policy, noise) to one number per sample. `vmap` is the reference,
+`loop` its obvious twin, and `pullback` the fast one: parameters enter a surrogate only through the
+policy's outputs z_k, so one backward pass over the whole batch gives the cotangents ∂J_i/∂z_k, and
+pulling them back through the policy alone gives every sample's gradient.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.foundation.arguments import got
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.modes import differentiating, ordinary
+from gradlab.foundation.noise import Noise
+from gradlab.gradients.samples import Dense, Factored, GradientSamples
+from gradlab.policies.factors import Call
+from gradlab.policies.gaussian import BoundPolicy, GaussianPolicy
+from gradlab.problems.problem import Problem
+
+Engine = Literal["pullback", "vmap", "loop"]
+Params = dict[str, Tensor]
+# (policy, noise, given) -> [*batch]; `given` is a tuple of constants per sample
+Surrogate = Callable[[BoundPolicy, Noise, Any], Float[Tensor, "*batch"]]
+
+
+def per_sample_gradients(
+    surrogate: Surrogate,
+    problem: Problem,
+    params: Params,
+    noise: Noise,
+    given: Any = (),
+    engine: Engine = "pullback",
+) -> GradientSamples:
+    """Gradients of `surrogate` with respect to `params`, one per row of `noise`.
+
+    `given` holds what a first pass found (a tuple of tensors with a leading N), as constants.
+    Under `vmap` and `loop` the step of the rollout is never compiled. `pullback` knows the layers
+    of `GaussianPolicy`: it refuses, with `BadValue`, a policy that overrides what its layers
+    compute.
+    """
+    if engine not in ENGINES:
+        raise BadValue(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
+    with differentiating():
+        tensors = ordinary(params), ordinary(noise), ordinary(given)
+        return ENGINES[engine](surrogate, problem, *tensors)
+
+
+def pullback(
+    surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
+) -> Factored:
+    """One batched backward pass to the policy's outputs, then the policy's own pullback."""
+    _check_layers(problem.policy, params)
+    # its calls are recorded and take constants: whatever else reads the parameters would be lost
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    tape: list[Call] = []
+    values = surrogate(BoundPolicy(problem.policy, leaves, tape), noise, given)
+    count = noise.count
+    if not isinstance(values, Tensor) or values.shape != (count,):
+        raise _bad_shape(count, values)
+    policy = problem.policy
+    _check_recorded(values, leaves)
+    if not values.requires_grad or not tape:  # nothing of the surrogate depends on the policy
+        obs = noise.initial.new_zeros(count, 0, policy.observation_dim)
+        empty = noise.initial.new_zeros(count, 0, policy.output_dim)
+        return Factored(policy, params, obs, empty, torch.zeros(0, dtype=torch.long))
+    probes = [(*call.probes.biases, call.probes.z) for call in tape]
+    grads = torch.autograd.grad(
+        values.sum(), [leaf for row in probes for leaf in row], allow_unused=True,
+        materialize_grads=True,
+    )  # fmt: skip
+    width = len(probes[0])
+    *cotangents, cotangent = (_over_calls(grads[i::width], count) for i in range(width))
+    inputs = [_over_calls(part, count) for part in zip(*(c.inputs for c in tape), strict=True)]
+    steps = torch.tensor([s for call in tape for s in call.steps], device=noise.initial.device)
+    factors = policy.collect(inputs, cotangents, cotangent)
+    return Factored(policy, params, inputs[0], cotangent, steps, factors)
+
+
+# What the pullback engine takes the layers of a policy from: their gradients belong to these alone.
+LAYERS = {
+    name: inspect.getattr_static(GaussianPolicy, name)
+    for name in (
+        "output_dim", "shapes", "apply", "probes", "probed", "factors", "collect",
+        "_layers", "_forward", "_output",
+    )
+}  # fmt: skip
+
+
+def _check_layers(policy: GaussianPolicy, params: Params) -> None:
+    """Raise unless the network is the plain perceptron whose layers the engine differentiates."""
+    changed = [n for n, own in LAYERS.items() if inspect.getattr_static(policy, n, None) is not own]
+    if changed:
+        raise BadValue(
+            'engine="pullback" knows the layers of GaussianPolicy alone, and '
+            f'{type(policy).__name__} has its own {", ".join(changed)}; use engine="vmap"'
+        )
+    expected = policy.shapes()
+    other = sorted(expected.keys() ^ params.keys())
+    if other:
+        raise BadShape(
+            f"parameters do not fit the policy: {other[0]} is "
+            f"{'missing' if other[0] in expected else 'none of its own'} ({len(other)} differ); "
+            'use policy.init, or engine="vmap" for parameters that only your own code reads'
+        )
+
+
+def _check_recorded(values: Tensor, leaves: Params) -> None:
+    """Raise if the values depend on parameters in another way than through recorded calls."""
+    if not values.requires_grad:
+        return
+    grads = torch.autograd.grad(
+        values.sum(), list(leaves.values()), allow_unused=True, retain_graph=True
+    )
+    for name, grad in zip(leaves, grads, strict=True):
+        if grad is not None and bool((grad != 0).any()):
+            raise BadValue(
+                f"the surrogate reads {name} itself and not through policy(obs), which "
+                'engine="pullback" alone sees: it would lose that part; use engine="vmap"'
+            )
+
+
+def check_independent(
+    surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
+) -> None:
+    """Raise `BadValue` if the first sample's number has a gradient by what
+    the policy did in another.
+
+    One small rollout and backward pass. `pullback` would count such a gradient for the other
+    sample; `vmap` has no other sample.
+    """
+    tape: list[Call] = []
+    fixed = {name: value.detach() for name, value in params.items()}
+    values = surrogate(BoundPolicy(problem.policy, fixed, tape), noise, given)
+    if not isinstance(values, Tensor) or values.shape != (noise.count,):
+        raise _bad_shape(noise.count, values)
+    if not values.requires_grad or not tape:
+        return
+    grads = torch.autograd.grad(values[0], [call.probes.z for call in tape], allow_unused=True)
+    for grad in grads:
+        # a NaN says nothing: 0 · inf of a sample that is not finite
+        if grad is not None and bool((grad.reshape(noise.count, -1)[1:].abs() > 0).any()):
+            raise BadValue(
+                "the surrogate couples samples: the number of one depends on the policy's outputs in "
+                "another, so that there are no gradients of one sample; hand over what comes from "
+                "other samples as constants, with TwoPassEstimator and its `group`"
+            )
+
+
+def _over_calls(parts: Sequence[Tensor], count: int) -> Float[Tensor, "N K size"]:
+    """Tensors [N·K', size] of every batch of calls as one; laid out [K, N, size] when joined.
+
+    That layout is a plain copy of a rollout's parts, and no slower to multiply.
+    """
+    rows = [part.reshape(count, -1, part.shape[-1]) for part in parts]
+    if len(rows) == 1:
+        return rows[0]
+    return torch.cat([row.transpose(0, 1) for row in rows]).transpose(0, 1)
+
+
+def vmapped(
+    surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
+) -> Dense:
+    """`torch.func.vmap(torch.func.grad(surrogate))`: the reference."""
+    one = _single(surrogate, problem)
+    fixed = {name: value.detach() for name, value in params.items()}
+    return Dense(torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(fixed, noise, given))
+
+
+def looped(
+    surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
+) -> Dense:
+    """One ordinary backward pass per sample: the obvious twin of the other two."""
+    one = _single(surrogate, problem)
+    rows: list[dict[str, Tensor]] = []
+    for i in range(noise.count):
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        row = Noise(*(part[i] for part in noise))
+        mine = type(given)(*(g[i] for g in given)) if given else ()
+        value = one(leaves, row, mine)
+        if value.requires_grad:
+            grads = torch.autograd.grad(
+                value, list(leaves.values()), allow_unused=True, materialize_grads=True
+            )
+        else:
+            grads = [torch.zeros_like(leaf) for leaf in leaves.values()]
+        rows.append(dict(zip(leaves, grads, strict=True)))
+    return Dense({name: torch.stack([row[name] for row in rows]) for name in params})
+
+
+def _single(surrogate: Surrogate, problem: Problem) -> Callable[[Params, Noise, Any], Tensor]:
+    def one(params: Params, noise: Noise, given: Any) -> Tensor:
+        value = surrogate(BoundPolicy(problem.policy, params), noise, given)
+        if not isinstance(value, Tensor) or value.ndim:
+            raise _bad_shape(1, value)
+        return value
+
+    return one
+
+
+def _bad_shape(count: int, value: Any) -> BadShape:
+    expected = (count,) if count > 1 else "one number"
+    if not isinstance(value, Tensor):
+        return BadShape(
+            f"a surrogate should return one number per sample, {expected} here, got {got(value)}; "
+            "is its `return` missing?"
+        )
+    came = tuple(value.shape)
+    return BadShape(
+        f"a surrogate should return one number per sample, {expected} here, got shape {came}; "
+        "sum over time with .sum(-1), and never over samples"
+    )
+
+
+ENGINES = {"pullback": pullback, "vmap": vmapped, "loop": looped}

@@ -1,0 +1,194 @@
+"""Several estimators on the same episodes: streamed, timed, and comparable in pairs.
+
+Memory is that of one chunk of samples, whatever their number is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from gradlab.foundation.arguments import got, whole
+from gradlab.foundation.display import Facts, Shown
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.gradients.samples import GradientSamples
+from gradlab.gradients.sampling import Sampler, noise_stream
+from gradlab.problems.problem import Problem
+from gradlab.statistics.comparing import compare
+from gradlab.statistics.moments import Moments
+from gradlab.statistics.pairs import CrossMoments, compare_pair, lost_rows, without_rows
+from gradlab.statistics.report import PairReport, Report
+from gradlab.statistics.streams import Stream
+from gradlab.statistics.truth import OracleGradient
+
+CHUNK = 256  # episodes in memory at once
+
+Params = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, repr=False)
+class Measurement(Shown):
+    """What k estimators gave on the same episodes, by name: for `compare` and `compare_pair`."""
+
+    moments: dict[str, Moments]
+    seconds: dict[str, float]  # per episode, for the gradients of all samples [s]
+    lost: dict[str, int]  # samples that were not finite in this very estimator
+
+    def facts(self) -> Facts:
+        return {
+            name: f"{part.count * part.group:,} samples, {1e3 * self.seconds[name]:.3g} ms each"
+            + (f", {self.lost[name]} not finite" if self.lost[name] else "")
+            for name, part in self.moments.items()
+        }
+
+    def __getitem__(self, name: str) -> Moments:
+        """The statistics of one estimator. Raises `UnknownName`."""
+        if name not in self.moments:
+            raise UnknownName("estimator of this measurement", name, self.moments)
+        return self.moments[name]
+
+    @property
+    def single(self) -> Moments:
+        """The statistics of the only estimator. Raises `BadValue` if there are several."""
+        if len(self.moments) != 1:
+            raise BadValue(
+                f"expected a measurement of one estimator, got {len(self.moments)}; "
+                f"try [{next(iter(self.moments))!r}]"
+            )
+        return next(iter(self.moments.values()))
+
+    def pair(self, first: str, second: str) -> CrossMoments:
+        """The statistics of two estimators on the same episodes. Raises `UnknownName`."""
+        return CrossMoments(self[first], self[second])
+
+    def compare(
+        self, truth: OracleGradient, target: OracleGradient | None = None, **options: Any
+    ) -> dict[str, Report]:
+        """`gradlab.compare` of every estimator with one truth; the reports share its error."""
+        return {
+            name: compare(part, truth, target, **options) for name, part in self.moments.items()
+        }
+
+    def compare_pair(
+        self, first: str, second: str, truth: OracleGradient, **options: Any
+    ) -> PairReport:
+        """`gradlab.compare_pair` of two of them. Raises `UnknownName`, and `BadShape` where one
+        looks at groups of samples and the other does not."""
+        return compare_pair(self.pair(first, second), truth, **options)
+
+
+def measure(
+    estimators: Sampler | Sequence[Sampler] | Mapping[str, Sampler],
+    problem: Problem,
+    params: Params,
+    count: int,
+    seed: int,
+    *,
+    chunk_size: int = CHUNK,
+    begin: int = 0,
+    pilots: Mapping[str, Params] | None = None,
+    progress: bool | Callable[[int], None] = False,
+) -> Measurement:
+    """Moments of estimators on the same episodes, begin..count−1 of the stream `seed`.
+
+    Names are the estimators' labels, or the keys of a mapping. A sample that one estimator loses (a
+    NaN or an infinity) is left out of all, so that every two are on the same samples. An estimator
+    with `group` > 1 has the means of its groups as replicates: `begin` and `count` must be whole
+    groups of every estimator, and chunks are rounded up to that. `progress` shows a bar, or is
+    called with the number of episodes done after each chunk. Without `pilots` (a point near each
+    mean) the mean of the first chunk is used. Raises `BadValue` for equal labels, broken groups or
+    an empty stream.
+    """
+    named = _named(estimators)
+    group = math.lcm(*(one.group for one in named.values()))
+    count, chunk_size = whole("count", count), whole("chunk_size", chunk_size)
+    begin = whole("begin", begin, 0)
+    if begin % group or count % group:
+        raise BadValue(
+            f"begin and count must be multiples of the estimator's group of {group}, "
+            f"got {begin} and {count}; try count={math.ceil(count / group) * group}"
+        )
+    if begin >= count:
+        raise BadValue(f"an empty stream: begin={begin} is not below count={count}")
+    centres = dict(pilots or {})
+    total: dict[str, Moments] = {}
+    seconds, lost = dict.fromkeys(named, 0.0), dict.fromkeys(named, 0)
+    position = begin
+    chunks = noise_stream(problem, count, seed, math.ceil(chunk_size / group) * group, begin)
+    with tqdm(total=count - begin, unit="episode", disable=progress is not True) as bar:
+        for noise in chunks:
+            drawn = Stream(seed, position, position + noise.count, problem.name)
+            chunk: dict[str, GradientSamples] = {}
+            dense: dict[str, Params] = {}
+            for name, one in named.items():
+                start = time.perf_counter()
+                chunk[name] = one(problem, params, noise)
+                dense[name] = chunk[name].per_sample()
+                seconds[name] += (time.perf_counter() - start) / (count - begin)
+            for name, piece in _pieces(chunk, dense, centres, position, lost).items():
+                piece = dataclasses.replace(piece, streams=(drawn,))
+                centres.setdefault(name, piece.pilot)
+                total[name] = total[name].merge(piece) if name in total else piece
+            position += noise.count
+            bar.update(noise.count)
+            if any(lost.values()):
+                bar.set_postfix_str(f"not finite: {max(lost.values())}")
+            if callable(progress):
+                progress(position - begin)
+    return Measurement(total, seconds, lost)
+
+
+def _named(estimators: Sampler | Sequence[Sampler] | Mapping[str, Sampler]) -> dict[str, Sampler]:
+    """The estimators by name.
+
+    Raises `BadValue` for none, for equal labels and for anything else.
+    """
+    if isinstance(estimators, Mapping):
+        named = {name: _checked(one) for name, one in estimators.items()}
+    elif isinstance(estimators, Sequence) and not isinstance(estimators, str):
+        several = [_checked(one) for one in estimators]
+        labels = [one.label for one in several]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise BadValue(
+                f"expected estimators with different labels, got {twice[0]!r} twice; "
+                'try a mapping, measure({"a": ..., "b": ...}, ...)'
+            )
+        named = dict(zip(labels, several, strict=True))
+    else:
+        one = _checked(estimators)
+        named = {one.label: one}
+    if not named:
+        raise BadValue(f"expected at least one estimator, got {got(estimators)}; try [FOG()]")
+    return named
+
+
+def _checked(one: object) -> Sampler:
+    if not isinstance(one, Sampler):
+        raise BadValue(f"estimator should be an estimator, got {got(one)}; try FOG()")
+    return one
+
+
+def _pieces(
+    chunk: Mapping[str, GradientSamples],
+    dense: Mapping[str, Params],
+    centres: Mapping[str, Params],
+    position: int,
+    lost: dict[str, int],
+) -> dict[str, Moments]:
+    """Moments of one chunk; `lost` is added to."""
+    rows = {name: lost_rows(leaves) for name, leaves in dense.items()}
+    for name, mine in rows.items():
+        lost[name] += int(mine.sum())
+    out = torch.stack(list(rows.values())).any(0)
+    pieces = {}
+    for name, leaves in dense.items():
+        kept = {n: without_rows(x, out) for n, x in leaves.items()} if len(dense) > 1 else leaves
+        pieces[name] = Moments.of(kept, position, centres.get(name), group=chunk[name].group)
+    return pieces

@@ -1,0 +1,272 @@
+"""A problem: simulator, task, policy and objective,
+with everything an estimator may ask of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.events import STEPS, Hard, Step, last_margin
+from gradlab.foundation.arguments import (
+    check_device,
+    check_dtype,
+    check_generator,
+    got,
+    number,
+    whole,
+)
+from gradlab.foundation.display import Facts, Shown
+from gradlab.foundation.errors import BadShape, BadValue, Missing
+from gradlab.foundation.moment import Moment, beginning
+from gradlab.foundation.noise import Noise
+from gradlab.foundation.tensors import Matrix, Vector, shared
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.critic import Critic, View
+from gradlab.simulators.base import Simulator, Timed
+from gradlab.tasks.base import Task
+
+# how a problem gets a critic: the code in the message runs as it is
+FIT = (
+    "fit one with fitted = gradlab.fit_critic(problem, params, kind='{kind}') and bind it "
+    "with problem = problem.replace(critic=fitted.critic(problem))"
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Problem(Shown):
+    """J(θ) = E[ Σ_{t<T} γ^t alive_t r_t ] of a policy on a task in a simulator.
+
+    Immutable: `replace` returns a copy. `dtype` is that of rollouts; statistics are float64.
+    `compile` and `checkpoint` change time and memory, not numbers; only ordinary autograd goes
+    through them, so that the vmap engine does without.
+    """
+
+    name: str
+    simulator: Simulator
+    task: Task
+    policy: GaussianPolicy
+    horizon: int
+    discount: float = 0.99
+    critic: Critic | None = None
+    event_step: Step = field(default_factory=Hard)
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+    compile: bool = False
+    checkpoint: bool = False  # keep only states, and run each step again in the backward pass
+    skewed: tuple[tuple[str, Vector | Matrix], ...] = ()  # a policy to start from: `reference`
+
+    def __post_init__(self) -> None:
+        horizon = whole("horizon", self.horizon, hint="try horizon=32")
+        object.__setattr__(self, "horizon", horizon)
+        if not 0 < number("discount", self.discount) <= 1:
+            raise BadValue(f"discount must lie in (0, 1], got {self.discount}")
+        check_dtype(self.dtype)
+        check_device(self.device)
+        if not isinstance(self.critic, Critic | None):
+            raise BadValue(
+                f"critic should be a Critic, got {type(self.critic).__name__}; a fitted one is bound "
+                "with problem.replace(critic=fitted.critic(problem))"
+            )
+        self._check_clock()
+        if not hasattr(self.policy, "observation_dim"):
+            raise BadValue(f"policy should be a GaussianPolicy, got {got(self.policy)}")
+        if isinstance(self.policy, GaussianPolicy):
+            sizes = self.task.observation_dim, self.simulator.action_dim
+            object.__setattr__(self, "policy", self.policy.sized(*sizes))
+        pairs = {
+            "observation": (self.policy.observation_dim, self.task.observation_dim),
+            "action": (self.policy.action_dim, self.simulator.action_dim),
+        }
+        for what, (came, expected) in pairs.items():
+            if came != expected:
+                raise BadShape(
+                    f"the policy's {what}_dim should be {expected} for {self.name}, got {came}; "
+                    f"build it with {what}_dim={expected}"
+                )
+
+    def facts(self) -> Facts:
+        policy = self.policy
+        sizes = policy.observation_dim, *policy.hidden, policy.action_dim
+        return {
+            "name": self.name,
+            "simulator": type(self.simulator).__name__,
+            "task": type(self.task).__name__,
+            "policy": f"{type(policy).__name__} {'-'.join(map(str, sizes))}",
+            "horizon": f"{self.horizon} steps",
+            "discount": f"{self.discount:g}",
+            "critic": "none" if self.critic is None else self.critic.name,
+            "events": "hard" if self.hard else repr(self.event_step),
+            "dtype": f"{str(self.dtype).removeprefix('torch.')} on {self.device}",
+            "compile": "yes" if self.compile else "no",
+        }
+
+    def _check_clock(self) -> None:
+        """A task that counts time must count the simulator's."""
+        if not (isinstance(self.task, Timed) and isinstance(self.simulator, Timed)):
+            return
+        if not math.isclose(self.task.dt, self.simulator.dt, rel_tol=1e-9):
+            raise BadValue(
+                f"the task of {self.name} counts steps of {self.task.dt:g} s and its simulator takes steps "
+                f"of {self.simulator.dt:g} s; give both the same, such as "
+                "task=dataclasses.replace(problem.task, dt=simulator.dt)"
+            )
+
+    def replace(self, **changes: object) -> Problem:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def relaxed(self, width: float, step: str = "sigmoid") -> Problem:
+        """A copy in which every event is relaxed; `width` is a fraction of each margin's scale."""
+        if step not in STEPS:
+            raise BadValue(f"step must be one of {sorted(STEPS)}, got {step!r}")
+        return self.replace(event_step=STEPS[step](width))
+
+    @property
+    def eager(self) -> Problem:
+        """A copy that `torch.func` transforms can go through: neither compiled nor checkpointed."""
+        return self.replace(compile=False, checkpoint=False)
+
+    @property
+    def hard(self) -> bool:
+        """Whether events are unrelaxed (their gradient is zero)."""
+        return isinstance(self.event_step, Hard)
+
+    @property
+    def last_margin(self) -> float:
+        """The largest margin of a terminating event at which an episode still counts;
+        see `gradlab.events`.
+        """
+        return last_margin(self.event_step, self.dtype)
+
+    @property
+    def steps(self) -> Float[Tensor, " T_plus_1"]:
+        """0, 1, ..., T in the problem's dtype; one tensor for all, never written to."""
+        return _steps(self.horizon, dtype=self.dtype, device=self.device)
+
+    @property
+    def discounts(self) -> Float[Tensor, " T_plus_1"]:
+        """γ^0 ... γ^T, computed in float64; one tensor for all, never written to."""
+        key = self.horizon, float(self.discount)
+        return _discounts(*key, dtype=self.dtype, device=self.device)
+
+    def init(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Fresh parameters of the policy in the problem's dtype and on its device.
+
+        Every dtype and device starts from the same numbers. Raises `BadValue` without a generator.
+        """
+        return self.policy.init(generator, dtype=self.dtype, device=self.device)
+
+    @property
+    def reference(self) -> dict[str, Tensor]:
+        """The skewed policy that a known-answer problem comes with, in its dtype, on its device.
+
+        Raises `Missing` where there is none, `BadShape` if the problem has got another policy.
+        """
+        if not self.skewed:
+            raise Missing(f"{self.name} has no reference policy; try problem.init(generator)")
+        cast = {"dtype": self.dtype, "device": self.device}
+        params = {name: torch.tensor(values, **cast) for name, values in self.skewed}
+        self.policy.check(params)
+        return params
+
+    def draw(self, count: int, generator: torch.Generator) -> Noise:
+        """All the randomness of `count` episodes.
+
+        Drawn in float64 on the CPU and then cast, so that every dtype and device sees the same
+        numbers.
+        """
+        count = whole("the number of episodes to draw", count)
+        check_generator(generator)
+        size = (count, self.horizon)
+        kwargs = {"generator": generator, "dtype": torch.float64}
+        initial = self.task.draw_initial(count, generator)
+        action = torch.randn(*size, self.simulator.action_dim, **kwargs)
+        process = torch.randn(*size, self.simulator.noise_dim, **kwargs)
+        seed = torch.randint(2**62, (count,), generator=generator)
+        cast = {"dtype": self.dtype, "device": self.device}
+        return Noise(
+            initial.to(**cast), action.to(**cast), process.to(**cast), seed.to(self.device)
+        )
+
+    def check_noise(self, noise: Noise) -> None:
+        """Raise `BadShape` unless the noise was drawn for this problem,
+        `BadValue` if it is empty.
+        """
+        if not isinstance(noise, Noise):
+            raise BadValue(
+                f"noise should be Noise, got {type(noise).__name__}; "
+                "draw it with problem.draw(N, generator)"
+            )
+        if noise.action.ndim > 2 and noise.action.shape[0] == 0:
+            raise BadValue("noise should hold at least 1 episode, got 0; draw it with problem.draw")
+        expected = {
+            "initial": (self.task.initial_dim,),
+            "action": (self.horizon, self.simulator.action_dim),
+            "process": (self.horizon, self.simulator.noise_dim),
+        }
+        for name, shape in expected.items():
+            came = tuple(getattr(noise, name).shape[1:])
+            if came != shape:
+                raise BadShape(
+                    f"noise.{name} should be [N, {', '.join(map(str, shape))}] for {self.name}, "
+                    f"got [N, {', '.join(map(str, came))}]; draw it with problem.draw(N, generator)"
+                )
+        if noise.action.device.type != torch.device(self.device).type:
+            raise BadShape(
+                f"noise should be on {self.device} for {self.name}, got {noise.action.device}; "
+                "draw it with problem.draw(N, generator)"
+            )
+        if noise.action.dtype != self.dtype:
+            raise BadShape(
+                f"noise should be {self.dtype} for {self.name}, got {noise.action.dtype}; "
+                f"draw it with problem.draw, or use problem.replace(dtype={noise.action.dtype})"
+            )
+
+    def start(self, noise: Noise) -> Moment:
+        """The first moment of every episode."""
+        coordinates, memory = self.task.initial(noise.initial)
+        return beginning(
+            self.simulator.start(coordinates),
+            memory,
+            events=len(self.task.events),
+            noise_dim=self.simulator.noise_dim,
+            action_dim=self.simulator.action_dim,
+        )
+
+    def require_q(self, who: str) -> Callable[[View, Tensor], Float[Tensor, "*batch"]]:
+        """The critic's q(view, action) [*batch], for `who` needs it;
+        raises `Missing` without one.
+        """
+        if self.critic is None or self.critic.q is None:
+            raise Missing(
+                f"{who} needs a Q critic and {self.name} has none; {FIT.format(kind='q')}"
+            )
+        return self.critic.q
+
+    def require_v(self, who: str) -> Callable[[View], Float[Tensor, "*batch"]]:
+        """The critic's v(view) [*batch], for `who` needs it; raises `Missing` without one."""
+        if self.critic is None or self.critic.v is None:
+            raise Missing(
+                f"{who} needs a V critic and {self.name} has none; {FIT.format(kind='v')}"
+            )
+        return self.critic.v
+
+
+@shared
+def _steps(horizon: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    return torch.arange(horizon + 1, dtype=dtype, device=device)
+
+
+@shared
+def _discounts(
+    horizon: int, discount: float, *, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    powers = discount ** torch.arange(horizon + 1, dtype=torch.float64, device="cpu")
+    return powers.to(dtype=dtype, device=device)

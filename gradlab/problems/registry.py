@@ -1,0 +1,106 @@
+"""`gradlab.make`: problems by name, those of gradlab, yours, and those of installed packages."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from gradlab.foundation.arguments import whole
+from gradlab.foundation.errors import BadValue
+from gradlab.foundation.naming import Names
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems import flights, known_answers, runners
+from gradlab.problems.critic import Critic
+from gradlab.problems.problem import Problem
+from gradlab.simulators.base import Simulator
+from gradlab.tasks.base import Task
+
+PROBLEMS = Names(
+    kind="problem",
+    group="gradlab.problems",
+    accepts=lambda built: isinstance(built, Problem),
+    expected="a gradlab.Problem",
+    builders={**flights.BUILDERS, **runners.BUILDERS, **known_answers.BUILDERS},
+)
+
+
+def names() -> list[str]:
+    """Every problem that `make` knows by name: gradlab's, the registered,
+    those of installed packages.
+    """
+    return PROBLEMS.names()
+
+
+def register(name: str, builder: Callable[..., Problem]) -> None:
+    """Give a problem a name for `make`: `register("docking", docking)`.
+
+    `builder` returns a `Problem`; its parameters are the options that `make` takes for this name.
+    Of what `make` takes for every problem (`horizon`, `task`, ...) it gets those that it has a
+    parameter for; the others replace fields of what it returns. A package that is installed does
+    the same with an entry point of the group "gradlab.problems". Raises `BadValue` for a name that
+    is taken.
+    """
+    PROBLEMS.register(name, builder)
+
+
+def make(
+    name: str,
+    *,
+    horizon: int | None = None,
+    discount: float | None = None,
+    policy: GaussianPolicy | None = None,
+    hidden: tuple[int, ...] | None = None,
+    task: Task | None = None,
+    simulator: Simulator | None = None,
+    critic: Critic | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    compile: bool | None = None,
+    **options: Any,
+) -> Problem:
+    """The problem of that name: "hovering", "tracking", "landing", "racing",
+    "ant", "lq", "gate", ...
+
+    "my_package.problems:docking" and "my_file.py:docking" name a builder, or a problem, by where it
+    is. What is left out is as the problem has it (float32 on the CPU for those of gradlab).
+    `hidden=(64, 64)` is the short form for another policy: the problem's own with these layers.
+
+    Other keyword options belong to the problem, such as `gates=4` for racing,
+    `drone="visfly-0.46kg"` for all four flights, or `preset="brax", contact="compliant"` for
+    runners (`gradlab.problems.runners`); `task` and `simulator` replace a part, which then takes no
+    options. The discount is 0.99 for flights (ABPT, Tables 2-9) and runners; known-answer problems
+    have their own, and a skewed policy to start from, `problem.reference`.
+    Raises `UnknownName` with the nearest names for an unknown problem or option, `BadValue` for a
+    name that two packages offer or a builder that returns no problem, `Missing` where its import
+    fails.
+    """
+    if hidden is not None and policy is not None:
+        raise BadValue("policy and hidden both say what the policy is; give one of them")
+    if horizon is not None:
+        horizon = whole("horizon", horizon, hint="try horizon=32")
+    shared = {
+        "horizon": horizon, "discount": discount, "policy": policy, "hidden": hidden, "task": task,
+        "simulator": simulator, "critic": critic, "dtype": dtype, "device": device, "compile": compile,
+    }  # fmt: skip
+    given = {option: value for option, value in shared.items() if value is not None}
+    own = inspect.signature(PROBLEMS.find(name)).parameters
+    of_builder = {option: value for option, value in given.items() if option in own}
+    problem = PROBLEMS.build(name, {**options, **of_builder}, shared)
+    changes = {option: value for option, value in given.items() if option not in own}
+    if "hidden" in changes:
+        changes["policy"] = _with_layers(problem, changes.pop("hidden"))
+    return problem.replace(**changes) if changes else problem
+
+
+def _with_layers(problem: Problem, hidden: tuple[int, ...]) -> GaussianPolicy:
+    policy = problem.policy
+    if not isinstance(policy, GaussianPolicy):
+        raise BadValue(
+            f"hidden sets the layers of a GaussianPolicy, and {problem.name} has a "
+            f"{type(policy).__name__}; give policy= instead"
+        )
+    return dataclasses.replace(policy, hidden=hidden)

@@ -1,0 +1,313 @@
+"""The only time loop of the project.
+
+A rollout binds nothing, draws nothing and rewards nothing: it alternates observation, policy and
+simulator, and stacks what it saw. Rewards and events are computed afterwards, for all times at
+once, by `gradlab/rollouts/outcome.py`. It works for a batch of episodes, for one, and under
+`torch.func.vmap`. It begins at step 0 of every episode, or at any `Moment`, where each may be at a
+time of its own.
+
+An episode that has ended stands still: every later step is its last one again, with the inputs that
+it had, as constants. So the state stays the one that ended it, it is as finite as the episode was
+when it counted, and no gradient comes back from what counts no more: `torch.where` selects the
+inputs, and a cotangent of 0 never meets an infinite derivative on its way to the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from gradlab.foundation.arguments import got, whole
+from gradlab.foundation.compilation import compile_step
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.moment import Moment
+from gradlab.foundation.noise import Noise
+from gradlab.foundation.tensors import constant
+from gradlab.policies.factors import Probes
+from gradlab.policies.gaussian import BoundPolicy, GaussianPolicy
+from gradlab.problems.problem import Problem
+from gradlab.simulators.base import Simulator
+from gradlab.tasks.base import Task, ending_margins
+
+
+class Trajectory(NamedTuple):
+    """What T steps went through; states, memories and `ended` have one more entry than actions."""
+
+    obs: Float[Tensor, "*batch T no"]
+    output: Float[Tensor, "*batch T nz"]  # z of the policy
+    latent: Float[Tensor, "*batch T nu"]  # action before squashing
+    action: Float[Tensor, "*batch T nu"]
+    before: Float[Tensor, "*batch T ns"]  # the state that each step starts from
+    memory_before: Float[Tensor, "*batch T nm"]  # and the memory
+    process: Float[Tensor, "*batch T nw"]  # the noise that each step had
+    state: Float[Tensor, "*batch T_plus_1 ns"]
+    memory: Float[Tensor, "*batch T_plus_1 nm"]
+    ended: Bool[Tensor, "*batch T_plus_1"]  # before t: what follows is the last step again
+    start: Moment | None = None  # where it began; None: at step 0 of every episode
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Trajectory:
+        """`function` of every tensor, those of `start` included."""
+        start = None if self.start is None else self.start.map(function)
+        return Trajectory(*(function(part) for part in self[:-1]), start=start)  # pyright: ignore
+
+    def detach(self) -> Trajectory:
+        """The same numbers as constants."""
+        return self.map(torch.Tensor.detach)
+
+
+class Ending(NamedTuple):
+    """Which episodes have ended, and what their last step had, as constants."""
+
+    ended: Bool[Tensor, "*batch 1"]
+    state: Float[Tensor, "*batch ns"]
+    memory: Float[Tensor, "*batch nm"]
+    process: Float[Tensor, "*batch np"]
+    action: Float[Tensor, "*batch nu"]
+    last: Float[Tensor, " 1"]  # margin of a terminating event above which an episode ends [1]
+
+    def hold(self, kept: Tensor, now: Tensor) -> Tensor:
+        """`kept` where the episode has ended, else `now`."""
+        return torch.where(self.ended, kept, now) if now.shape[-1] else now
+
+
+class Transition(NamedTuple):
+    """One pass around the loop."""
+
+    obs: Tensor
+    output: Tensor
+    latent: Tensor
+    action: Tensor
+    state: Tensor  # after the step
+    memory: Tensor  # after the step
+    inputs: tuple[Tensor, ...]  # of the policy's layers after the first; () when not recording
+    start: tuple[Tensor, ...]  # held state, memory and process noise; () if none could be held
+    ended: Tensor | None  # after the step; None where no event ends an episode
+
+
+def rollout(
+    problem: Problem,
+    policy: BoundPolicy,
+    noise: Noise,
+    *,
+    start: Moment | None = None,
+    length: int | None = None,
+    cut_every: int | None = None,
+) -> Trajectory:
+    """Run `length` steps from the initial states that `noise` holds, or from the moment `start`.
+
+    By default all steps of `noise` are taken; its step k is the k-th of this rollout
+    (`noise.during` gives those that are left). Gradients pass into `start` as far as its tensors
+    have them; `start.detach()` cuts.
+
+    An episode ends when its survival 1 − Step(M_t) is 0 in the problem's dtype: with hard events at
+    the event, with relaxed ones where `events.last_margin` says. From then on it stands still.
+
+    With `cut_every=n` the state at n, 2n, ... is a constant for what follows it (tiled windows):
+    `before` has the constant, while `state` keeps the attached value, so that a window's end can
+    still be differentiated.
+
+    Raises `BadValue` for more steps than `noise` or the horizon have, `BadShape` for a start of
+    other episodes or another problem. On a GPU nobody asks `start` for its times: look after them
+    yourself.
+    """
+    length = _length(problem, noise, start, length)
+    begin = problem.start(noise) if start is None else start.map(_laid_out)
+    state, memory = _constant(problem, begin.state), begin.memory
+    step = _transition(problem.simulator, problem.task, problem.policy, problem.compile)
+    if problem.checkpoint and torch.is_grad_enabled():
+        step = partial(checkpoint, step, use_reentrant=False, preserve_rng_state=False)
+    # one number for all episodes at step 0, and one per episode from anywhere else
+    indices = problem.steps.unbind(0)[:length]
+    if start is not None:
+        indices = [begin.step + t for t in range(length)]
+    eps, process = (_by_time(part) for part in (noise.action, noise.process))
+    ending = _ending(problem, begin)
+    path: list[Transition] = []
+    begun: list[tuple[Tensor, ...]] = []  # what each step starts from
+    states, memories = [state], [memory]
+    params = policy.params if policy.tape is None else policy.constants
+    for t, index in enumerate(indices):
+        if cut_every is not None and t > 0 and t % cut_every == 0:
+            state = _constant(problem, state.detach())
+        probes = policy.probes(state)
+        now = step(params, probes, state, memory, index, eps[t], process[t], ending)
+        policy.record(now.obs, now.inputs, probes, t)
+        path.append(now)
+        begun.append(now.start or (state, memory, process[t]))
+        if ending is not None and now.ended is not None:
+            # aliases are left to here: compiled code would make them anew, slowly
+            held_state, held_memory, held_noise = (part.detach() for part in begun[-1])
+            action = now.action.detach()
+            ending = Ending(now.ended, held_state, held_memory, held_noise, action, ending.last)
+        state, memory = now.state, now.memory
+        states.append(state)
+        memories.append(memory)
+    obs, output, latent, action = (
+        torch.stack(column, dim=-2) for column in zip(*(now[:4] for now in path), strict=True)
+    )
+    state, memory = torch.stack(states, dim=-2), torch.stack(memories, dim=-2)
+    before, memory_before = state[..., :-1, :], memory[..., :-1, :]
+    used = noise.process[..., :length, :]
+    if ending is not None:
+        before, memory_before, used = (
+            torch.stack(column, dim=-2) for column in zip(*begun, strict=True)
+        )
+    elif cut_every is not None:
+        before = torch.stack([part[0] for part in begun], dim=-2)
+    ended = _ended(path, begin.ended)
+    return Trajectory(
+        obs, output, latent, action, before, memory_before, used, state, memory, ended, start
+    )
+
+
+def _length(problem: Problem, noise: Noise, start: Moment | None, length: int | None) -> int:
+    """How many steps to run."""
+    known = noise.action.shape[-2]
+    default = known if start is not None else problem.horizon
+    length = default if length is None else whole("length", length)
+    if length > known:
+        raise BadValue(
+            f"expected a length of at most {known}, the steps that the noise has, got {length}; "
+            "draw more with problem.replace(horizon=...).draw"
+        )
+    if start is not None:
+        _check_start(problem, noise, start, length)
+    return length
+
+
+def _check_start(problem: Problem, noise: Noise, start: Moment, length: int) -> None:
+    """Raise unless the moment is one of this problem and these episodes, with time for `length`."""
+    if not isinstance(start, Moment):
+        raise BadValue(
+            f"start should be a Moment, got {got(start)}; try problem.start(noise), or "
+            "gradlab.moment_at(path, outcome) for the end of a rollout"
+        )
+    expected = {
+        "state": (*noise.action.shape[:-2], problem.simulator.state_dim),
+        "memory": (*noise.action.shape[:-2], problem.task.memory_dim),
+        "running": (*noise.action.shape[:-2], len(problem.task.events)),
+        "step": tuple(noise.action.shape[:-2]),
+    }
+    for name, shape in expected.items():
+        came = tuple(getattr(start, name).shape)
+        if came != shape:
+            raise BadShape(
+                f"start.{name} should be {list(shape)} for {problem.name} and this noise, "
+                f"got {list(came)}; start.take(index) and noise.take(index) choose episodes"
+            )
+    if start.state.dtype != problem.dtype:
+        raise BadShape(
+            f"start should be {problem.dtype} for {problem.name}, got {start.state.dtype}; "
+            f"try problem.replace(dtype={start.state.dtype})"
+        )
+    steps = torch.func.debug_unwrap(torch.maximum(start.step, start.discounted).detach())
+    # a GPU would have to be waited for
+    if steps.device.type == "cpu" and bool((steps + length > problem.horizon).any()):
+        raise BadValue(
+            f"{length} steps from step {float(steps.max()):g} go past the horizon of {problem.name}, "
+            f"{problem.horizon}; take fewer, or problem.replace(horizon=...)"
+        )
+
+
+def _by_time(part: Float[Tensor, "*batch T n"]) -> tuple[Tensor, ...]:
+    """The numbers of each step, laid out alike at every horizon."""
+    return _laid_out(part.movedim(-2, 0)).unbind(0)
+
+
+def _laid_out(part: Tensor) -> Tensor:
+    """The same numbers with the plain strides of their shape: compiled code is specialised on
+    strides."""
+    return part.contiguous() if part.numel() else part.new_zeros(part.shape)
+
+
+def _constant(problem: Problem, state: Tensor) -> Tensor:
+    """A state that nothing is differentiated by, as the first of an episode or of a window.
+
+    Compiled code is specialised on which inputs need a gradient: a leaf saves a second compilation.
+    """
+    if problem.compile and torch.is_grad_enabled() and not state.requires_grad:
+        return state.detach().requires_grad_()
+    return state
+
+
+def _ending(problem: Problem, start: Moment) -> Ending | None:
+    """The `Ending` of the first step; None where no event ends an episode."""
+    if not any(event.terminates for event in problem.task.events):
+        return None
+    last = constant((problem.last_margin,), start.state)
+    # copies: compiled code is specialised on which inputs are views of each other
+    state, memory, process, action = (part.detach().clone() for part in start[-4:])
+    return Ending(start.ended.unsqueeze(-1), state, memory, process, action, last)
+
+
+def _ended(path: list[Transition], first: Bool[Tensor, "*batch"]) -> Bool[Tensor, "*batch L"]:
+    """Whether an episode has ended before t; L is T + 1."""
+    begin = first.unsqueeze(-1)
+    flags = [begin if now.ended is None else now.ended for now in path]
+    return torch.cat([begin, *flags], dim=-1)
+
+
+@lru_cache(maxsize=32)
+def _transition(
+    simulator: Simulator, task: Task, policy: GaussianPolicy, compiled: bool
+) -> Callable[..., Transition]:
+    """One step as a pure function of tensors, compiled if asked for."""
+    if compiled and isinstance(simulator, CompilesItself):
+        return _transition(simulator.compiled(), task, policy, False)
+    margins_after = ending_margins(task)
+
+    def transition(
+        params: dict[str, Tensor],
+        probes: Probes | None,
+        state: Tensor,
+        memory: Tensor,
+        step: Tensor,
+        eps: Tensor,
+        process: Tensor,
+        ending: Ending | None,
+    ) -> Transition:
+        start: tuple[Tensor, ...] = ()
+        if ending is not None:
+            given = (state, memory, process)
+            start = tuple(ending.hold(*pair) for pair in zip(ending[1:4], given, strict=True))
+            state, memory, process = start
+        obs = task.observe(state, memory, step)
+        inputs: tuple[Tensor, ...] = ()
+        if probes is None:
+            output = policy.apply(params, obs)
+        else:
+            output, inputs = policy.probed(params, obs, probes)
+        latent = policy.latent(output, eps)
+        action = policy.action(latent)
+        if ending is not None:
+            action = ending.hold(ending.action, action)
+        after = simulator.step(state, action, process)
+        memory_after = task.advance(memory, after, step)
+        over = None
+        if ending is not None:
+            # a margin of NaN ends nothing: the episode stays, to be counted
+            over = margins_after(after.detach(), memory, step) > ending.last
+            over = ending.ended | (over if over.shape[-1] == 1 else over.any(-1, keepdim=True))
+        return Transition(obs, output, latent, action, after, memory_after, inputs, start, over)
+
+    return compile_step(transition) if compiled else transition
+
+
+@runtime_checkable
+class CompilesItself(Protocol):
+    """A simulator with sub-steps: it compiles one of them, not the whole control period."""
+
+    def compiled(self) -> Simulator: ...
+
+
+def compiled_step(simulator: Simulator) -> Callable[..., Tensor]:
+    """The compiled `step` of a simulator, in the way it asks for."""
+    if isinstance(simulator, CompilesItself):
+        return simulator.compiled().step
+    return compile_step(simulator.step)
