@@ -10,10 +10,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
-import tests.checking
+import tests.helpers.checking
 
 # Shape annotations are checked in tests only; users pay nothing for them.
-tests.checking.install(["gradlab", "estimators", "studies"])
+tests.helpers.checking.install(["gradlab", "estimators", "studies"])
 
 from collections.abc import Iterator
 
@@ -65,5 +65,5 @@ def unchecked_repetition(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("statistical") is None:
         yield
         return
-    with tests.checking.off():
+    with tests.helpers.checking.off():
         yield

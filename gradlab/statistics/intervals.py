@@ -30,7 +30,7 @@ equal eigenvalues it is exact.
 **Inversion.** The interval holds every β that the observed Q does not reject, equal-tailed. At the
 upper end the tail probability is compared with a multiple of its value at β = 0 (Read 2002, the CLs
 rule), so that an unluckily small Q never yields the interval {0}. The level is that of Student's t
-with n degrees of freedom, since Ĉ has only n. `tests/test_intervals.py` measures the coverage.
+with n degrees of freedom, since Ĉ has only n. `test_intervals.py` measures the coverage.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ give no force to those that are apart. A plane and a capsule have two candidates
 plane and a box eight, one at each corner; two capsules have two, of which the second counts only
 where their axes are parallel. Spheres are capsules of length zero here. Conventions are those of
 MuJoCo 4.0 (engine_collision_primitive.c, mju_makeFrame), measured in
-tests/test_articulated_mujoco.py; for capsules that are parallel to within 1e-4 and whose axes
+test_articulated_mujoco.py; for capsules that are parallel to within 1e-4 and whose axes
 nearly meet, one of the two normals differs from MuJoCo's by up to 1e-4.
 
 Non-smooth places: a box's corner stops counting when it rises above the box's centre, as in MuJoCo;

@@ -7,7 +7,7 @@ gap, armature, damping, springs, joint limits; motors on joints with gain, gear,
 control and force range; Euler, implicitfast and RK4; the flags of `_FLAGS`. Tendons that exert
 nothing are accepted, and so are geoms that touch nothing, whatever their type. A test changes every
 field of a compiled model and requires that it is refused here or simulated as MuJoCo does
-(tests/test_mjcf_fields.py).
+(tests/gradlab/simulators/test_mjcf_fields.py).
 """
 
 from __future__ import annotations

@@ -1,0 +1,43 @@
+"""The python blocks of the README and of pages with code run, in order,
+as a reader would type them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = (
+    "README.md",
+    "docs/choosing.md",
+    "docs/critics.md",
+    "docs/extending.md",
+    "docs/own_mjcf.md",
+    "docs/policies.md",
+)
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = list(BLOCK.finditer(text))
+    assert blocks, f"{page} has no python block"
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in blocks:
+        # blank lines in front: a traceback then shows the line of the page
+        code = "\n" * text.count("\n", 0, block.start(1)) + block[1]
+        exec(compile(code, page, "exec", dont_inherit=True), namespace)  # noqa: S102  (our own pages)
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_within_the_repository_lead_somewhere(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"

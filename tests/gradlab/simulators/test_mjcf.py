@@ -1,0 +1,133 @@
+"""From files and texts to models: what is read again, the file's own settings,
+switches and clamps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+from gradlab.foundation.errors import BadValue
+from gradlab.simulators.articulated import Articulated, Convex, from_file, from_mujoco, from_string
+from tests.helpers.trees import forward, gymnasium_model, reference, states
+
+# gymnasium's humanoid still asks for a total mass in the way that MuJoCo 4.0 deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:.*settotalmass.*")
+
+ARM = """<mujoco><option {option}/><worldbody><body><joint name="j" damping="{damping}"/>
+<geom size=".1" mass="2" pos=".3 0 0"/></body></worldbody><actuator>{motor}</actuator></mujoco>"""
+
+
+def arm(motor: str = '<motor joint="j"/>', option: str = "", damping: float = 0.0) -> str:
+    return ARM.format(motor=motor, option=option, damping=damping)
+
+
+# -------------------------------------------------------------------------------------- read again
+
+OUTER = """<mujoco><include file="part.xml"/><asset><mesh name="stone" file="stone.obj"/></asset>
+<worldbody><body><freejoint/><geom type="mesh" mesh="stone" contype="0" conaffinity="0"/></body></worldbody></mujoco>"""
+PART = '<mujoco><option timestep="{step}"/></mujoco>'
+STONE = "v 0 0 0\nv {side} 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+
+
+def test_an_edit_of_any_file_that_the_model_reads_is_seen(tmp_path: Path) -> None:
+    outer, part, stone = (tmp_path / name for name in ("outer.xml", "part.xml", "stone.obj"))
+    outer.write_text(OUTER)
+    part.write_text(PART.format(step=0.001))
+    stone.write_text(STONE.format(side=1))
+    first = from_file(outer)
+    assert from_file(outer) is first
+    part.write_text(PART.format(step=0.004))
+    second = from_file(outer)
+    assert (first.timestep, second.timestep) == (0.001, 0.004)
+    stone.write_text(STONE.format(side=2))
+    third = from_file(outer)
+    assert third.inertia[0, 3, 3] == pytest.approx(2 * second.inertia[0, 3, 3])
+
+
+def test_text_that_includes_a_file_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    xml = arm().replace("<mujoco>", '<mujoco><include file="part.xml"/>').replace("<option />", "")
+    for step in (0.001, 0.004):
+        Path("part.xml").write_text(PART.format(step=step))
+        assert from_string(xml).timestep == step
+
+
+def test_a_compiled_model_is_copied() -> None:
+    compiled = mujoco.MjModel.from_xml_string(arm())
+    model = from_mujoco(compiled)
+    compiled.opt.timestep = 0.5
+    assert model.compiled.opt.timestep == model.timestep != 0.5
+    assert from_mujoco(compiled).timestep == 0.5
+
+
+def test_what_does_not_compile_is_one_line() -> None:
+    with pytest.raises(BadValue, match="MuJoCo cannot compile the MJCF text: .*nonsense") as caught:
+        from_string("<mujoco><nonsense/></mujoco>")
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------ the file's settings
+
+
+def test_time_step_and_integrator_are_the_files() -> None:
+    model = from_string(arm(option='timestep="0.004" integrator="RK4"'))
+    alone = Articulated(model)
+    assert (alone.integrator, alone.dt, alone.substeps) == ("rk4", 0.004, 1)
+    assert Articulated(model, substeps=5).dt == pytest.approx(0.02)
+    assert Articulated(model, dt=0.02).substeps == 5
+    given = Articulated(model, integrator="explicit_damping", dt=0.02, substeps=1)
+    assert (given.integrator, given.dt, given.substeps) == ("explicit_damping", 0.02, 1)
+    with pytest.raises(BadValue, match="no whole number of the file's time steps"):
+        Articulated(model, dt=0.021)
+    for dt in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(BadValue, match="dt > 0 s"):
+            Articulated(model, dt=dt)
+
+
+def test_mujocos_euler_is_implicit_damping() -> None:
+    for word, ours in (("Euler", "implicit_damping"), ("implicitfast", "implicit_damping")):
+        option = f'timestep="0.01" integrator="{word}"'
+        assert from_string(arm(option=option)).integrator == ours
+    with pytest.raises(BadValue, match="MuJoCo's is 'implicit_damping'"):
+        Articulated(from_string(arm()), integrator="euler")
+
+
+@pytest.mark.parametrize("name", ["ant", "humanoid"])
+def test_implicitfast_is_implicit_damping_where_free_bodies_carry_joints(name: str) -> None:
+    compiled, _ = reference(gymnasium_model(name))
+    compiled.opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    compiled.dof_damping[:] *= 5
+    model = from_mujoco(compiled)
+    qpos, qvel, control = states(model, 5, 3)
+    after = Articulated(model, Convex()).step(torch.cat((qpos, qvel), -1), control, control[:, :0])
+    data = mujoco.MjData(compiled)
+    for k in range(5):
+        forward(compiled, data, qpos[k], qvel[k], control[k])
+        mujoco.mj_step(compiled, data)
+        error = np.abs(after[k, model.nq :].numpy() - data.qvel).max() / np.abs(data.qvel).max()
+        assert error < 1e-9
+
+
+# ------------------------------------------------------------------------------------------- motors
+
+
+def test_the_force_range_clamps_gain_times_control() -> None:
+    motor = '<general joint="j" gainprm="10" gear="2" forcerange="-1 1" ctrlrange="-5 5"/>'
+    model = from_string(arm(motor))
+    action = torch.tensor([[0.5], [0.05], [-3.0]], dtype=torch.float64, requires_grad=True)
+    force = Articulated(model, Convex()).actuation(action)
+    assert force.squeeze(-1).tolist() == [2.0, 1.0, -2.0]
+    (slope,) = torch.autograd.grad(force.sum(), action)
+    assert slope.squeeze(-1).tolist() == [0.0, 20.0, 0.0]
+    data = mujoco.MjData(model.compiled)
+    for control, wanted in zip(action[:, 0].tolist(), force[:, 0].tolist(), strict=True):
+        data.ctrl[0] = control
+        mujoco.mj_forward(model.compiled, data)
+        assert data.qfrc_actuator[0] == wanted

@@ -1,0 +1,119 @@
+"""Studies take problems and estimators of users by name, and notice when their files change."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from gradlab.foundation import naming
+from gradlab.foundation.errors import BadValue, Missing, UnknownName
+from gradlab.study import file_name, read_rows
+from gradlab.study.cells import check_name
+from gradlab.study.sources import Code
+from studies import bias_vs_relaxation, loss_landscape, stages
+from tests.gradlab.problems.test_registry import MINE
+from tests.helpers.forked import run_module
+
+PORT = """
+import gradlab
+
+def port():
+    return gradlab.make("landing", horizon=6, hidden=(4,))
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "port.py").write_text(PORT)
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    yield tmp_path
+    sys.path[:] = path
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def test_names_become_parts_of_files() -> None:
+    assert file_name("bias_vs.relaxation-0.5") == "bias_vs.relaxation-0.5"
+    assert file_name("my_file.py:docking") == "my_file.py=docking"
+    assert file_name("../a b/my.py:x") == "a=b=my.py=x"
+    for odd in ("../..", "/", "a:b", "ü"):
+        check_name("cell", f"{file_name(odd)}/all")
+
+
+def test_cells_of_a_problem_and_an_estimator_of_ones_own(here: Path) -> None:
+    config = bias_vs_relaxation.Config(
+        tasks=("port.py:port",), estimators=("pg", "mine.py:Mine", "qg"), widths=(0.5,)
+    )
+    cells = {cell.key: cell for cell in bias_vs_relaxation.cells(config)}
+    assert set(cells) == {
+        f"port.py=port-60/{n}" for n in ("pg", "mine.py=Mine", "qg-none", "qg-full")
+    }
+    assert cells["port.py=port-60/mine.py=Mine"].payload["estimator"] == "mine.py:Mine"
+    made = {artefact.name for artefact in bias_vs_relaxation.artefacts(config)}
+    assert all(need in made for cell in cells.values() for need in cell.needs)
+    setting = stages.setting_of("port.py:port")
+    assert (setting.event, setting.horizon) == ("success", 6)
+
+    config = loss_landscape.Config(tasks=("port.py:port",), estimators=("fog", "mine.py:Mine"))
+    keys = {cell.key for cell in loss_landscape.cells(config)}
+    assert any(key.endswith("/arrows-mine.py=Mine") for key in keys)
+    assert all(key.startswith("port.py=port-") for key in keys)
+
+
+@pytest.mark.parametrize("study", ["bias_vs_relaxation", "loss_landscape"])
+def test_a_name_that_leads_nowhere_is_said_before_anything_runs(study: str, here: Path) -> None:
+    module = importlib.import_module(f"studies.{study}")
+    for changes, error, words in (
+        ({"tasks": ("hoverign",)}, UnknownName, "did you mean hovering"),
+        ({"tasks": ("port.py:prot",)}, UnknownName, "did you mean port"),
+        ({"estimators": ("mine.py:Mien",)}, UnknownName, "did you mean Mine"),
+        ({"estimators": ("gone.py:Mine",)}, Missing, "not there"),
+    ):
+        with pytest.raises(error, match=words):
+            list(module.cells(module.Config(**changes)))
+
+
+def test_a_task_without_an_event_to_succeed_in_is_refused() -> None:
+    with pytest.raises(BadValue, match="event to succeed in, got 'lq'"):
+        list(bias_vs_relaxation.cells(bias_vs_relaxation.Config(tasks=("lq",))))
+    with pytest.raises(BadValue, match="single episodes, got 'inverse_variance'"):
+        list(loss_landscape.cells(loss_landscape.Config(estimators=("inverse_variance",))))
+
+
+def test_an_edit_of_an_estimators_file_is_noticed(here: Path) -> None:
+    config = bias_vs_relaxation.Config(tasks=("gate",), estimators=("fog", "mine.py:Mine"))
+    with naming.noted() as named:
+        list(bias_vs_relaxation.cells(config))
+    assert named == {"mine"}
+    before = Code.of([bias_vs_relaxation.cells], named)
+    (here / "mine.py").write_text(f"# only a remark\n{MINE}")
+    assert Code.of([bias_vs_relaxation.cells], named) == before
+    (here / "mine.py").write_text(MINE.replace("self.scale *", "2 * self.scale *"))
+    after = Code.of([bias_vs_relaxation.cells], named)
+    assert after.changes(asdict(before)) == "changed since: mine"
+
+
+@pytest.mark.slow
+def test_a_study_measures_an_estimator_of_ones_own_and_notices_its_edits(here: Path) -> None:
+    options = (
+        "--preset", "smoke", "--tasks", "gate", "--estimators", "fog", "mine.py:Mine",
+        "--widths", "0.5", "--samples", "1000", "--jobs", "1", "--out", "out",
+    )  # fmt: skip
+    code, _, err = run_module("studies.bias_vs_relaxation", *options, cwd=here)
+    assert code == 0, err
+    rows = read_rows(here / "out").query("part == 'all' and experiment == 'B'")
+    fog, mine = (
+        rows[rows["estimator"] == name]["relative_bias"].item() for name in ("fog", "mine.py:Mine")
+    )
+    assert fog == pytest.approx(mine, rel=1e-9)  # it is FOG
+    (here / "mine.py").write_text(MINE.replace("self.scale *", "2 * self.scale *"))
+    code, _, err = run_module("studies.bias_vs_relaxation", *options, cwd=here)
+    assert code == 2 and "(changed since: mine)" in err

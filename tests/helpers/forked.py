@@ -1,0 +1,54 @@
+"""`python -m MODULE` in a process of its own that need not import torch and gradlab anew.
+
+A server imports them once, and each run is a fork of it. Where there is no such thing (Windows),
+and for whatever a test does to a running process, use `subprocess`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["gradlab.study", "scipy.stats", "estimators"])
+
+
+class Done(NamedTuple):
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_module(module: str, *arguments: str, cwd: Path) -> Done:
+    """`python -m module *arguments` in the folder `cwd`, which may hold the module."""
+    files = cwd / ".stdout", cwd / ".stderr"
+    process = _server.Process(target=_inside, args=(module, arguments, cwd, files))
+    process.start()
+    process.join()
+    code = process.exitcode
+    assert code is not None
+    texts = [file.read_text() for file in files]
+    for file in files:
+        file.unlink()
+    return Done(code, *texts)
+
+
+def _inside(module: str, arguments: tuple[str, ...], cwd: Path, files: tuple[Path, Path]) -> None:
+    for number, file in zip((1, 2), files, strict=True):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    os.chdir(cwd)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(cwd)])
+    sys.path[:0] = [str(cwd)]
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        sys.stdout.flush()
