@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,10 +28,12 @@ from torch import Tensor
 
 from gradlab.foundation.arguments import check_params, got, number, whole
 from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.engines import Engine, check_independent, per_sample_gradients
 from gradlab.gradients.samples import GradientSamples, concatenate
+from gradlab.gradients.sampling import sharing_order
 from gradlab.policies.gaussian import BoundPolicy
 from gradlab.problems.problem import Problem
 
@@ -78,8 +80,14 @@ class Estimator(ABC):
         """Environment steps and backward passes per sample."""
 
     @abstractmethod
-    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
-        """Gradient samples of one chunk, made of whole groups."""
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+    ) -> GradientSamples:
+        """Gradient samples of one chunk, made of whole groups.
+
+        `memo` is for the rollouts that this estimator has in common with others on these episodes:
+        hand it to whatever runs them. None if there are no others.
+        """
 
     def __call__(
         self, problem: Problem, params: Params, noise: Noise, chunk_size: int | None = None
@@ -89,33 +97,42 @@ class Estimator(ABC):
         `chunk_size` bounds memory and changes nothing else; it is rounded down to whole groups.
         Raises `BadShape` for noise or parameters of another problem.
         """
-        self.check(problem)
-        problem.check_noise(noise)
-        problem.policy.check(params, problem.dtype)
-        check_params(params, problem.device)
-        weights = self.call_weights(problem)
-        if tuple(weights.shape) != (problem.horizon,):
-            raise BadShape(
-                f"{self.label}.call_weights should be one number per policy call, "
-                f"[{problem.horizon}] here, got {list(weights.shape)}; try "
-                "torch.ones(problem.horizon)"
-            )
+        self.check_call(problem, params, noise)
         group = self.group
-        if noise.count % group:
-            raise BadValue(
-                f"{self.label} looks across groups of {group} samples, got {noise.count} samples; "
-                f"draw a multiple of {group}"
-            )
         size = noise.count
         if chunk_size is not None:
             size = max(group, whole("chunk_size", chunk_size) // group * group)
         with differentiating():
             params, noise = ordinary(params), ordinary(noise)
-            parts = [
-                self.sample(problem, params, noise.rows(begin, min(begin + size, noise.count)))
-                for begin in range(0, noise.count, size)
-            ]
+            starts = range(0, noise.count, size)
+            chunks = [noise.rows(i, min(i + size, noise.count)) for i in starts]
+            parts = [self.sample(problem, params, chunk, None) for chunk in chunks]
             return concatenate(parts).grouped(group)
+
+    def sharing(
+        self, problem: Problem, params: Params, noise: Noise, memo: Memo
+    ) -> GradientSamples:
+        """The samples of a call, with the rollouts that `memo` knows; it gets those it does not.
+
+        The numbers are those of a call to the last bit (of compiled code up to its rounding).
+        """
+        self.check_call(problem, params, noise)
+        with differentiating():
+            samples = self.sample(problem, ordinary(params), ordinary(noise), memo)
+            return samples.grouped(self.group)
+
+    def check_call(self, problem: Problem, params: Params, noise: Noise) -> None:
+        """Raise unless the estimator can run on this problem, its parameters and its noise.
+
+        `BadShape` for noise or parameters of another problem and for call weights of a wrong shape,
+        `BadValue` unless the noise holds whole groups, and what `check` raises.
+        """
+        self.check(problem)
+        problem.check_noise(noise)
+        problem.policy.check(params, problem.dtype)
+        check_params(params, problem.device)
+        call_weights_of(self, problem)
+        check_groups(self.label, self.group, noise)
 
     def __add__(self, other: Estimator) -> Estimator:
         return Sum(self, _summand(other))
@@ -142,6 +159,27 @@ class Estimator(ABC):
 
     def __rmul__(self, factor: float) -> Estimator:
         return self * factor
+
+
+def call_weights_of(estimator: Estimator, problem: Problem) -> Float[Tensor, " T"]:
+    """The call weights of an estimator. Raises `BadShape` unless it has one per policy call."""
+    weights = estimator.call_weights(problem)
+    if tuple(weights.shape) != (problem.horizon,):
+        raise BadShape(
+            f"{estimator.label}.call_weights should be one number per policy call, "
+            f"[{problem.horizon}] here, got {list(weights.shape)}; try "
+            "torch.ones(problem.horizon)"
+        )
+    return weights
+
+
+def check_groups(who: str, group: int, noise: Noise) -> None:
+    """Raise `BadValue` unless the noise holds whole groups of `group` episodes."""
+    if noise.count % group:
+        raise BadValue(
+            f"{who} looks across groups of {group} samples, got {noise.count} samples; "
+            f"draw a multiple of {group}"
+        )
 
 
 def _summand(other: Any) -> Estimator:
@@ -173,11 +211,13 @@ class SurrogateEstimator(Estimator):
         """One rollout and one backward pass through it."""
         return Cost(problem.horizon, 1)
 
-    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+    ) -> GradientSamples:
         def value(problem: Problem, policy: BoundPolicy, noise: Noise, given: Any) -> Tensor:
             return self.surrogate(problem, policy, noise)
 
-        return _samples(self, self.engine, value, problem, params, noise, ())
+        return _samples(self, self.engine, value, problem, params, noise, (), memo)
 
 
 @dataclass(frozen=True)
@@ -203,10 +243,13 @@ class TwoPassEstimator(Estimator):
     def check(self, problem: Problem) -> None:
         """Nothing is required unless a subclass says so."""
 
-    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+    ) -> GradientSamples:
+        policy = BoundPolicy(problem.policy, params, memo=memo).frozen
         with torch.no_grad():
-            given = self.first_pass(problem, BoundPolicy(problem.policy, params).frozen, noise)
-        return _samples(self, self.engine, self.surrogate, problem, params, noise, given)
+            given = self.first_pass(problem, policy, noise)
+        return _samples(self, self.engine, self.surrogate, problem, params, noise, given, memo)
 
 
 CHECKED: set[tuple] = set()  # classes and hashes of what was seen to be independent
@@ -233,6 +276,7 @@ def _samples(
     params: Params,
     noise: Noise,
     given: Any,
+    memo: Memo | None,
 ) -> GradientSamples:
     """Gradients of a surrogate; the first time, the first samples are checked not to couple."""
     if engine != "pullback":
@@ -246,7 +290,21 @@ def _samples(
         check_independent(first, problem, params, noise.rows(0, count), few)
         CHECKED.add(key)
     whole_batch = partial(surrogate, problem)
-    return per_sample_gradients(whole_batch, problem, params, noise, given, engine)
+    return per_sample_gradients(whole_batch, problem, params, noise, given, engine, memo)
+
+
+def samples_of(
+    parts: Sequence[Estimator], problem: Problem, params: Params, noise: Noise, memo: Memo | None
+) -> list[GradientSamples]:
+    """Samples of every part, in order, of the same episodes; what they have in common is run once.
+
+    `memo` is that of the combination which this one is a part of, if any.
+    """
+    memo = Memo() if memo is None else memo
+    samples: dict[int, GradientSamples] = {}
+    for i in sharing_order(parts, problem):
+        samples[i] = parts[i].sample(problem, params, noise, memo).grouped(parts[i].group)
+    return [samples[i] for i in range(len(parts))]
 
 
 @dataclass(frozen=True)
@@ -269,13 +327,16 @@ class Sum(Estimator):
         self.second.check(problem)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
-        return self.first.call_weights(problem) + self.second.call_weights(problem)
+        return call_weights_of(self.first, problem) + call_weights_of(self.second, problem)
 
     def cost(self, problem: Problem) -> Cost:
         return self.first.cost(problem) + self.second.cost(problem)
 
-    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
-        return self.first(problem, params, noise) + self.second(problem, params, noise)
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+    ) -> GradientSamples:
+        first, second = samples_of((self.first, self.second), problem, params, noise, memo)
+        return first + second
 
 
 @dataclass(frozen=True)
@@ -302,8 +363,10 @@ class Scaled(Estimator):
     def cost(self, problem: Problem) -> Cost:
         return self.part.cost(problem)
 
-    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
-        return self.factor * self.part(problem, params, noise)
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+    ) -> GradientSamples:
+        return self.factor * self.part.sample(problem, params, noise, memo)
 
 
 def check_window(window: int, problem: Problem, who: str) -> None:

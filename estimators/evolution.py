@@ -11,6 +11,7 @@ from torch import Tensor
 from estimators.base import Cost, Estimator, Params
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.generators import generator
+from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Dense, GradientSamples
 from gradlab.policies.gaussian import BoundPolicy
@@ -44,7 +45,9 @@ class EvolutionStrategies(Estimator):
     def cost(self, problem: Problem) -> Cost:
         return Cost(2 * problem.horizon, 0)
 
-    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+    ) -> GradientSamples:
         eager = problem.eager
         direction = perturbations(params, noise)
 

@@ -75,8 +75,21 @@ def value_gradient(
 ) -> Float[Tensor, "*batch"]:
     """The surrogate of QG: Σ_t γ^t alive_t Q_t(s_t, π_θ(s_t)) with the states as constants."""
     length = 1 if at == "start" else problem.horizon
-    path = rollout(problem, policy.frozen, noise, length=length).detach()
-    result = evaluate(problem, path)
+    path = rollout(problem, policy.frozen, noise, length=length)
+    return value_along(problem, policy, noise, path, evaluate(problem, path), length, entropy)
+
+
+def value_along(
+    problem: Problem,
+    policy: BoundPolicy,
+    noise: Noise,
+    path: Trajectory,
+    result: Outcome,
+    length: int,
+    entropy: float,
+) -> Float[Tensor, "*batch"]:
+    """Σ_{t<length} γ^t alive_t Q_t(s_t, π_θ(s_t)) along a path, as constants whatever it is."""
+    path, result = path.detach(), result.detach()
     times = slice(0, length)
     values = q_values(problem, policy, path, result, noise, times, entropy)
     return while_alive(result, values, times).sum(-1)
@@ -160,15 +173,37 @@ def n_step(
     entropy: float = 0.0,
 ) -> Float[Tensor, "*batch"]:
     """The surrogate of NStep: rewards inside windows plus the value at each window's end."""
-    horizon = problem.horizon
+    path, result = windows(problem, policy, noise, window, starts)
+    return n_step_along(problem, policy, noise, path, result, window, starts, tail, entropy)
+
+
+def windows(
+    problem: Problem, policy: BoundPolicy, noise: Noise, window: int, starts: str
+) -> tuple[Trajectory, Outcome]:
+    """One window from the start, or windows all along, their start states cut."""
     if starts == "first":
         path = rollout(problem, policy, noise, length=window)
-        result = evaluate(problem, path)
+        return path, evaluate(problem, path)
+    path = rollout(problem, policy, noise, cut_every=window)
+    return path, evaluate(problem, path, cut_every=window)
+
+
+def n_step_along(
+    problem: Problem,
+    policy: BoundPolicy,
+    noise: Noise,
+    path: Trajectory,
+    result: Outcome,
+    window: int,
+    starts: str,
+    tail: Literal["q", "v"],
+    entropy: float,
+) -> Float[Tensor, "*batch"]:
+    """The rewards of `windows` plus the value at each window's end."""
+    horizon = problem.horizon
+    ends = slice(window, horizon, window)
+    if starts == "first":
         ends = slice(window, min(window + 1, horizon))
-    else:
-        path = rollout(problem, policy, noise, cut_every=window)
-        result = evaluate(problem, path, cut_every=window)
-        ends = slice(window, horizon, window)
     total = result.value.sum(-1)
     if ends.start < horizon:
         tails = tail_values(problem, policy, path, result, noise, ends, tail, entropy)
@@ -338,10 +373,12 @@ class ABPT(SurrogateEstimator):
     def surrogate(
         self, problem: Problem, policy: BoundPolicy, noise: Noise
     ) -> Float[Tensor, "*batch"]:
-        window = self._window(problem)
-        windows = n_step(problem, policy, noise, window, self._starts, "q", self.entropy)
-        zero = value_gradient(problem, policy, noise, self.zero_step, self.entropy)
-        return 0.5 * (zero + windows)
+        window, starts = self._window(problem), self._starts
+        path, result = windows(problem, policy, noise, window, starts)
+        along = problem, policy, noise, path, result
+        n_steps = n_step_along(*along, window, starts, "q", self.entropy)
+        length = 1 if self.zero_step == "start" else problem.horizon
+        return 0.5 * (value_along(*along, length, self.entropy) + n_steps)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         windows = NStep(self.window, self._starts).call_weights(problem)

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.base import Cost, Estimator, Params
+from estimators.base import Cost, Estimator, Params, call_weights_of, samples_of
 from estimators.mixtures.rules import Rule
 from estimators.mixtures.sources import LEAST, Cross, Independent, Same, Source
 from estimators.mixtures.weights import Level, Weights, check_level, check_weights
 from gradlab.foundation.arguments import got
 from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.memo import Memo
+from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Factored, GradientSamples, concatenate
 from gradlab.problems.problem import Problem
@@ -72,8 +74,10 @@ class Mixture(Estimator):
     def cost(self, problem: Problem) -> Cost:
         return _cost(self.parts, problem)
 
-    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
-        samples = _samples(self.parts, self.level, problem, params, noise)
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+    ) -> GradientSamples:
+        samples = _samples(self.parts, self.level, problem, params, noise, memo)
         if isinstance(self.source, Independent):
             return self.weights(problem, params, noise).mix(samples)
         return self._found(problem, samples).mix(samples)
@@ -84,28 +88,25 @@ class Mixture(Estimator):
 
         Raises `BadValue` unless the noise holds whole groups.
         """
-        self.check(problem)
+        self.check_call(problem, params, noise)
         if isinstance(self.source, Independent):
             pilot = self.source.draw(problem, _group(self.parts))
             return self.fitted(problem, params, pilot).weights
-        if noise.count % self.group:
-            raise BadValue(
-                f"{self.label} looks across groups of {self.group} samples, got {noise.count} "
-                f"samples; draw a multiple of {self.group}"
-            )
-        samples = _samples(self.parts, self.level, problem, params, noise)
+        samples = _samples(self.parts, self.level, problem, params, noise, None)
         return self._found(problem, samples)
 
     def fitted(self, problem: Problem, params: Params, noise: Noise) -> FixedMixture:
         """The mixture with weights from all episodes of `noise`, a pilot, whatever its source is.
 
         Unbiased, if its parts are, for episodes that are not the pilot's. The weights stay when the
-        parameters change. Raises `BadValue` for fewer than 4 episodes.
+        parameters change. Raises `BadValue` for fewer than 4 episodes, or broken groups of a part.
         """
+        for part in self.parts:
+            part.check_call(problem, params, noise)
         self.check(problem)
         if noise.count < LEAST:
             raise BadValue(f"a pilot should have at least {LEAST} episodes, got {noise.count}")
-        samples = _samples(self.parts, self.level, problem, params, noise)
+        samples = _samples(self.parts, self.level, problem, params, noise, None)
         weights = Weights.stack(self.level, [self._ruled(problem, samples)])
         return FixedMixture(self.parts, weights, self.rule.label)
 
@@ -172,8 +173,10 @@ class FixedMixture(Estimator):
     def cost(self, problem: Problem) -> Cost:
         return _cost(self.parts, problem)
 
-    def sample(self, problem: Problem, params: Params, noise: Noise) -> GradientSamples:
-        samples = _samples(self.parts, self.weights.level, problem, params, noise)
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+    ) -> GradientSamples:
+        samples = _samples(self.parts, self.weights.level, problem, params, noise, memo)
         return self.weights.to(problem.device).mix(samples)
 
 
@@ -201,9 +204,9 @@ def _check_parts(parts: Sequence[Estimator], problem: Problem) -> None:
     for part in parts:
         part.check(problem)
     first, *others = parts
-    weights = first.call_weights(problem).double()
+    weights = call_weights_of(first, problem).double()
     for other in others:
-        if not torch.allclose(weights, other.call_weights(problem).double(), atol=1e-6):
+        if not torch.allclose(weights, call_weights_of(other, problem).double(), atol=1e-6):
             raise BadValue(
                 f"{first.label} and {other.label} estimate different things (their call weights "
                 "differ), so no mixture of them is either; mix estimators of the same call "
@@ -221,10 +224,16 @@ def _cost(parts: Sequence[Estimator], problem: Problem) -> Cost:
 
 
 def _samples(
-    parts: Sequence[Estimator], level: Level, problem: Problem, params: Params, noise: Noise
+    parts: Sequence[Estimator],
+    level: Level,
+    problem: Problem,
+    params: Params,
+    noise: Noise,
+    memo: Memo | None,
 ) -> list[GradientSamples]:
     """The samples of all parts on the same episodes, of a form that the level can weight."""
-    samples = [part(problem, params, noise) for part in parts]
+    with differentiating():
+        samples = samples_of(parts, problem, ordinary(params), ordinary(noise), memo)
     if level == "step":
         for part, found in zip(parts, samples, strict=True):
             if not isinstance(found, Factored) or bool((found.steps < 0).any()):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gradlab.foundation.arguments import got
 from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Dense, Factored, GradientSamples
@@ -38,10 +39,13 @@ def per_sample_gradients(
     noise: Noise,
     given: Any = (),
     engine: Engine = "pullback",
+    memo: Memo | None = None,
 ) -> GradientSamples:
     """Gradients of `surrogate` with respect to `params`, one per row of `noise`.
 
     `given` holds what a first pass found (a tuple of tensors with a leading N), as constants.
+    `memo` has the rollouts that other surrogates of these episodes have run, and gets those of this
+    one; `pullback` alone uses it, as nothing leaves a transform.
     Under `vmap` and `loop` the step of the rollout is never compiled. `pullback` knows the layers
     of `GaussianPolicy`: it refuses, with `BadValue`, a policy that overrides what its layers
     compute.
@@ -50,18 +54,25 @@ def per_sample_gradients(
         raise BadValue(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
     with differentiating():
         tensors = ordinary(params), ordinary(noise), ordinary(given)
+        if engine == "pullback":
+            return pullback(surrogate, problem, *tensors, memo)
         return ENGINES[engine](surrogate, problem, *tensors)
 
 
 def pullback(
-    surrogate: Surrogate, problem: Problem, params: Params, noise: Noise, given: Any
+    surrogate: Surrogate,
+    problem: Problem,
+    params: Params,
+    noise: Noise,
+    given: Any,
+    memo: Memo | None = None,
 ) -> Factored:
     """One batched backward pass to the policy's outputs, then the policy's own pullback."""
     _check_layers(problem.policy, params)
     # its calls are recorded and take constants: whatever else reads the parameters would be lost
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     tape: list[Call] = []
-    values = surrogate(BoundPolicy(problem.policy, leaves, tape), noise, given)
+    values = surrogate(BoundPolicy(problem.policy, leaves, tape, memo), noise, given)
     count = noise.count
     if not isinstance(values, Tensor) or values.shape != (count,):
         raise _bad_shape(count, values)

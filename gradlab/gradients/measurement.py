@@ -18,8 +18,10 @@ from tqdm import tqdm
 from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.foundation.memo import Memo
+from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import GradientSamples
-from gradlab.gradients.sampling import Sampler, noise_stream
+from gradlab.gradients.sampling import Sampler, SharingSampler, noise_stream, sharing_order
 from gradlab.problems.problem import Problem
 from gradlab.statistics.comparing import compare
 from gradlab.statistics.moments import Moments
@@ -35,15 +37,25 @@ Params = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, repr=False)
 class Measurement(Shown):
-    """What k estimators gave on the same episodes, by name: for `compare` and `compare_pair`."""
+    """What k estimators gave on the same episodes, by name: for `compare` and `compare_pair`.
+
+    An estimator to which states are constants (PG, QG) takes the path of a rollout that another one
+    has run, and is charged for it as if it had run it: `seconds` do not depend on who else was
+    measured, and `shared` is the part of them that was not spent again. So the measurement took the
+    sum of `seconds` less the sum of `shared`, for each episode. A rollout that somebody
+    differentiates through takes longer than one for the states alone: what is taken is charged
+    at most too high. `measure(..., share=False)` runs every estimator alone.
+    """
 
     moments: dict[str, Moments]
     seconds: dict[str, float]  # per episode, for the gradients of all samples [s]
     lost: dict[str, int]  # samples that were not finite in this very estimator
+    shared: dict[str, float]  # of `seconds`, those of rollouts that another estimator ran [s]
 
     def facts(self) -> Facts:
         return {
             name: f"{part.count * part.group:,} samples, {1e3 * self.seconds[name]:.3g} ms each"
+            + (f" ({1e3 * self.shared[name]:.2g} of it shared)" if self.shared[name] else "")
             + (f", {self.lost[name]} not finite" if self.lost[name] else "")
             for name, part in self.moments.items()
         }
@@ -95,6 +107,7 @@ def measure(
     begin: int = 0,
     pilots: Mapping[str, Params] | None = None,
     progress: bool | Callable[[int], None] = False,
+    share: bool = True,
 ) -> Measurement:
     """Moments of estimators on the same episodes, begin..count−1 of the stream `seed`.
 
@@ -103,8 +116,9 @@ def measure(
     with `group` > 1 has the means of its groups as replicates: `begin` and `count` must be whole
     groups of every estimator, and chunks are rounded up to that. `progress` shows a bar, or is
     called with the number of episodes done after each chunk. Without `pilots` (a point near each
-    mean) the mean of the first chunk is used. Raises `BadValue` for equal labels, broken groups or
-    an empty stream.
+    mean) the mean of the first chunk is used. With `share` a rollout that several estimators need
+    is run once where it can be, and nothing else changes (see `Measurement` for the time). Raises
+    `BadValue` for equal labels, broken groups or an empty stream.
     """
     named = _named(estimators)
     group = math.lcm(*(one.group for one in named.values()))
@@ -117,9 +131,12 @@ def measure(
         )
     if begin >= count:
         raise BadValue(f"an empty stream: begin={begin} is not below count={count}")
+    names = list(named)
+    order = [names[i] for i in sharing_order(list(named.values()), problem)]
     centres = dict(pilots or {})
     total: dict[str, Moments] = {}
-    seconds, lost = dict.fromkeys(named, 0.0), dict.fromkeys(named, 0)
+    seconds, shared = dict.fromkeys(named, 0.0), dict.fromkeys(named, 0.0)
+    lost = dict.fromkeys(named, 0)
     position = begin
     chunks = noise_stream(problem, count, seed, math.ceil(chunk_size / group) * group, begin)
     with tqdm(total=count - begin, unit="episode", disable=progress is not True) as bar:
@@ -127,11 +144,15 @@ def measure(
             drawn = Stream(seed, position, position + noise.count, problem.name)
             chunk: dict[str, GradientSamples] = {}
             dense: dict[str, Params] = {}
-            for name, one in named.items():
+            memo = Memo()
+            for name in order:
+                before = memo.saved
                 start = time.perf_counter()
-                chunk[name] = one(problem, params, noise)
+                chunk[name] = _samples(named[name], problem, params, noise, memo if share else None)
                 dense[name] = chunk[name].per_sample()
-                seconds[name] += (time.perf_counter() - start) / (count - begin)
+                spent, saved = time.perf_counter() - start, memo.saved - before
+                seconds[name] += (spent + saved) / (count - begin)
+                shared[name] += saved / (count - begin)
             for name, piece in _pieces(chunk, dense, centres, position, lost).items():
                 piece = dataclasses.replace(piece, streams=(drawn,))
                 centres.setdefault(name, piece.pilot)
@@ -142,7 +163,15 @@ def measure(
                 bar.set_postfix_str(f"not finite: {max(lost.values())}")
             if callable(progress):
                 progress(position - begin)
-    return Measurement(total, seconds, lost)
+    return Measurement({name: total[name] for name in named}, seconds, lost, shared)
+
+
+def _samples(
+    one: Sampler, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+) -> GradientSamples:
+    if memo is not None and isinstance(one, SharingSampler):
+        return one.sharing(problem, params, noise, memo)
+    return one(problem, params, noise)
 
 
 def _named(estimators: Sampler | Sequence[Sampler] | Mapping[str, Sampler]) -> dict[str, Sampler]:

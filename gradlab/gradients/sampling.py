@@ -6,7 +6,7 @@ neither the chunk size nor how far an earlier stream went.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.generators import generator
+from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise, concatenate
 from gradlab.gradients.samples import GradientSamples
 from gradlab.problems.problem import Problem
@@ -38,6 +39,45 @@ class Sampler(Protocol):
     def __call__(
         self, problem: Problem, params: dict[str, Tensor], noise: Noise
     ) -> GradientSamples: ...
+
+
+@runtime_checkable
+class Passes(Protocol):
+    """What sharing needs of a cost."""
+
+    @property
+    def backward_passes(self) -> float:
+        """Passes back through a whole episode per sample [1]."""
+        ...
+
+
+@runtime_checkable
+class SharingSampler(Sampler, Protocol):
+    """A sampler that runs no rollout anew that others have run on the same episodes."""
+
+    def cost(self, problem: Problem) -> Passes:
+        """What a sample costs."""
+        ...
+
+    def sharing(
+        self, problem: Problem, params: dict[str, Tensor], noise: Noise, memo: Memo
+    ) -> GradientSamples:
+        """The same samples as a call gives, with the rollouts that `memo` knows; it gets others."""
+        ...
+
+
+def sharing_order(samplers: Sequence[Sampler], problem: Problem) -> list[int]:
+    """Indices in the order in which most rollouts are shared.
+
+    Whoever differentiates through the simulator runs it himself, and comes first: his path serves
+    those to whom states are constants, and theirs could not serve him.
+    """
+
+    def through(i: int) -> float:
+        one = samplers[i]
+        return one.cost(problem).backward_passes if isinstance(one, SharingSampler) else 0.0
+
+    return sorted(range(len(samplers)), key=through, reverse=True)
 
 
 def block_generator(seed: int, block: int) -> torch.Generator:

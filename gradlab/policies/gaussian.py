@@ -29,6 +29,7 @@ from gradlab.foundation.arguments import (
     whole,
 )
 from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.policies.factors import Call, Factors, LinearFactor, Probes
 
@@ -367,11 +368,13 @@ class BoundPolicy:
     Calling it at observations gives z, and the policy's functions of z are its own. `frozen` is the
     same policy with constant parameters, for critic tails and for rollouts whose gradient is not
     wanted. With a `tape` (the pullback engine) every call goes through probes and is recorded.
+    With a `memo` its rollouts are remembered for the others that have the same one.
     """
 
     policy: GaussianPolicy
     params: dict[str, Tensor]
     tape: list[Call] | None = field(default=None, compare=False)
+    memo: Memo | None = field(default=None, compare=False)
 
     def __call__(
         self, obs: Float[Tensor, "*batch no"], steps: int | Sequence[int] | None = None
@@ -419,7 +422,7 @@ class BoundPolicy:
     @property
     def frozen(self) -> BoundPolicy:
         """The same policy; its parameters are constants and its calls are not recorded."""
-        return BoundPolicy(self.policy, self.constants)
+        return BoundPolicy(self.policy, self.constants, memo=self.memo)
 
     @cached_property
     def constants(self) -> dict[str, Tensor]:

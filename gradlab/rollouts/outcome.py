@@ -45,6 +45,10 @@ class Outcome(NamedTuple):
     running: Float[Tensor, "*batch T E"]  # M_t, the margin's maximum so far [1]
     discount: Float[Tensor, "*times T_plus_1"]  # γ^t; of every episode where they began apart
 
+    def detach(self) -> Outcome:
+        """The same numbers as constants."""
+        return Outcome(*(part.detach() for part in self))
+
     def to_go(self) -> Float[Tensor, "*batch T"]:
         """G_t = Σ_{k>=t} γ^k alive_k r_k, with γ counted from the start of the episode."""
         return reward_to_go(self.value)

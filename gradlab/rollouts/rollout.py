@@ -14,9 +14,10 @@ inputs, and a cotangent of 0 never meets an infinite derivative on its way to th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -112,11 +113,48 @@ def rollout(
     `before` has the constant, while `state` keeps the attached value, so that a window's end can
     still be differentiated.
 
+    A rollout that nothing can be differentiated by, such as that of a frozen policy, is not run if
+    the policy's `memo` knows its path: the same states come from the same inputs, wherever a window
+    is cut. There it is a constant.
+
     Raises `BadValue` for more steps than `noise` or the horizon have, `BadShape` for a start of
     other episodes or another problem. On a GPU nobody asks `start` for its times: look after them
     yourself.
     """
     length = _length(problem, noise, start, length)
+    if policy.memo is None:
+        return _run(problem, policy, noise, start, length, cut_every)
+    tensors = [*policy.params.values(), *noise, *(start or ())]
+    key = (*_same_states(problem), length, *tensors)
+    if policy.tape is None and not _attached(tensors):
+        known = policy.memo.find(key)
+        if known is not None:
+            return known
+    began = time.perf_counter()
+    path = _run(problem, policy, noise, start, length, cut_every)
+    policy.memo.keep(key, path.detach(), time.perf_counter() - began)
+    return path
+
+
+def _same_states(problem: Problem) -> tuple[Any, ...]:
+    """What a path depends on, of a problem: not on what is paid for it."""
+    moving = problem.simulator, problem.task, problem.policy, problem.last_margin
+    return *moving, problem.dtype, problem.compile
+
+
+def _attached(tensors: list[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(part.requires_grad for part in tensors)
+
+
+def _run(
+    problem: Problem,
+    policy: BoundPolicy,
+    noise: Noise,
+    start: Moment | None,
+    length: int,
+    cut_every: int | None,
+) -> Trajectory:
+    """The loop itself."""
     begin = problem.start(noise) if start is None else start.map(_laid_out)
     state, memory = _constant(problem, begin.state), begin.memory
     step = _transition(problem.simulator, problem.task, problem.policy, problem.compile)

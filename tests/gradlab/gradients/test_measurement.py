@@ -13,6 +13,7 @@ import estimators as E
 import gradlab
 from estimators.base import Estimator
 from gradlab.foundation.errors import BadShape, BadValue, UnknownName
+from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Dense, GradientSamples
 from gradlab.problems.problem import Problem
@@ -85,8 +86,10 @@ class Losing(E.FOG):
     def label(self) -> str:
         return "losing"
 
-    def sample(self, problem: Problem, params: dict[str, Tensor], noise: Noise) -> GradientSamples:
-        rows = super().sample(problem, params, noise).per_sample()
+    def sample(
+        self, problem: Problem, params: dict[str, Tensor], noise: Noise, memo: Memo | None
+    ) -> GradientSamples:
+        rows = super().sample(problem, params, noise, memo).per_sample()
         lost = (torch.arange(noise.count) % 7 == 0).nonzero()[:, 0]
         return Dense({n: x.index_fill(0, lost, torch.nan) for n, x in rows.items()})
 
