@@ -34,7 +34,7 @@ from gradlab.foundation.noise import Noise
 from gradlab.gradients.engines import Engine, check_independent, per_sample_gradients
 from gradlab.gradients.samples import GradientSamples, concatenate
 from gradlab.gradients.sampling import sharing_order
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 
 Params = dict[str, Tensor]
@@ -246,7 +246,7 @@ class TwoPassEstimator(Estimator):
     def sample(
         self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
     ) -> GradientSamples:
-        policy = BoundPolicy(problem.policy, params, memo=memo).frozen
+        policy = problem.bind(params, memo=memo).frozen
         with torch.no_grad():
             given = self.first_pass(problem, policy, noise)
         return _samples(self, self.engine, self.surrogate, problem, params, noise, given, memo)

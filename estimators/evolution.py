@@ -14,7 +14,6 @@ from gradlab.foundation.generators import generator
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Dense, GradientSamples
-from gradlab.policies.gaussian import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
@@ -53,7 +52,7 @@ class EvolutionStrategies(Estimator):
 
         def value(shift: Params, row: Noise) -> Tensor:
             moved = {name: value.detach() + shift[name] for name, value in params.items()}
-            path = rollout(eager, BoundPolicy(eager.policy, moved), row)
+            path = rollout(eager, eager.bind(moved), row)
             return evaluate(eager, path).value.sum(-1)
 
         with torch.no_grad():

@@ -12,7 +12,7 @@ from estimators.base import SurrogateEstimator
 from estimators.score import score_surrogate
 from gradlab.events import running_maximum
 from gradlab.foundation.noise import Noise
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate
 from gradlab.rollouts.rollout import rollout

@@ -12,7 +12,7 @@ from torch import Tensor
 from estimators.base import Cost, TwoPassEstimator
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate, reward_to_go, views, while_alive
 from gradlab.rollouts.rollout import Trajectory, rollout

@@ -26,8 +26,11 @@ from gradlab.gradients.precision import PrecisionCheck as PrecisionCheck
 from gradlab.gradients.precision import precision_check as precision_check
 from gradlab.gradients.samples import GradientSamples as GradientSamples
 from gradlab.gradients.sampling import noise_stream as noise_stream
+from gradlab.policies.composed import NetworkPolicy as NetworkPolicy
 from gradlab.policies.gaussian import GaussianPolicy as GaussianPolicy
 from gradlab.policies.gaussian import LinearPolicy as LinearPolicy
+from gradlab.policies.networks import Network as Network
+from gradlab.policies.policy import Policy as Policy
 from gradlab.problems.critic import Critic as Critic
 from gradlab.problems.critic import View as View
 from gradlab.problems.problem import Problem as Problem

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.noise import Noise
-from gradlab.policies.gaussian import BoundPolicy, GaussianPolicy
+from gradlab.policies.stacked import StackedPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
@@ -205,14 +204,14 @@ def returns_over_plane(
     chunk = min(chunk or points_at_once(problem, noise.count), len(points))
     if chunk < 1:
         raise BadValue(f"expected at least 1 point and a chunk of at least 1, got {chunk}")
-    mapped = problem.replace(policy=_vmapped(problem.policy))
+    mapped, buffers = StackedPolicy(problem.policy), problem.bind(plane.centre).buffers
     pieces = []
     with torch.no_grad():
         for part in points.split(chunk):
             # compiled code is made for one number of points
             full = torch.cat((part, part[-1:].expand(chunk - len(part), 2)))
             episodes = Noise(*(x.expand(chunk, *x.shape) for x in noise))
-            path = rollout(mapped, BoundPolicy(mapped.policy, plane.at(full)), episodes)
+            path = rollout(problem, mapped.bind(plane.at(full), buffers), episodes)
             pieces.append(evaluate(problem, path).value.sum(-1)[: len(part)])
     return torch.cat(pieces)
 
@@ -276,20 +275,6 @@ def _as_good(gap: Float[Tensor, "N 2"], slopes: Float[Tensor, "N 2"]) -> bool:
     size = float(gap.mean(0).square().sum())
     noise, error = (float(x.var(0).sum()) / len(x) for x in (gap, slopes))
     return size <= 2 * noise or size <= AGREED**2 * error
-
-
-@lru_cache(maxsize=32)
-def _vmapped(policy: GaussianPolicy) -> GaussianPolicy:
-    """The same policy with parameters [points, *shape] at observations [points, N, no]."""
-    kind = type(policy)
-
-    class Vmapped(kind):
-        def apply(
-            self, params: Params, obs: Float[Tensor, "points N no"]
-        ) -> Float[Tensor, "points N nz"]:
-            return torch.func.vmap(partial(kind.apply, self))(params, obs)
-
-    return Vmapped(**{field.name: getattr(policy, field.name) for field in fields(policy)})
 
 
 def points_at_once(problem: Problem, episodes: int) -> int:

@@ -58,7 +58,7 @@ def held_at(problem: Problem, params: Params, noise: Noise, step: int) -> Held:
     """Roll out with the policy `params` and stop at `step` < T. Needs a Q critic."""
     problem.require_q("a one-step landscape")
     with torch.no_grad():
-        whole = rollout(problem, problem.policy.bind(params), noise, length=step + 1)
+        whole = rollout(problem, problem.bind(params), noise, length=step + 1)
         alive = evaluate(problem, whole).alive[:, step]
     before = whole.map(lambda part: part[:, :-1])
     now = whole.obs[:, step], whole.before[:, step], whole.action[:, step]
@@ -86,7 +86,7 @@ def _act(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, latent and action of the policy `params` at the states that are held."""
     policy = problem.policy
-    z = policy.apply(params, held.obs)
+    z = problem.bind(params)(held.obs)
     if mean is not None:
         z = torch.cat([mean, z[..., policy.action_dim :]], dim=-1)
     latent = policy.latent(z, held.noise.action[:, held.step])
@@ -127,9 +127,9 @@ def _tail(
     """γ^{t+1} alive_{t+1} Q_{t+1}(s', π_θ(s')); nothing after the last step."""
     if step >= problem.horizon:
         return 0.0
-    policy = problem.policy
+    policy = problem.bind(params)
     obs = views(problem, path, result, slice(step, step + 1)).obs[:, 0]
-    action = policy.action(policy.latent(policy.apply(params, obs), noise.action[:, step]))
+    action = policy.action(policy.latent(policy(obs), noise.action[:, step]))
     values = _q(problem, path, result, step, action)[:, None]
     return while_alive(result, values, slice(step, step + 1))[:, 0]
 

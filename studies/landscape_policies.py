@@ -187,7 +187,7 @@ def mean_return(problem: Problem, params: Params, seed: int) -> float:
     total = 0.0
     with torch.no_grad():
         for noise in noise_stream(problem, EVALUATED, seed):
-            path = gradlab.rollout(problem, problem.policy.bind(params), noise)
+            path = gradlab.rollout(problem, problem.bind(params), noise)
             total += float(evaluate(problem, path).value.double().sum())
     return total / EVALUATED
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gradlab.foundation.moment import Moment
 from gradlab.gradients.sampling import block_generator
+from gradlab.policies.stacked import StackedPolicy
 from gradlab.problems.problem import Problem
 from gradlab.study import seed_for
 from studies.rollout_gradients import one_step, step_noise
@@ -119,11 +120,12 @@ def _values(
     states, count = len(starts.state), noise.shape[1]
     rows = starts.repeat(seeds * count)
     action = noise.flatten(0, 1).repeat(states, 1, 1)
+    stacked = StackedPolicy(problem.policy).bind(dict(params))
 
     def policy(obs: Tensor) -> Tensor:
         """Rows 0..count−1 belong to the first parameters, and so on."""
         grouped = obs.unflatten(0, (-1, count))
-        return torch.func.vmap(problem.policy.apply)(dict(params), grouped).flatten(0, 1)
+        return stacked(grouped).flatten(0, 1)
 
     return one_step(problem, policy, step_noise(problem, action), rows).value
 

@@ -33,7 +33,7 @@ from gradlab.foundation.moment import Moment
 from gradlab.foundation.noise import Noise
 from gradlab.gradients import engines
 from gradlab.gradients.samples import Factored, GradientSamples
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.critic import View
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate_step

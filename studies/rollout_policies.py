@@ -275,7 +275,7 @@ def episodes_of(problem: Problem, params: Params, noise: Noise) -> Episodes:
     """Roll the policy out over the whole horizon; an episode whose numbers are not finite halts."""
     problem = halting(problem)
     with torch.no_grad():
-        path = gradlab.rollout(problem, problem.policy.bind(params), noise)
+        path = gradlab.rollout(problem, problem.bind(params), noise)
         result = evaluate(problem, path)
         nothing = torch.zeros_like(result.reward)
         to_go = lambda_returns(result.reward, result.alive, nothing, problem.discount, 1.0)

@@ -96,7 +96,7 @@ def success_rate(
     happened = 0
     with torch.no_grad():
         for noise in noise_stream(problem, count, seed, chunk_size=1024):
-            result = evaluate(problem, rollout(problem, problem.policy.bind(params), noise))
+            result = evaluate(problem, rollout(problem, problem.bind(params), noise))
             hit = (result.margins[..., column] > 0) & (result.alive[..., :-1] > 0)
             happened += int(hit.any(-1).sum())
     return happened / count

@@ -267,7 +267,7 @@ def step_of(
 
     def step(state: Tensor, eps: Tensor, index: Tensor) -> Tensor:
         nothing = state[..., :0]
-        output = problem.policy.apply(params, problem.task.observe(state, nothing, index))
+        output = problem.bind(params)(problem.task.observe(state, nothing, index))
         action = problem.policy.action(problem.policy.latent(output, eps))
         return problem.simulator.step(state, action, nothing)
 
@@ -282,7 +282,7 @@ def path_of(
     params, noise = policy_of(task), problem.draw(episodes, block_generator(seed, 0))
     with torch.no_grad():
         if task != PEGS:
-            return gradlab.rollout(problem, problem.policy.bind(params), noise).state, noise.action
+            return gradlab.rollout(problem, problem.bind(params), noise).state, noise.action
         pegs = Pegs(width, horizon)
         launch = LAUNCH_MEAN + LAUNCH_STD * noise.action[:, 0]
         states = [pegs.start(launch)]

@@ -30,7 +30,7 @@ from estimators.pathwise import FOG
 from gradlab.foundation.errors import BadValue, Unavailable, UnknownName
 from gradlab.foundation.generators import generator
 from gradlab.foundation.noise import Noise
-from gradlab.policies.gaussian import BoundPolicy, GaussianPolicy
+from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
@@ -129,7 +129,7 @@ def build(task: Race | Stream) -> tuple[Problem, Params]:
 def batched(problem: Problem, params: Params, noise: Noise) -> dict[str, Tensor]:
     """The yardstick: one ordinary backward pass of the mean, as in a training step."""
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-    value = FOG().surrogate(problem, BoundPolicy(problem.policy, leaves), noise).mean()
+    value = FOG().surrogate(problem, problem.bind(leaves), noise).mean()
     return dict(zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True))
 
 
@@ -157,7 +157,7 @@ def _torch_call(
 
 def _forward_call(compiled: bool, problem: Problem, params: Params, noise: Noise) -> Call:
     problem = problem.replace(compile=compiled)
-    policy = BoundPolicy(problem.policy, params)
+    policy = problem.bind(params)
 
     def work() -> object:
         with torch.no_grad():

@@ -14,7 +14,6 @@ from gradlab.events import Hard
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.sampling import noise_stream
-from gradlab.policies.gaussian import BoundPolicy
 from gradlab.problems.critic import View
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, views
@@ -80,7 +79,7 @@ def episodes(
     """
     problem = problem.replace(event_step=Hard())
     with torch.no_grad():
-        policy = BoundPolicy(problem.policy, params).frozen
+        policy = problem.bind(params).frozen
         path = rollout(problem, policy, noise)
         times = torch.arange(problem.horizon, device=noise.action.device)
         q_rows = v_rows = torch.ones_like(noise.action[..., 0], dtype=torch.bool)

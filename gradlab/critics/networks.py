@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradlab.foundation.errors import BadValue
-from gradlab.policies.gaussian import ACTIVATIONS, BoundPolicy
+from gradlab.policies.perceptron import ACTIVATIONS
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.critic import View
 
 SMOOTH = ("silu", "tanh", "elu")  # ∇_a Q must exist and be continuous

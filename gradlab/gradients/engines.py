@@ -8,7 +8,6 @@ pulling them back through the policy alone gives every sample's gradient.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Dense, Factored, GradientSamples
 from gradlab.policies.factors import Call
-from gradlab.policies.gaussian import BoundPolicy, GaussianPolicy
+from gradlab.policies.policy import BoundPolicy, Policy
 from gradlab.problems.problem import Problem
 
 Engine = Literal["pullback", "vmap", "loop"]
@@ -46,9 +45,7 @@ def per_sample_gradients(
     `given` holds what a first pass found (a tuple of tensors with a leading N), as constants.
     `memo` has the rollouts that other surrogates of these episodes have run, and gets those of this
     one; `pullback` alone uses it, as nothing leaves a transform.
-    Under `vmap` and `loop` the step of the rollout is never compiled. `pullback` knows the layers
-    of `GaussianPolicy`: it refuses, with `BadValue`, a policy that overrides what its layers
-    compute.
+    Under `vmap` and `loop` the step of the rollout is never compiled.
     """
     if engine not in ENGINES:
         raise BadValue(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
@@ -68,51 +65,40 @@ def pullback(
     memo: Memo | None = None,
 ) -> Factored:
     """One batched backward pass to the policy's outputs, then the policy's own pullback."""
-    _check_layers(problem.policy, params)
+    policy = problem.policy
+    _check_names(policy, params)
     # its calls are recorded and take constants: whatever else reads the parameters would be lost
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     tape: list[Call] = []
-    values = surrogate(BoundPolicy(problem.policy, leaves, tape, memo), noise, given)
+    bound = problem.bind(leaves, tape, memo)
+    values = surrogate(bound, noise, given)
     count = noise.count
     if not isinstance(values, Tensor) or values.shape != (count,):
         raise _bad_shape(count, values)
-    policy = problem.policy
     _check_recorded(values, leaves)
     if not values.requires_grad or not tape:  # nothing of the surrogate depends on the policy
-        obs = noise.initial.new_zeros(count, 0, policy.observation_dim)
-        empty = noise.initial.new_zeros(count, 0, policy.output_dim)
-        return Factored(policy, params, obs, empty, torch.zeros(0, dtype=torch.long))
-    probes = [(*call.probes.biases, call.probes.z) for call in tape]
+        carry = policy.carry_dim
+        obs = noise.initial.new_zeros(count, 0, policy.observation_dim + carry)
+        empty = noise.initial.new_zeros(count, 0, policy.output_dim + carry)
+        none = torch.zeros(0, dtype=torch.long)
+        return Factored(policy, params, obs, empty, none, buffers=bound.buffers)
+    probes = [(*call.probes.layers, call.probes.output) for call in tape]
     grads = torch.autograd.grad(
         values.sum(), [leaf for row in probes for leaf in row], allow_unused=True,
         materialize_grads=True,
     )  # fmt: skip
     width = len(probes[0])
-    *cotangents, cotangent = (_over_calls(grads[i::width], count) for i in range(width))
-    inputs = [_over_calls(part, count) for part in zip(*(c.inputs for c in tape), strict=True)]
+    *layers, output = (_over_calls(grads[i::width], count) for i in range(width))
+    recorded = [_over_calls(part, count) for part in zip(*(c.inputs for c in tape), strict=True)]
     steps = torch.tensor([s for call in tape for s in call.steps], device=noise.initial.device)
-    factors = policy.collect(inputs, cotangents, cotangent)
-    return Factored(policy, params, inputs[0], cotangent, steps, factors)
-
-
-# What the pullback engine takes the layers of a policy from: their gradients belong to these alone.
-LAYERS = {
-    name: inspect.getattr_static(GaussianPolicy, name)
-    for name in (
-        "output_dim", "shapes", "apply", "probes", "probed", "factors", "collect",
-        "_layers", "_forward", "_output",
+    calls = policy.pull.collect(bound.constants, bound.buffers, recorded, layers, output)
+    return Factored(
+        policy, params, calls.inputs, calls.cotangent, steps, calls.known, buffers=bound.buffers
     )
-}  # fmt: skip
 
 
-def _check_layers(policy: GaussianPolicy, params: Params) -> None:
-    """Raise unless the network is the plain perceptron whose layers the engine differentiates."""
-    changed = [n for n, own in LAYERS.items() if inspect.getattr_static(policy, n, None) is not own]
-    if changed:
-        raise BadValue(
-            'engine="pullback" knows the layers of GaussianPolicy alone, and '
-            f'{type(policy).__name__} has its own {", ".join(changed)}; use engine="vmap"'
-        )
+def _check_names(policy: Policy, params: Params) -> None:
+    """Raise unless the parameters are those of the policy, which alone records its calls."""
     expected = policy.shapes()
     other = sorted(expected.keys() ^ params.keys())
     if other:
@@ -149,12 +135,12 @@ def check_independent(
     """
     tape: list[Call] = []
     fixed = {name: value.detach() for name, value in params.items()}
-    values = surrogate(BoundPolicy(problem.policy, fixed, tape), noise, given)
+    values = surrogate(problem.bind(fixed, tape), noise, given)
     if not isinstance(values, Tensor) or values.shape != (noise.count,):
         raise _bad_shape(noise.count, values)
     if not values.requires_grad or not tape:
         return
-    grads = torch.autograd.grad(values[0], [call.probes.z for call in tape], allow_unused=True)
+    grads = torch.autograd.grad(values[0], [call.probes.output for call in tape], allow_unused=True)
     for grad in grads:
         # a NaN says nothing: 0 · inf of a sample that is not finite
         if grad is not None and bool((grad.reshape(noise.count, -1)[1:].abs() > 0).any()):
@@ -208,7 +194,7 @@ def looped(
 
 def _single(surrogate: Surrogate, problem: Problem) -> Callable[[Params, Noise, Any], Tensor]:
     def one(params: Params, noise: Noise, given: Any) -> Tensor:
-        value = surrogate(BoundPolicy(problem.policy, params), noise, given)
+        value = surrogate(problem.bind(params), noise, given)
         if not isinstance(value, Tensor) or value.ndim:
             raise _bad_shape(1, value)
         return value

@@ -14,9 +14,9 @@ from torch import Tensor
 from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.display import Facts, Shown, leaves
 from gradlab.foundation.errors import BadShape, BadValue
-from gradlab.policies.factors import Factors
-from gradlab.policies.gaussian import GaussianPolicy
-from gradlab.policies.products import layer_inner
+from gradlab.policies.factors import Calls, Factors
+from gradlab.policies.policy import Policy
+from gradlab.policies.pulls import LayerPull
 from gradlab.statistics.moments import Moments
 
 # Layer factors that samples of several chunks keep; beyond, they are made anew where they are
@@ -110,12 +110,7 @@ class GradientSamples(Shown):
             raise BadValue(f"only samples can be added to samples, got {type(other).__name__}")
         if len(self) != len(other):
             raise BadShape(f"cannot add {len(self)} samples to {len(other)}; use the same noise")
-        if (
-            isinstance(self, Factored)
-            and isinstance(other, Factored)
-            and self.policy == other.policy
-            and self.params is other.params
-        ):
+        if isinstance(self, Factored) and isinstance(other, Factored) and self.same_policy(other):
             if self.same_calls(other):  # what cancels does so here, before anything is squared
                 total = self.with_cotangent(self.cotangent + other.cotangent)
                 return total.grouped(math.lcm(self.group, other.group))
@@ -129,6 +124,7 @@ class GradientSamples(Shown):
                 # passes through the policy, rounded apart, would leave their rounding in the
                 # difference
                 group=math.lcm(self.group, other.group),
+                buffers=self.buffers,
             )
         a, b = self.per_sample(), other.per_sample()
         return Dense({name: a[name] + b[name] for name in a}, math.lcm(self.group, other.group))
@@ -161,13 +157,14 @@ class Factored(GradientSamples):
     cotangents have theirs computed when needed, in one pass through the policy for all terms.
     """
 
-    policy: GaussianPolicy
+    policy: Policy
     params: dict[str, Tensor]
-    obs: Float[Tensor, "N K no"]
-    cotangent: Float[Tensor, "N K nz"]
+    obs: Float[Tensor, "N K nx"]  # and the carry of a recurrent policy behind it
+    cotangent: Float[Tensor, "N K ny"]  # of z, and of the next carry behind it
     steps: Int[Tensor, " K"]  # time step of each call; −1 where unknown
     known: Factors | None = field(default=None, compare=False, repr=False)
     group: int = 1
+    buffers: dict[str, Tensor] = field(default_factory=dict)
 
     def facts(self) -> Facts:
         return {
@@ -188,49 +185,40 @@ class Factored(GradientSamples):
         size = chunk_size or len(self)
         for begin in range(0, len(self), size):
             part = self.rows(begin, begin + size)
-            factors = part.factors()
-            leaves: dict[str, Tensor] = {}
-            for layer in factors.linear:
-                leaves[f"{layer.layer}.weight"] = layer.cotangent.mT @ layer.input
-                if self.policy.bias:
-                    leaves[f"{layer.layer}.bias"] = layer.cotangent.sum(1)
-            for name, cotangent in factors.direct.items():
-                leaves[name] = cotangent.sum(1)
-            yield {name: leaves[name] for name in self.params}
+            yield self.policy.pull.per_sample(self.params, self.buffers, part.calls)
 
     def mean(self) -> dict[str, Tensor]:
-        factors = self.factors()
-        leaves: dict[str, Tensor] = {}
-        for layer, rows, cotangent in factors.linear:
-            weight = self.params[f"{layer}.weight"]
-            # the sum over calls of one product over samples each
-            products = (cotangent.permute(1, 2, 0), rows.transpose(0, 1))
-            leaves[f"{layer}.weight"] = torch.addbmm(torch.zeros_like(weight), *products)
-            if self.policy.bias:
-                leaves[f"{layer}.bias"] = cotangent.sum((0, 1))
-        for name, cotangent in factors.direct.items():
-            leaves[name] = cotangent.sum((0, 1))
-        return {name: leaves[name] / len(self) for name in self.params}
+        return self.policy.pull.mean(self.params, self.buffers, self.calls)
+
+    @property
+    def calls(self) -> Calls:
+        """What the policy's pull takes."""
+        return Calls(self.obs, self.cotangent, self.known)
+
+    @property
+    def layered(self) -> bool:
+        """Whether the policy's layers are known, so that there are `factors`."""
+        return isinstance(self.policy.pull, LayerPull)
 
     def factors(self) -> Factors:
-        """Inputs and cotangents of every layer of the policy."""
-        return self.known or self.policy.factors(self.params, self.obs, self.cotangent)
+        """Inputs and cotangents of every layer. Raises `BadValue` unless `layered`."""
+        pull = self.policy.pull
+        if not isinstance(pull, LayerPull):
+            raise BadValue(
+                f"the layers of {self.policy.summary} are not known, so its samples have no factors; "
+                "try per_sample()"
+            )
+        return pull.factors(self.params, self.buffers, self.calls)
 
     def squared_norms(self) -> Float[Tensor, " N"]:
         return self.inner(self)
 
     def inner(self, other: GradientSamples) -> Float[Tensor, " N"]:
-        if not isinstance(other, Factored) or self.params is not other.params:
+        if not isinstance(other, Factored) or not self.same_policy(other):
             return Dense(self.per_sample()).inner(other)
-        mine = self.factors()
-        theirs = mine if other is self else other.factors()
-        total = torch.zeros(len(self), dtype=torch.float64, device=self.obs.device)
-        for a, b in zip(mine.linear, theirs.linear, strict=True):
-            total = total + layer_inner(a, b, self.policy.bias)
-        for name in mine.direct:
-            x, y = mine.direct[name].sum(1).double(), theirs.direct[name].sum(1)
-            total = total + (x * y).sum(-1)
-        return total
+        mine = self.calls
+        theirs = mine if other is self else other.calls
+        return self.policy.pull.inner(self.params, self.buffers, mine, theirs)
 
     def __mul__(self, weight: float | Tensor) -> Factored:
         return self.with_cotangent(self.cotangent * _rows(weight, self.cotangent))
@@ -266,6 +254,17 @@ class Factored(GradientSamples):
             self.steps.repeat(size),
             self.known and self.known.grouped(size),
             math.lcm(self.group, size) // size,
+            self.buffers,
+        )
+
+    def same_policy(self, other: Factored) -> bool:
+        """Whether both are calls of the same policy with the very same parameters."""
+        mine, theirs = self.buffers, other.buffers
+        return (
+            self.policy == other.policy
+            and self.params is other.params
+            and mine.keys() == theirs.keys()
+            and all(value is theirs[name] for name, value in mine.items())
         )
 
     def same_calls(self, other: Factored) -> bool:
@@ -347,6 +346,7 @@ def concatenate(parts: list[GradientSamples]) -> GradientSamples:
             first.steps,
             Factors.joined(known) if few else None,
             first.group,
+            first.buffers,
         )
     dense = [p.per_sample() for p in parts]
     return Dense({name: torch.cat([d[name] for d in dense]) for name in dense[0]}, first.group)

@@ -17,7 +17,6 @@ from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Dense
 from gradlab.gradients.sampling import noise_stream
 from gradlab.oracle.base import ORACLE_SEED, Params
-from gradlab.policies.gaussian import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
@@ -108,7 +107,7 @@ class FiniteDifference:
 
     def _returns(self, problem: Problem, params: Params, noise: Noise) -> Tensor:
         with torch.no_grad():
-            path = rollout(problem, BoundPolicy(problem.policy, params), noise)
+            path = rollout(problem, problem.bind(params), noise)
             return evaluate(problem, path).value.sum(-1).double()
 
 

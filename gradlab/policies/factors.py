@@ -1,4 +1,4 @@
-"""What a policy's gradient is made of: the inputs and cotangents of every layer,
+"""What a policy's gradient is made of: its calls, the inputs and cotangents of its layers,
 and the leaves behind them.
 """
 
@@ -77,13 +77,21 @@ class Probes(NamedTuple):
     A bias with one copy per call has the gradient of its layer's output.
     """
 
-    biases: tuple[Float[Tensor, "calls out"], ...]  # of every layer, expanded
-    z: Float[Tensor, "calls nz"]  # zeros, added to the output
+    layers: tuple[Float[Tensor, "calls out"], ...]  # biases of every known layer, expanded
+    output: Float[Tensor, "calls ny"]  # zeros, added to y = (z, next carry)
 
 
 class Call(NamedTuple):
     """A recorded policy call of the pullback engine."""
 
-    inputs: tuple[Tensor, ...]  # of every layer [N·K', in]: the observations first; constants
+    inputs: tuple[Tensor, ...]  # x = (observation, carry) [N·K', nx], then what layers recorded
     probes: Probes
     steps: tuple[int, ...]  # time step of each of the K' calls; −1 where unknown
+
+
+class Calls(NamedTuple):
+    """K policy calls of each of N samples, and what the samples' numbers change by with each."""
+
+    inputs: Float[Tensor, "N K nx"]  # x = (observation, carry)
+    cotangent: Float[Tensor, "N K ny"]  # of y = (z, next carry)
+    known: Factors | None = None  # the layers' factors, where they were found on the way

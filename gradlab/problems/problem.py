@@ -24,10 +24,12 @@ from gradlab.foundation.arguments import (
 )
 from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadShape, BadValue, Missing
+from gradlab.foundation.memo import Memo
 from gradlab.foundation.moment import Moment, beginning
 from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import Matrix, Vector, shared
-from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.policies.factors import Call
+from gradlab.policies.policy import BoundPolicy, Policy
 from gradlab.problems.critic import Critic, View
 from gradlab.simulators.base import Simulator, Timed
 from gradlab.tasks.base import Task
@@ -51,7 +53,7 @@ class Problem(Shown):
     name: str
     simulator: Simulator
     task: Task
-    policy: GaussianPolicy
+    policy: Policy
     horizon: int
     discount: float = 0.99
     critic: Critic | None = None
@@ -75,11 +77,12 @@ class Problem(Shown):
                 "with problem.replace(critic=fitted.critic(problem))"
             )
         self._check_clock()
-        if not hasattr(self.policy, "observation_dim"):
-            raise BadValue(f"policy should be a GaussianPolicy, got {got(self.policy)}")
-        if isinstance(self.policy, GaussianPolicy):
-            sizes = self.task.observation_dim, self.simulator.action_dim
-            object.__setattr__(self, "policy", self.policy.sized(*sizes))
+        if not isinstance(self.policy, Policy):
+            raise BadValue(
+                f"policy should be a policy, got {got(self.policy)}; try gradlab.GaussianPolicy()"
+            )
+        sizes = self.task.observation_dim, self.simulator.action_dim
+        object.__setattr__(self, "policy", self.policy.sized(*sizes))
         pairs = {
             "observation": (self.policy.observation_dim, self.task.observation_dim),
             "action": (self.policy.action_dim, self.simulator.action_dim),
@@ -92,13 +95,11 @@ class Problem(Shown):
                 )
 
     def facts(self) -> Facts:
-        policy = self.policy
-        sizes = policy.observation_dim, *policy.hidden, policy.action_dim
         return {
             "name": self.name,
             "simulator": type(self.simulator).__name__,
             "task": type(self.task).__name__,
-            "policy": f"{type(policy).__name__} {'-'.join(map(str, sizes))}",
+            "policy": self.policy.summary,
             "horizon": f"{self.horizon} steps",
             "discount": f"{self.discount:g}",
             "critic": "none" if self.critic is None else self.critic.name,
@@ -162,6 +163,20 @@ class Problem(Shown):
         Every dtype and device starts from the same numbers. Raises `BadValue` without a generator.
         """
         return self.policy.init(generator, dtype=self.dtype, device=self.device)
+
+    def bind(
+        self,
+        params: dict[str, Tensor],
+        tape: list[Call] | None = None,
+        memo: Memo | None = None,
+    ) -> BoundPolicy:
+        """The policy with these parameters, as a surrogate or a rollout takes it.
+
+        With a `tape` its calls are recorded there (the pullback engine), with a `memo` its rollouts
+        are remembered.
+        """
+        buffers = self.policy.buffers(dtype=self.dtype, device=self.device)
+        return BoundPolicy(self.policy, params, buffers, tape, memo)
 
     @property
     def reference(self) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from gradlab.foundation.moment import Moment
 from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import constant
 from gradlab.policies.factors import Probes
-from gradlab.policies.gaussian import BoundPolicy, GaussianPolicy
+from gradlab.policies.policy import BoundPolicy, Policy
 from gradlab.problems.problem import Problem
 from gradlab.simulators.base import Simulator
 from gradlab.tasks.base import Task, ending_margins
@@ -86,7 +86,7 @@ class Transition(NamedTuple):
     action: Tensor
     state: Tensor  # after the step
     memory: Tensor  # after the step
-    inputs: tuple[Tensor, ...]  # of the policy's layers after the first; () when not recording
+    recorded: tuple[Tensor, ...]  # by the policy's pull; () when not recording
     start: tuple[Tensor, ...]  # held state, memory and process noise; () if none could be held
     ended: Tensor | None  # after the step; None where no event ends an episode
 
@@ -124,8 +124,8 @@ def rollout(
     length = _length(problem, noise, start, length)
     if policy.memo is None:
         return _run(problem, policy, noise, start, length, cut_every)
-    tensors = [*policy.params.values(), *noise, *(start or ())]
-    key = (*_same_states(problem), length, *tensors)
+    tensors = [*policy.params.values(), *policy.buffers.values(), *noise, *(start or ())]
+    key = (*_same_states(problem, policy.policy), length, *tensors)
     if policy.tape is None and not _attached(tensors):
         known = policy.memo.find(key)
         if known is not None:
@@ -136,9 +136,9 @@ def rollout(
     return path
 
 
-def _same_states(problem: Problem) -> tuple[Any, ...]:
+def _same_states(problem: Problem, policy: Policy) -> tuple[Any, ...]:
     """What a path depends on, of a problem: not on what is paid for it."""
-    moving = problem.simulator, problem.task, problem.policy, problem.last_margin
+    moving = problem.simulator, problem.task, policy, problem.last_margin
     return *moving, problem.dtype, problem.compile
 
 
@@ -157,7 +157,7 @@ def _run(
     """The loop itself."""
     begin = problem.start(noise) if start is None else start.map(_laid_out)
     state, memory = _constant(problem, begin.state), begin.memory
-    step = _transition(problem.simulator, problem.task, problem.policy, problem.compile)
+    step = _transition(problem.simulator, problem.task, policy.policy, problem.compile)
     if problem.checkpoint and torch.is_grad_enabled():
         step = partial(checkpoint, step, use_reentrant=False, preserve_rng_state=False)
     # one number for all episodes at step 0, and one per episode from anywhere else
@@ -174,8 +174,8 @@ def _run(
         if cut_every is not None and t > 0 and t % cut_every == 0:
             state = _constant(problem, state.detach())
         probes = policy.probes(state)
-        now = step(params, probes, state, memory, index, eps[t], process[t], ending)
-        policy.record(now.obs, now.inputs, probes, t)
+        now = step(params, policy.buffers, probes, state, memory, index, eps[t], process[t], ending)
+        policy.record(now.obs, None, now.recorded, probes, t)
         path.append(now)
         begun.append(now.start or (state, memory, process[t]))
         if ending is not None and now.ended is not None:
@@ -293,15 +293,16 @@ def _ended(path: list[Transition], first: Bool[Tensor, "*batch"]) -> Bool[Tensor
 
 @lru_cache(maxsize=32)
 def _transition(
-    simulator: Simulator, task: Task, policy: GaussianPolicy, compiled: bool
+    simulator: Simulator, task: Task, policy: Policy, compiled: bool
 ) -> Callable[..., Transition]:
     """One step as a pure function of tensors, compiled if asked for."""
     if compiled and isinstance(simulator, CompilesItself):
         return _transition(simulator.compiled(), task, policy, False)
-    margins_after = ending_margins(task)
+    margins_after, pull = ending_margins(task), policy.pull
 
     def transition(
         params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
         probes: Probes | None,
         state: Tensor,
         memory: Tensor,
@@ -316,11 +317,11 @@ def _transition(
             start = tuple(ending.hold(*pair) for pair in zip(ending[1:4], given, strict=True))
             state, memory, process = start
         obs = task.observe(state, memory, step)
-        inputs: tuple[Tensor, ...] = ()
+        recorded: tuple[Tensor, ...] = ()
         if probes is None:
-            output = policy.apply(params, obs)
+            output, _ = policy.apply(params, buffers, obs, None)
         else:
-            output, inputs = policy.probed(params, obs, probes)
+            output, _, recorded = pull.probed(params, buffers, obs, None, probes)
         latent = policy.latent(output, eps)
         action = policy.action(latent)
         if ending is not None:
@@ -332,7 +333,7 @@ def _transition(
             # a margin of NaN ends nothing: the episode stays, to be counted
             over = margins_after(after.detach(), memory, step) > ending.last
             over = ending.ended | (over if over.shape[-1] == 1 else over.any(-1, keepdim=True))
-        return Transition(obs, output, latent, action, after, memory_after, inputs, start, over)
+        return Transition(obs, output, latent, action, after, memory_after, recorded, start, over)
 
     return compile_step(transition) if compiled else transition
 

@@ -13,7 +13,6 @@ import gradlab
 from gradlab.critics import fitting
 from gradlab.critics.fitted import Fit
 from gradlab.foundation.errors import GradlabError
-from gradlab.policies.gaussian import GaussianPolicy
 from tests.helpers.toy import toy_problem
 
 SHORT = Fit(steps=2, episodes=16, held_out=4)
@@ -62,20 +61,6 @@ def test_parameters_and_noise_are_had_by_the_code_in_the_message() -> None:
     device = message(lambda: E.FOG()(problem, {n: p.to("meta") for n, p in params.items()}, noise))
     moved = eval(device.rpartition("try ")[2], names)
     assert len(E.FOG()(problem, moved, noise)) == 4
-
-
-def test_the_engine_in_the_message_takes_the_policy() -> None:
-    class Mine(GaussianPolicy):
-        def apply(self, params, obs):
-            return 2 * GaussianPolicy.apply(self, params, obs)
-
-    problem = toy_problem().replace(policy=Mine(3, 1, hidden=(4,)))
-    generator = torch.Generator().manual_seed(0)
-    params = problem.init(generator)
-    noise = problem.draw(4, generator)
-    text = message(lambda: E.FOG()(problem, params, noise))
-    option = text.rpartition("; use ")[2]
-    assert len(eval(f"E.FOG({option})", {"E": E})(problem, params, noise)) == 4
 
 
 def test_no_message_leaves_a_gap_to_fill() -> None:

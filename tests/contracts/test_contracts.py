@@ -344,5 +344,5 @@ def test_every_problem_runs(name: str) -> None:
         for estimator in (E.FOG(), E.PG(), E.Split()):
             for leaf in estimator(case, params, noise).per_sample().values():
                 assert torch.isfinite(leaf).all()
-    values = evaluate(problem, gradlab.rollout(problem, problem.policy.bind(params), noise)).value
+    values = evaluate(problem, gradlab.rollout(problem, problem.bind(params), noise)).value
     assert values.shape == (4, problem.horizon) and torch.isfinite(values).all()

@@ -179,7 +179,7 @@ def test_values_do_not_depend_on_what_comes_after_the_end(kind: str) -> None:
     """The twin stops at the end: each episode alone, no longer than it lives."""
     problem = problem_of(LONG, STEPS[kind])
     params, noise = params_of(problem), noise_of(LONG, 32)
-    policy = problem.policy.bind(params)
+    policy = problem.bind(params)
     path = rollout(problem, policy, noise)
     result = evaluate(problem, path)
     length = (~path.ended).sum(-1)
@@ -195,7 +195,7 @@ def test_values_do_not_depend_on_what_comes_after_the_end(kind: str) -> None:
 def test_alive_and_not_finite_is_still_seen() -> None:
     problem = problem_of(LONG).replace(task=Wall(there=False))
     params, noise = params_of(problem), noise_of(LONG)
-    value = evaluate(problem, rollout(problem, problem.policy.bind(params), noise)).value
+    value = evaluate(problem, rollout(problem, problem.bind(params), noise)).value
     assert not value.sum(-1).isfinite().any()
     assert not any(x.isfinite().all() for x in E.FOG()(problem, params, noise).mean().values())
 
@@ -228,7 +228,7 @@ def lost(name: str, horizon: int, count: int, dtype: torch.dtype, **options: str
     params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(count, torch.Generator().manual_seed(1))
     with torch.no_grad():
-        path = rollout(problem, problem.policy.bind(params), noise)
+        path = rollout(problem, problem.bind(params), noise)
         return int((~evaluate(problem, path).value.sum(-1).isfinite()).sum())
 
 
@@ -250,7 +250,7 @@ def test_gradients_of_a_long_flight_are_finite(estimator: Estimator) -> None:
     problem = gradlab.make("hovering", horizon=128, drone=PUBLISHED)
     params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(16, torch.Generator().manual_seed(1))
-    path = rollout(problem, problem.policy.bind(params), noise)
+    path = rollout(problem, problem.bind(params), noise)
     assert path.ended[:, -1].all()
     assert estimator(problem, params, noise).squared_norms().isfinite().all()
 
@@ -264,7 +264,7 @@ def without_an_end(problem: Problem, params: dict[str, Tensor], noise: Noise) ->
     values = []
     for t in range(problem.horizon):
         obs = task.observe(state, memory, steps[t])
-        latent = policy.latent(policy.apply(params, obs), noise.action[:, t])
+        latent = policy.latent(problem.bind(params)(obs), noise.action[:, t])
         action = policy.action(latent)
         after = problem.simulator.step(state, action, noise.process[:, t])
         whole = (after[:, None], memory[:, None], steps[t : t + 1])
@@ -295,7 +295,7 @@ def test_what_was_finite_keeps_every_bit(name: str) -> None:
     noise = problem.draw(16, torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = without_an_end(problem, params, noise)
-        path = rollout(problem, problem.policy.bind(params), noise)
+        path = rollout(problem, problem.bind(params), noise)
         value = evaluate(problem, path).value
     assert path.ended[:, -1].any()
     finite = expected.isfinite().all(-1)
@@ -324,7 +324,7 @@ def test_a_window_starts_from_a_constant() -> None:
     """Terms that read the state before a step see no gradient of the window before it."""
     problem = problem_of(SHORT)
     params = {name: leaf.requires_grad_() for name, leaf in params_of(problem).items()}
-    path = rollout(problem, problem.policy.bind(params), noise_of(SHORT), cut_every=2)
+    path = rollout(problem, problem.bind(params), noise_of(SHORT), cut_every=2)
     for t, wanted in ((1, True), (2, False)):
         total = path.before[~path.ended[:, t], t].sum()
         grads = torch.autograd.grad(total, list(params.values()), retain_graph=True)
@@ -340,7 +340,7 @@ def test_the_margins_after_one_step_are_those_of_the_trajectory(name: str) -> No
     else:
         problem, params = flight_problem(name, horizon=40)
     noise = problem.draw(16, torch.Generator().manual_seed(2))
-    path = rollout(problem, problem.policy.bind(params), noise)
+    path = rollout(problem, problem.bind(params), noise)
     margins = evaluate(problem, path).margins
     ends = [i for i, event in enumerate(problem.task.events) if event.terminates]
     asked = ending_margins(problem.task)
@@ -361,7 +361,7 @@ def test_a_subclass_with_its_own_end_is_asked_for_it() -> None:
             return torch.cat([super().margins(after, memory, step), fast], dim=-1)
 
     problem, params = flight_problem("racing", horizon=40)
-    path = rollout(problem, problem.policy.bind(params), problem.draw(4, torch.Generator()))
+    path = rollout(problem, problem.bind(params), problem.draw(4, torch.Generator()))
     state, memory, step = path.state[:, 5], path.memory[:, 4], problem.steps[4]
     assert ending_margins(problem.task)(state, memory, step).shape == (4, 1)
     found = ending_margins(Fast())(state, memory, step)

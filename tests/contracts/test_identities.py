@@ -11,7 +11,7 @@ from torch import Tensor
 import estimators as E
 from estimators.base import Estimator
 from gradlab.foundation.noise import Noise
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
@@ -117,7 +117,7 @@ def test_finite_differences_per_sample_equal_fog(width: float | None) -> None:
 
     def value(shift: dict[str, Tensor], h: float) -> Tensor:
         moved = {name: params[name] + h * shift[name] for name in params}
-        path = rollout(problem, BoundPolicy(problem.policy, moved), noise)
+        path = rollout(problem, problem.bind(moved), noise)
         return evaluate(problem, path).value.sum(-1)
 
     generator = torch.Generator().manual_seed(4)

@@ -29,7 +29,7 @@ def decay(policy) -> Tensor:
 def around(problem, policy, noise) -> Tensor:
     """The policy's network called past the bound policy."""
     path = rollout(problem, policy, noise)
-    z = policy.policy.apply(policy.params, path.obs.detach())
+    z = policy.policy.bind(policy.params)(path.obs.detach())
     return evaluate(problem, path).value.sum(-1) - 0.1 * z.square().sum((-2, -1))
 
 

@@ -15,7 +15,6 @@ LINES = 400  # of a module
 BODY = 60  # lines of a function, its docstring apart
 # what was longer when the limits came, with the size that it may not exceed; shorter ones leave
 MODULES = {
-    "gradlab/policies/gaussian.py": 460,
     "gradlab/simulators/articulated/simulator.py": 420,
     "studies/bias_vs_relaxation.py": 460,
     "studies/contact_stiffness.py": 525,

@@ -18,7 +18,7 @@ from estimators.base import Estimator
 from estimators.score import score_surrogate
 from gradlab.foundation.noise import Noise
 from gradlab.oracle import LargeSample, closed_forms
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout

@@ -21,7 +21,7 @@ from estimators.base import Estimator
 from gradlab.foundation.noise import Noise
 from gradlab.oracle import closed_forms
 from gradlab.oracle.closed_forms import Answer
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, views

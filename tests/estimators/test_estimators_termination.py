@@ -21,7 +21,8 @@ import estimators as E
 from estimators.base import Estimator
 from gradlab.events import Event
 from gradlab.foundation.noise import Noise
-from gradlab.policies.gaussian import BoundPolicy, LinearPolicy
+from gradlab.policies.gaussian import LinearPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.critic import Critic, View
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, views

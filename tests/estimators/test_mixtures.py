@@ -18,7 +18,7 @@ from estimators.mixtures.weights import LEVELS, Level, layer_of
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Factored, GradientSamples
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.rollout import rollout
 from tests.helpers.toy import toy_params, toy_problem

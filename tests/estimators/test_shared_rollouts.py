@@ -16,7 +16,7 @@ from gradlab.foundation.memo import Memo
 from gradlab.foundation.moment import Moment
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.engines import Engine
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.rollout import rollout
 from gradlab.statistics import Moments
@@ -146,7 +146,7 @@ def test_what_is_found_is_constant_and_of_the_same_inputs() -> None:
     problem = toy_problem()
     params = {name: value.requires_grad_() for name, value in toy_params(problem).items()}
     noise = problem.draw(4, torch.Generator().manual_seed(4))
-    policy = BoundPolicy(problem.policy, params, memo=Memo())
+    policy = problem.bind(params, memo=Memo())
     live = rollout(problem, policy, noise, cut_every=3)
     frozen = rollout(problem, policy.frozen, noise)
     assert live.state.requires_grad and not frozen.state.requires_grad
@@ -168,7 +168,7 @@ def test_parameters_that_were_written_to_are_others() -> None:
     problem = toy_problem()
     params = toy_params(problem)
     noise = problem.draw(4, torch.Generator().manual_seed(4))
-    policy = BoundPolicy(problem.policy, params, memo=Memo())
+    policy = problem.bind(params, memo=Memo())
     before = rollout(problem, policy.frozen, noise)
     params["layers.0.weight"].mul_(2.0)
     after = rollout(problem, policy.frozen, noise)

@@ -115,7 +115,7 @@ def test_returns_over_a_plane_equal_a_loop_over_its_points(name: str) -> None:
     noise = problem.draw(4, generator(2))
     fast = landscapes.returns_over_plane(problem, plane, points, noise, chunk=4)
     for row, (a, b) in zip(fast, points.tolist(), strict=True):
-        policy = problem.policy.bind(plane.point(a, b))
+        policy = problem.bind(plane.point(a, b))
         slow = evaluate(problem, gradlab.rollout(problem, policy, noise)).value.sum(-1)
         torch.testing.assert_close(row, slow, rtol=1e-9, atol=1e-9)
     again = landscapes.returns_over_plane(problem, plane, points, noise, chunk=9)

@@ -158,7 +158,7 @@ def test_one_step_objective_of_the_centre_is_the_episodes_own() -> None:
     noise, step = problem.draw(5, torch.Generator().manual_seed(2)), 3
     held = objectives.held_at(problem, plane.centre, noise, step)
     found = objectives.objectives_at(problem, plane.centre, held)
-    path = gradlab.rollout(problem, problem.policy.bind(plane.centre), noise)
+    path = gradlab.rollout(problem, problem.bind(plane.centre), noise)
     result = evaluate(problem, path)
     view = views(problem, path, result, slice(0, problem.horizon))
     values = q(view, path.action)
@@ -174,7 +174,7 @@ def test_weights_are_equation_three() -> None:
     problem, plane = flight("hovering")
     pilot, step = problem.draw(6, torch.Generator().manual_seed(2)), 2
     held = objectives.held_at(problem, plane.centre, pilot, step)
-    z = problem.policy.apply(plane.centre, held.obs)
+    z = problem.bind(plane.centre)(held.obs)
     mean, std = z[:, :4].clone().requires_grad_(), z[:, 4:].exp()
     values = objectives.objectives_at(problem, plane.centre, held, mean)
     sg, qg = (

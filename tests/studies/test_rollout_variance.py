@@ -84,9 +84,8 @@ def noise() -> Tensor:
 
 def value(problem: Problem, params: dict[str, Tensor], start: Moment, noise: Tensor):
     """r + γ alive' Q of one step, differentiable by the parameters."""
-    policy = problem.policy
     return gradients.one_step(
-        problem, lambda obs: policy.apply(params, obs), gradients.step_noise(problem, noise), start
+        problem, problem.bind(params), gradients.step_noise(problem, noise), start
     )
 
 
@@ -97,7 +96,7 @@ def by_hand(
     leaves = {key: leaf.clone().requires_grad_() for key, leaf in params.items()}
     policy = problem.policy
     now = value(problem, leaves, start, noise)
-    z = policy.apply(leaves, now.obs)
+    z = policy.bind(leaves)(now.obs)
     latent = policy.latent(z, noise[:, 0])
     baseline = gradients.q_value(problem, start, now.obs, policy.mean_action(z)).detach()
     fixed = policy.log_prob(z, latent.detach())

@@ -144,7 +144,7 @@ def test_jax_twin_has_the_same_returns_and_gradients(dtype: str, tolerance: floa
         returns, gradients = twin(*jax_quadrotor.arrays(params, noise))
         returns = torch.tensor(returns.tolist(), dtype=torch.float64)
         gradients = {k: torch.tensor(g.tolist(), dtype=torch.float64) for k, g in gradients.items()}
-    policy = problem.policy.bind(params)
+    policy = problem.bind(params)
     expected = FOG().surrogate(problem, policy, noise).double()
     torch.testing.assert_close(returns, expected, rtol=tolerance, atol=tolerance)
     for name, rows in FOG()(problem, params, noise).per_sample().items():

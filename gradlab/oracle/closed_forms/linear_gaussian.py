@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradlab.foundation.errors import BadValue
 from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.policies.policy import Policy
 
 
 class LinearGaussian(NamedTuple):
@@ -36,11 +37,13 @@ class LinearGaussian(NamedTuple):
         return torch.cat([self.weight, self.bias[..., None]], dim=-1)
 
 
-def read(policy: GaussianPolicy, params: dict[str, Tensor], calls: int) -> LinearGaussian:
+def read(policy: Policy, params: dict[str, Tensor], calls: int) -> LinearGaussian:
     """The policy's parameters repeated for each call, detached, float64 on the CPU.
 
     Raises `BadValue` unless the policy is a `LinearPolicy`.
     """
+    if not isinstance(policy, GaussianPolicy):
+        raise BadValue(f"closed forms need a linear policy, got {policy.summary}; try LinearPolicy")
     if policy.hidden or policy.squash or policy.std == "state":
         raise BadValue(
             "closed forms need a linear unsquashed policy with fixed or global std, got "
@@ -58,7 +61,7 @@ def read(policy: GaussianPolicy, params: dict[str, Tensor], calls: int) -> Linea
     return LinearGaussian(*(part.expand(calls, *part.shape) for part in (weight, bias, log_std)))
 
 
-def write(policy: GaussianPolicy, gradient: LinearGaussian) -> dict[str, Tensor]:
+def write(policy: Policy, gradient: LinearGaussian) -> dict[str, Tensor]:
     """The same numbers under the policy's parameter names, only the parameters that it learns."""
     every = {
         "layers.0.weight": gradient.weight,

@@ -22,7 +22,6 @@ from gradlab.critics.quality import Estimate, action_gradients, explained_varian
 from gradlab.foundation.checkpoints import load
 from gradlab.foundation.errors import BadShape, BadValue, Corrupt, Missing
 from gradlab.oracle import closed_forms
-from gradlab.policies.gaussian import BoundPolicy
 from gradlab.problems.critic import Critic, View
 from gradlab.problems.problem import Problem
 from tests.helpers.known import build
@@ -122,7 +121,7 @@ def test_expected_value_of_the_exact_q_is_the_exact_v(lq) -> None:
     assert lq[2].q is not None and lq[2].v is not None
     # Q is quadratic in a, so two Gauss-Hermite nodes per action component are exact
     eps = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=F64)
-    value = expected_value(lq[2].q, BoundPolicy(problem.policy, params), eps)(view)
+    value = expected_value(lq[2].q, problem.bind(params), eps)(view)
     torch.testing.assert_close(value, lq[2].v(view), rtol=1e-10, atol=1e-10)
 
 

@@ -61,7 +61,7 @@ def played(name: str) -> tuple[Problem, Trajectory, gradlab.Noise]:
         problem = gradlab.make(name, dtype=torch.float64, **short(name))
         params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(COUNT, torch.Generator().manual_seed(5))
-    return problem, gradlab.rollout(problem, problem.policy.bind(params), noise), noise
+    return problem, gradlab.rollout(problem, problem.bind(params), noise), noise
 
 
 def short(name: str) -> dict[str, int]:
@@ -113,7 +113,7 @@ def test_steps_earn_what_the_trajectory_earns(switching: bool, width: float | No
     problem = toy_problem(switching=switching)
     path = gradlab.rollout(
         problem,
-        problem.policy.bind(toy_params(problem)),
+        problem.bind(toy_params(problem)),
         problem.draw(32, torch.Generator().manual_seed(3)),
     ).detach()
     problem = problem if width is None else problem.relaxed(width)

@@ -79,7 +79,7 @@ def walk(problem: Problem, count: int = 2) -> Trajectory:
     """A rollout of an untrained policy."""
     params = problem.init(torch.Generator().manual_seed(0))
     noise = problem.draw(count, torch.Generator().manual_seed(1))
-    return gradlab.rollout(problem, problem.policy.bind(params), noise)
+    return gradlab.rollout(problem, problem.bind(params), noise)
 
 
 @pytest.mark.parametrize("name", [*gradlab.names(), "course", "rod"])

@@ -73,7 +73,7 @@ CASES = {
     "did you mean compile?": lambda: gradlab.make("racing", compil=True),
     "did you mean hidden": lambda: gradlab.make("ant", hiden=(4,)),
     "give one of them": lambda: gradlab.make("hovering", hidden=(4,), policy=GaussianPolicy()),
-    "policy should be a GaussianPolicy": lambda: problem.replace(policy=[1, 2]),
+    "policy should be a policy": lambda: problem.replace(policy=[1, 2]),
     "critic should be a Critic": lambda: problem.replace(critic=lambda view: 0),
     "to draw should be a whole number": lambda: problem.draw(2.5, generator),
     "got None (NoneType)": lambda: problem.draw(None, generator),

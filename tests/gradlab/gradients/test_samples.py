@@ -14,7 +14,7 @@ import estimators as E
 import gradlab
 from gradlab.gradients import samples as module
 from gradlab.gradients.samples import Factored, concatenate
-from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.policies.perceptron import Perceptron
 
 N, T = 12, 5
 Operation = Callable[[Factored, Factored], Factored]
@@ -58,7 +58,7 @@ def test_factors_go_along(
     def never(*_: object) -> None:
         raise AssertionError("the policy runs again")
 
-    monkeypatch.setattr(GaussianPolicy, "factors", never)
+    monkeypatch.setattr(Perceptron, "probed", never)
     for leaf, value in found.per_sample().items():
         size = sum(float(part.per_sample()[leaf].abs().max()) for part in pair)
         assert (value - expected[leaf]).abs().max() <= 1e-13 * size

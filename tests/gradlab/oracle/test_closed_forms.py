@@ -73,7 +73,7 @@ def test_score_function_samples_agree_call_by_call(name, options):
     problem, params = build(name, **options)
     answer = closed_forms.solve(problem, params)
     noise = problem.draw(100_000, torch.Generator().manual_seed(3))
-    path = rollout(problem, problem.policy.bind(params), noise)
+    path = rollout(problem, problem.bind(params), noise)
     to_go = evaluate(problem, path).to_go()[..., None]
     log_std = path.output.chunk(2, -1)[1]
     by_mean = to_go * noise.action / log_std.exp()

@@ -195,7 +195,7 @@ def test_value_gradients_of_rollouts_average_to_what_q_sees(process_std):
     problem, params = build("gate", process_std=process_std)
     answer = closed_forms.solve(problem, params)
     noise = problem.draw(40_000, torch.Generator().manual_seed(8))
-    path = rollout(problem, problem.policy.bind(params), noise)
+    path = rollout(problem, problem.bind(params), noise)
     seen = views(problem, path, evaluate(problem, path), slice(0, problem.horizon))
     action = path.action.clone().requires_grad_()
     q = answer.critic.q(seen, action) * problem.discounts[: problem.horizon]

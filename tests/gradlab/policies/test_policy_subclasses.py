@@ -1,10 +1,7 @@
-"""Policies of the user's own: each engine gives the gradient of the policy
-that was run, or refuses.
-"""
+"""Policies of the user's own: each engine gives the gradient of the policy that was run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import pytest
@@ -15,8 +12,11 @@ from torch.nn import functional as F
 import estimators as E
 import gradlab
 from gradlab.foundation.errors import BadShape, BadValue
-from gradlab.gradients.engines import LAYERS
+from gradlab.gradients.samples import Factored
 from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.policies.perceptron import Perceptron
+from gradlab.policies.policy import Policy
+from gradlab.policies.pulls import CallPull, LayerPull
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
@@ -28,15 +28,13 @@ from tests.helpers.toy import toy_params, toy_problem
 class LayerNorm(GaussianPolicy):
     """Normalised hidden layers and an activation of its own, where only `apply` is overridden."""
 
-    def apply(self, params: dict[str, Tensor], obs: Tensor) -> Tensor:
-        out = obs
-        for name, _, size in self._layers[:-1]:
-            out = F.linear(out, params[f"{name}.weight"], params.get(f"{name}.bias"))
+    def apply(self, params, buffers, obs, carry):
+        out, last = obs, len(self.hidden)
+        for i, size in enumerate(self.hidden):
+            out = F.linear(out, params[f"layers.{i}.weight"], params[f"layers.{i}.bias"])
             out = F.gelu(F.layer_norm(out, (size,)))
-        name = self._layers[-1][0]
-        return self._output(
-            params, F.linear(out, params[f"{name}.weight"], params.get(f"{name}.bias"))
-        )
+        out = F.linear(out, params[f"layers.{last}.weight"], params[f"layers.{last}.bias"])
+        return self.head.output(params, out), carry
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,13 @@ class Gained(GaussianPolicy):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {**GaussianPolicy.shapes(self), "gain": ()}
 
-    def apply(self, params: dict[str, Tensor], obs: Tensor) -> Tensor:
-        return (1 + params["gain"]) * GaussianPolicy.apply(self, params, obs)
+    def init(self, generator, **options) -> dict[str, Tensor]:
+        own = GaussianPolicy.init(self, generator, **options)
+        return {**own, "gain": next(iter(own.values())).new_zeros(())}
+
+    def apply(self, params, buffers, obs, carry):
+        z, after = GaussianPolicy.apply(self, params, buffers, obs, carry)
+        return (1 + params["gain"]) * z, after
 
 
 @dataclass(frozen=True)
@@ -68,33 +71,6 @@ def posed(kind: type[GaussianPolicy]) -> Problem:
     return problem.replace(policy=kind(**same))
 
 
-ENGINED = {name: e for name, e in build("pullback").items() if hasattr(e, "engine")}
-
-
-@pytest.mark.parametrize("name", ENGINED)
-@pytest.mark.parametrize("kind", [LayerNorm, Gained])
-def test_pullback_refuses_a_network_of_ones_own(kind: type[GaussianPolicy], name: str) -> None:
-    problem = posed(kind)
-    noise = problem.draw(8, torch.Generator().manual_seed(1))
-    with pytest.raises(BadValue, match=f'{kind.__name__} has its own .*apply; use engine="vmap"'):
-        ENGINED[name](problem, toy_params(problem), noise)
-
-
-@pytest.mark.parametrize("name", ["fog", "pg", "split", "qg", "abpt-all"])
-@pytest.mark.parametrize("kind", [LayerNorm, Gained])
-def test_the_other_engines_differentiate_it(kind: type[GaussianPolicy], name: str) -> None:
-    problem = posed(kind)
-    params = toy_params(problem)
-    noise = problem.draw(8, torch.Generator().manual_seed(1))
-    samples = build("vmap")[name](problem, params, noise)
-    loop = build("loop")[name](problem, params, noise).per_sample()
-    for leaf, value in samples.per_sample().items():
-        assert (value - loop[leaf]).abs().max() <= TOLERANCE * value.abs().max(), leaf
-        assert value.abs().max() > 0, leaf
-    dense = sum(leaf.reshape(8, -1).square().sum(1) for leaf in loop.values())
-    torch.testing.assert_close(samples.squared_norms(), dense, rtol=1e-9, atol=0)
-
-
 @pytest.mark.parametrize("kind", [LayerNorm, Gained])
 def test_vmap_is_the_finite_difference_of_the_policy_that_was_run(
     kind: type[GaussianPolicy],
@@ -107,7 +83,7 @@ def test_vmap_is_the_finite_difference_of_the_policy_that_was_run(
 
     def value(h: float) -> Tensor:
         moved = {name: params[name] + h * way[name] for name in params}
-        path = rollout(problem, problem.policy.bind(moved), noise)
+        path = rollout(problem, problem.bind(moved), noise)
         return evaluate(problem, path).value.sum(-1)
 
     exact = sum((fog[name] * way[name]).reshape(4, -1).sum(1) for name in params)
@@ -116,36 +92,45 @@ def test_vmap_is_the_finite_difference_of_the_policy_that_was_run(
     torch.testing.assert_close(extrapolated, exact, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", build("pullback"))
-def test_engines_agree_where_the_layers_are_untouched(name: str) -> None:
-    problem = posed(Softsign)
+@pytest.mark.parametrize("name", ["fog", "pg", "split", "qg", "abpt-all", "ivw-layer-cross"])
+@pytest.mark.parametrize("kind", [LayerNorm, Gained, Softsign])
+def test_engines_agree_on_the_policy_that_was_run(kind: type[GaussianPolicy], name: str) -> None:
+    problem = posed(kind)
     params = toy_params(problem)
     noise = problem.draw(8, torch.Generator().manual_seed(1))
     answers = [
-        build(engine)[name](problem, params, noise).per_sample()
-        for engine in ("pullback", "vmap", "loop")
+        build(engine)[name](problem, params, noise) for engine in ("pullback", "vmap", "loop")
     ]
-    for other in answers[1:]:
-        for leaf, value in answers[0].items():
+    rows = [answer.per_sample() for answer in answers]
+    for leaf, value in rows[0].items():
+        for other in rows[1:]:
             assert (value - other[leaf]).abs().max() <= TOLERANCE * value.abs().max(), leaf
+        assert value.abs().max() > 0, leaf
+    dense = sum(leaf.reshape(8, -1).square().sum(1) for leaf in rows[2].values())
+    torch.testing.assert_close(answers[0].squared_norms(), dense, rtol=1e-9, atol=0)
+    for leaf, value in answers[0].mean().items():
+        torch.testing.assert_close(value, rows[2][leaf].mean(0), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", LAYERS)
-def test_every_method_of_the_layers_is_watched(method: str) -> None:
-    """Also where the override computes the same: the engine cannot know that."""
-    kind = type("Mine", (GaussianPolicy,), {method: _copied(LAYERS[method])})
-    problem = posed(kind)
-    noise = problem.draw(2, torch.Generator().manual_seed(1))
-    with pytest.raises(BadValue, match=f"Mine has its own {method}; use") as caught:
-        E.FOG()(problem, toy_params(problem), noise)
-    assert "\n" not in str(caught.value)
-    E.FOG(engine="vmap")(problem, toy_params(problem), noise)
+def test_layers_are_known_only_where_nothing_is_overridden() -> None:
+    """Also where the override computes the same: nobody can know that."""
+    same = type("Same", (GaussianPolicy,), {"apply": lambda self, *args: Policy.apply(self, *args)})
+    assert isinstance(posed(GaussianPolicy).policy.pull, LayerPull)
+    assert isinstance(posed(Softsign).policy.pull, LayerPull)
+    for kind in (same, LayerNorm, Gained):
+        assert isinstance(posed(kind).policy.pull, CallPull), kind
+    other = posed(GaussianPolicy).policy
+    found = type("Mine", (Perceptron,), {})(*vars(other.network).values())
+    object.__setattr__(other, "network", found)
+    assert isinstance(other.pull, CallPull)
 
 
-def _copied(found: property | Callable) -> property | Callable:
-    if isinstance(found, property):
-        return property(lambda self: found.__get__(self))
-    return lambda self, *args: found(self, *args)
+def test_samples_of_an_unknown_network_have_no_factors() -> None:
+    problem = posed(LayerNorm)
+    samples = E.FOG()(problem, toy_params(problem), problem.draw(2, torch.Generator()))
+    assert isinstance(samples, Factored) and not samples.layered
+    with pytest.raises(BadValue, match="the layers of LayerNorm 3-5-4-1 are not known"):
+        samples.factors()
 
 
 def test_a_parameter_that_no_layer_has_is_refused() -> None:

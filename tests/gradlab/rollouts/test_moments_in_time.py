@@ -19,7 +19,7 @@ from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.moment import Moment
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.engines import per_sample_gradients
-from gradlab.policies.gaussian import BoundPolicy
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate, moment_at, survival, views
 from gradlab.rollouts.rollout import Trajectory, rollout
@@ -137,7 +137,7 @@ def test_parts_make_the_whole_to_the_last_bit(name: str, kind: str) -> None:
     problem, params, noise = one(name, kind)
     if kind != "hard" and not problem.task.events:
         pytest.skip("nothing to relax")
-    policy = problem.policy.bind(params)
+    policy = problem.bind(params)
     with torch.no_grad():
         path = rollout(problem, policy, noise)
         result = evaluate(problem, path)
@@ -153,14 +153,14 @@ def test_the_families_have_what_they_are_here_for() -> None:
     """Episodes that end on both sides of a join, and gates passed on both sides of it."""
     for name in ("wall", "racing", "landing", "hovering", "course", "hopper"):
         problem, params, noise = one(name)
-        path = rollout(problem, problem.policy.bind(params), noise)
+        path = rollout(problem, problem.bind(params), noise)
         half = problem.horizon // 2
         early, late = path.ended[:, half], path.ended[:, -1]
         assert (late & ~early).any(), name
         if name in ("wall", "landing"):
             assert early.any() and not early.all(), name
     problem, params, noise = one("switching-toy")
-    passes = rollout(problem, problem.policy.bind(params), noise).memory[..., 0]
+    passes = rollout(problem, problem.bind(params), noise).memory[..., 0]
     assert (passes[:, 8] > 0).any() and (passes[:, -1] > passes[:, 8]).any()
 
 
@@ -234,7 +234,7 @@ def test_engines_agree_on_joined_rollouts(name: str) -> None:
 def test_the_first_moment_is_the_beginning(name: str) -> None:
     """Times of their own, all of them 0, are the one time of an ordinary rollout."""
     problem, params, noise = one(name, "sigmoid")
-    policy = problem.policy.bind(params)
+    policy = problem.bind(params)
     path = rollout(problem, policy, noise)
     again = rollout(problem, policy, noise, start=problem.start(noise))
     assert torch.equal(evaluate(problem, path).value, evaluate(problem, again).value)
@@ -248,7 +248,7 @@ def test_the_first_moment_is_the_beginning(name: str) -> None:
 def test_episodes_go_on_at_times_of_their_own(name: str) -> None:
     """Those of one rollout stopped at different steps, each with the noise that it has left."""
     problem, params, noise = one(name)
-    policy = problem.policy.bind(params)
+    policy = problem.bind(params)
     with torch.no_grad():
         path = rollout(problem, policy, noise)
         result = evaluate(problem, path)
@@ -274,7 +274,7 @@ def test_critics_see_the_same(kind: str) -> None:
     """Also right at the join, of episodes that have ended and gates that have just been passed."""
     for name in ("switching-toy", "wall", "course"):
         problem, params, noise = one(name, kind)
-        policy, half = problem.policy.bind(params), problem.horizon // 2
+        policy, half = problem.bind(params), problem.horizon // 2
         path = rollout(problem, policy, noise)
         expected = views(problem, path, evaluate(problem, path))
         first, second = segments(problem, policy, noise, [0, half])
@@ -291,7 +291,7 @@ def test_critics_see_the_same(kind: str) -> None:
 def test_survival_of_a_moment() -> None:
     for kind in STEPS:
         problem, params, noise = one("landing", kind)
-        path = rollout(problem, problem.policy.bind(params), noise)
+        path = rollout(problem, problem.bind(params), noise)
         result = evaluate(problem, path)
         for t in (0, 10, 40):
             assert torch.equal(survival(problem, moment_at(path, result, t)), result.alive[:, t])
@@ -300,7 +300,7 @@ def test_survival_of_a_moment() -> None:
 def test_discounting_may_begin_anew() -> None:
     """γ counts from where it is told to, whatever time the episodes are at."""
     problem, params, noise = one("toy")
-    policy = problem.policy.bind(params)
+    policy = problem.bind(params)
     path = rollout(problem, policy, noise, length=4)
     start = moment_at(path, evaluate(problem, path))
     left = noise.during(4, 16)
@@ -314,7 +314,7 @@ def test_a_rollout_goes_on_from_an_environment() -> None:
     """Steps taken one at a time lead to the moment that the rollout passes through."""
     for name in ("switching-toy", "course", "wall"):
         problem, params, noise = one(name)
-        policy = problem.policy.bind(params)
+        policy = problem.bind(params)
         with torch.no_grad():
             path = rollout(problem, policy, noise)
             result = evaluate(problem, path)
@@ -331,7 +331,7 @@ def test_a_rollout_goes_on_from_an_environment() -> None:
 
 def test_rows_do_not_see_each_other() -> None:
     problem, params, noise = one("course")
-    policy = problem.policy.bind(params)
+    policy = problem.bind(params)
     path = rollout(problem, policy, noise, length=8)
     start = moment_at(path, evaluate(problem, path)).detach()
     index = torch.tensor([5, 2, 9])
@@ -345,7 +345,7 @@ def test_rows_do_not_see_each_other() -> None:
 
 def test_bad_starts_are_refused_in_one_line() -> None:
     problem, params, noise = one("toy")
-    policy, start = problem.policy.bind(params), problem.start(noise)
+    policy, start = problem.bind(params), problem.start(noise)
     later = start._replace(step=start.step + 10)
     short = start._replace(state=start.state.float())
     cases = [

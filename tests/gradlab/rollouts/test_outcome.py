@@ -68,7 +68,7 @@ def test_outcome_equals_a_loop_over_time(switching: bool, kind: str, cut_every: 
     problem = toy_problem(switching=switching).replace(event_step=STEPS[kind])
     params = toy_params(problem)
     noise = problem.draw(24, torch.Generator().manual_seed(11))
-    path = rollout(problem, problem.policy.bind(params), noise)
+    path = rollout(problem, problem.bind(params), noise)
     assert (
         (evaluate(problem, path).margins > 0).any(1).any(0).all()
     )  # every event happens somewhere
@@ -94,7 +94,7 @@ def test_short_paths_are_prefixes() -> None:
     problem = toy_problem().relaxed(0.2)
     params = toy_params(problem)
     noise = problem.draw(6, torch.Generator().manual_seed(2))
-    policy = problem.policy.bind(params)
+    policy = problem.bind(params)
     whole = evaluate(problem, rollout(problem, policy, noise))
     part = evaluate(problem, rollout(problem, policy, noise, length=3))
     torch.testing.assert_close(part.value, whole.value[:, :3], rtol=0, atol=0)
@@ -124,7 +124,7 @@ def test_the_bound_of_one_step_holds_for_any_horizon(horizon: int, discount: flo
     problem, params = build("gate", horizon=horizon)
     problem = problem.replace(discount=discount)
     noise = problem.draw(512, torch.Generator().manual_seed(5))
-    path = rollout(problem, problem.policy.bind(params), noise)
+    path = rollout(problem, problem.bind(params), noise)
     hard = evaluate(problem, path)
     bonus = problem.task.bonus
     for width in (0.3, 0.03, 0.003):
@@ -143,7 +143,7 @@ def test_one_time_bonuses_telescope() -> None:
     problem, params = build("gate", horizon=20)
     problem = problem.replace(discount=1.0)
     noise = problem.draw(64, torch.Generator().manual_seed(6))
-    path = rollout(problem, problem.policy.bind(params), noise)
+    path = rollout(problem, problem.bind(params), noise)
     for step in STEPS.values():
         result = evaluate(problem.replace(event_step=step), path)
         paid = (result.value - result.dense).sum(-1)
@@ -185,7 +185,7 @@ def test_running_minimum_keeps_a_safe_episode_alive() -> None:
 
     problem = toy_problem(horizon=48).replace(task=Safe()).relaxed(0.1)
     noise = problem.draw(2, torch.Generator().manual_seed(0))
-    path = rollout(problem, problem.policy.bind(toy_params(problem)), noise)
+    path = rollout(problem, problem.bind(toy_params(problem)), noise)
     alive = evaluate(problem, path).alive
     safe = 1 / (1 + math.exp(-4.0))
     assert float(alive[0, 0]) == 1
@@ -213,7 +213,7 @@ def test_a_margin_of_nan_is_not_a_safe_one(kind: str) -> None:
     plain = toy_problem(horizon=8).replace(event_step=STEPS[kind])
     problem = plain.replace(task=Lost())
     noise = problem.draw(4, torch.Generator().manual_seed(0))
-    policy = problem.policy.bind(toy_params(problem))
+    policy = problem.bind(toy_params(problem))
     path = rollout(problem, policy, noise)
     expected = evaluate(plain, rollout(plain, policy, noise))
     value = evaluate(problem, path).value

@@ -479,7 +479,7 @@ def test_fog_is_the_finite_difference_of_each_sample(name: str, preset: str) -> 
 
     def values(scale: float) -> Tensor:
         moved = {k: v + scale * direction[k] for k, v in params.items()}
-        path = gradlab.rollout(problem, problem.policy.bind(moved), noise)
+        path = gradlab.rollout(problem, problem.bind(moved), noise)
         return evaluate(problem, path).value.sum(-1)
 
     numeric = (values(1e-6) - values(-1e-6)) / 2e-6
@@ -550,7 +550,7 @@ def reached(problem: Problem) -> tuple[Tensor, Tensor]:
     """States of episodes of a fresh policy, and whether they are alive there; finite ones only."""
     params, noise = drawn(problem, 24, 3)
     with torch.no_grad():
-        path = gradlab.rollout(problem, problem.policy.bind(params), noise)
+        path = gradlab.rollout(problem, problem.bind(params), noise)
         alive = evaluate(problem, path).alive > 0
     state, alive = path.state.flatten(0, 1), alive.flatten()
     kept = state.isfinite().all(-1)
@@ -638,7 +638,7 @@ def test_survival_is_paid_until_its_event_happens(width: float | None) -> None:
     """
     problem, params = surviving(width)
     noise = problem.draw(200, torch.Generator().manual_seed(3))
-    path = gradlab.rollout(problem, problem.policy.bind(params), noise)
+    path = gradlab.rollout(problem, problem.bind(params), noise)
     got = evaluate(problem, path)
     plain = evaluate(problem.replace(task=Swing()), path)
     happened = problem.event_step(got.running)
@@ -661,7 +661,7 @@ def test_survival_is_paid_until_its_event_happens(width: float | None) -> None:
 def test_survival_is_the_same_one_step_at_a_time() -> None:
     problem, params = surviving(0.2)
     noise = problem.draw(50, torch.Generator().manual_seed(3))
-    path = gradlab.rollout(problem, problem.policy.bind(params), noise)
+    path = gradlab.rollout(problem, problem.bind(params), noise)
     whole = evaluate(problem, path)
     now = moment_at(path, whole, 0)
     for t in range(problem.horizon):

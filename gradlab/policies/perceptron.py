@@ -1,0 +1,124 @@
+"""The multilayer perceptron: a network whose layers' gradients are known without its own help."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradlab.foundation.errors import BadValue
+from gradlab.policies.factors import Factors, LinearFactor
+from gradlab.policies.networks import Buffers, Params
+
+ACTIVATIONS = {"elu": F.elu, "tanh": torch.tanh, "silu": F.silu, "relu": F.relu}
+
+
+@dataclass(frozen=True)
+class Perceptron:
+    """Linear layers with an activation between them. `hidden=()` is a linear map."""
+
+    observation_dim: int
+    output_dim: int
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "elu"
+    bias: bool = True
+    head_gain: float = 0.1  # scale of the last layer at initialisation [1]
+    input_gain: float = 1.0  # scale of the first layer at initialisation, for small inputs [1]
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise BadValue(
+                f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}"
+            )
+
+    @property
+    def carry_dim(self) -> int:
+        """It remembers nothing."""
+        return 0
+
+    @property
+    def _layers(self) -> list[tuple[str, int, int]]:
+        sizes = [self.observation_dim, *self.hidden, self.output_dim]
+        return [(f"layers.{i}", a, b) for i, (a, b) in enumerate(itertools.pairwise(sizes))]
+
+    def init(
+        self, generator: torch.Generator, *, dtype: torch.dtype, device: torch.device | str
+    ) -> Params:
+        """Weights N(0, 1/fan-in), zero biases; drawn in float64 on the CPU and then cast."""
+        params: Params = {}
+        layers = self._layers
+        for i, (name, size_in, size_out) in enumerate(layers):
+            gain = self.input_gain if i == 0 else 1.0
+            gain *= self.head_gain if i + 1 == len(layers) else 1.0
+            weight = torch.randn(size_out, size_in, generator=generator, dtype=torch.float64)
+            params[f"{name}.weight"] = weight * (gain / math.sqrt(max(size_in, 1)))
+            if self.bias:
+                params[f"{name}.bias"] = torch.zeros(size_out, dtype=torch.float64)
+        return {name: value.to(device=device, dtype=dtype) for name, value in params.items()}
+
+    def buffers(self, *, dtype: torch.dtype, device: torch.device | str) -> Buffers:
+        """It has none."""
+        return {}
+
+    def apply(
+        self, params: Params, buffers: Buffers, obs: Float[Tensor, "*batch no"], carry: None
+    ) -> tuple[Float[Tensor, "*batch nh"], None]:
+        """The last layer's output."""
+        return self._forward(params, obs, None)[0], carry
+
+    def probes(self, params: Params, calls: int) -> tuple[Float[Tensor, "calls out"], ...]:
+        """Fresh leaves for `probed`: every layer's bias, expanded, so that they take no memory."""
+        biases: list[Tensor] = []
+        for name, _, size in self._layers:
+            bias = params.get(f"{name}.bias")
+            bias = params[f"{name}.weight"].new_zeros(size) if bias is None else bias.detach()
+            biases.append(bias.expand(calls, size).requires_grad_())
+        return tuple(biases)
+
+    def probed(
+        self,
+        params: Params,
+        buffers: Buffers,
+        obs: Float[Tensor, "calls no"],
+        probes: tuple[Tensor, ...],
+    ) -> tuple[Float[Tensor, "calls nh"], tuple[Tensor, ...]]:
+        """`apply` through the probes, and the inputs of every layer but the first, as constants."""
+        out, inputs = self._forward(params, obs, probes)
+        return out, tuple(hidden.detach() for hidden in inputs[1:])
+
+    def collect(
+        self,
+        params: Params,
+        buffers: Buffers,
+        obs: Float[Tensor, "N K no"],
+        recorded: Sequence[Float[Tensor, "N K hidden"]],
+        cotangents: Sequence[Float[Tensor, "N K out"]],
+    ) -> Factors:
+        """Factors from what `probed` returned and the gradients of the probes."""
+        names = [name for name, _, _ in self._layers]
+        inputs = [obs, *recorded]
+        linear = [LinearFactor(*row) for row in zip(names, inputs, cotangents, strict=True)]
+        return Factors(linear, {})
+
+    def _forward(
+        self, params: Params, obs: Tensor, biases: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The output, and every layer's input."""
+        act = ACTIVATIONS[self.activation]
+        layers = self._layers
+        inputs, out = [obs], obs
+        for i, (name, _, _) in enumerate(layers):
+            weight = params[f"{name}.weight"]
+            if biases is None:
+                out = F.linear(inputs[-1], weight, params.get(f"{name}.bias"))
+            else:
+                out = torch.addmm(biases[i], inputs[-1], weight.mT)
+            if i + 1 < len(layers):
+                inputs.append(act(out))
+        return out, inputs
