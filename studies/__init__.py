@@ -1,4 +1,4 @@
-"""Questions: one module, one question, one table, one figure. `python -m studies.NAME --help`."""
+"""Questions: one folder, one question, one table, one figure. `python -m studies.NAME --help`."""
 
 import os
 

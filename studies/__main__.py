@@ -8,23 +8,22 @@ from pathlib import Path
 
 
 def listed(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and question of every study: of each module that defines PRESETS.
+    """Name and question of every study: of each package that defines STUDY.
 
     Runs none of them.
     """
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.glob("*/__init__.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = {
             target.id
             for node in tree.body
-            for target in (
-                node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            )
+            if isinstance(node, ast.Assign)
+            for target in node.targets
             if isinstance(target, ast.Name)
         }
-        if "PRESETS" in names:
+        if "STUDY" in names:
             summary = (ast.get_docstring(tree) or "").partition("\n\n")[0]
-            yield path.stem, " ".join(summary.split())
+            yield path.parent.name, " ".join(summary.split())
 
 
 def studies() -> dict[str, str]:

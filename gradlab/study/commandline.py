@@ -62,7 +62,7 @@ class Stopped(BaseException):
 def cli(study: str | ModuleType | Study, args: Sequence[str] | None = None) -> None:
     """Runs a study from the command line (`args`, default: this process's).
 
-    A study module ends in `if __name__ == "__main__": cli("studies.its_name")`. The name, rather
+    A study's `__main__` is `if __name__ == "__main__": cli("studies.its_name")`. The name, rather
     than the running module, lets workers import its functions.
 
     Exits with 2 after one line for anything that the user can mend, with 1 where the disk is full
@@ -177,7 +177,7 @@ def parse(study: Study, args: Sequence[str]) -> tuple[RunOptions, Any, int | Non
                 tyro.conf.OmitArgPrefixes[arguments],
                 args=list(args),
                 default=arguments(RunOptions(preset=preset), config),
-                prog=f"python -m {study.module or study.name}",
+                prog=f"python -m {study.module}",
                 description=f"{study.description.strip()}\n\nPresets: {', '.join(study.presets)}.",
                 config=(tyro.conf.FlagCreatePairsOff,),
             )

@@ -1,4 +1,4 @@
-"""What makes a module a study."""
+"""What a study is made of."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, Row
 
 RUN_OPTIONS = ("preset", "out", "jobs", "retrain", "fresh", "keep")
-_REQUIRED = ("Config", "PRESETS", "cells", "run_cell", "plot", "summarise", "answer")
 
 
 def no_artefacts(config: Any) -> Iterable[Artefact]:
@@ -27,55 +26,55 @@ def no_artefacts(config: Any) -> Iterable[Artefact]:
     return ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """A question: its configuration, its cells, and what to make of their rows.
 
-    Normally read from a module by `Study.of`; every function must be importable by name, since
-    workers import it (`python -m studies.x` therefore calls `cli("studies.x")`).
+    A study is a module, or better a package, that defines `STUDY`; `__main__` calls `cli` with its
+    dotted name. Every function must be importable by name, since workers import it.
     """
 
-    name: str
+    module: str
+    """Dotted name of the module that defines it (`__name__`), for `python -m` and for messages."""
+    description: str = ""
+    """The question and how it is asked, for --help: normally the module's docstring."""
     config: type
     """A frozen dataclass with a field `seed: int`; its fields are the command line and the
     provenance."""
     presets: Mapping[str, Mapping[str, Any]]
     """Per preset, values of config fields (and `jobs`) that differ from the config's defaults."""
+    minutes: Mapping[str, float] = field(default_factory=dict)
+    """What each preset takes, roughly, on two free cores [min]; said before it begins."""
+    artefacts: Callable[[Any], Iterable[Artefact]] = no_artefacts
+    committed: Path | None = None
+    """Read-only folder of artefacts that come with the repository."""
     cells: Callable[[Any], Iterable[Cell]]
     run_cell: Callable[[Any, Cell, Mapping[str, Saved]], Iterable[Row]]
-    plot: Callable[[pd.DataFrame, Path], None]
-    """Draws `rows` and saves at the stem `path` (`figures.save` adds .png and .svg)."""
-    summarise: Callable[[pd.DataFrame], str]
-    """The long form, for summary.txt."""
-    answer: Callable[[pd.DataFrame], Answer]
-    """What is printed: five lines and a table."""
-    artefacts: Callable[[Any], Iterable[Artefact]] = no_artefacts
     measured: tuple[str, ...] = ()
     """Columns that a clock or a memory meter fills in: kept in timings.parquet, so that
     rows.parquet is the same for every run; `plot`, `summarise` and `answer` see both."""
-    minutes: Mapping[str, float] = field(default_factory=dict)
-    """What each preset takes, roughly, on two free cores [min]; said before it begins."""
-    committed: Path | None = None
-    """Read-only folder of artefacts that come with the repository."""
-    module: str = field(default="", compare=False)
-    """Dotted name for `python -m`, used in help and messages."""
-    description: str = ""
+    answer: Callable[[pd.DataFrame], Answer]
+    """What is printed: five lines and a table."""
+    summarise: Callable[[pd.DataFrame], str]
+    """The long form, for summary.txt."""
+    plot: Callable[[pd.DataFrame, Path], None]
+    """Draws `rows` and saves at the stem `path` (`figures.save` adds .png and .svg)."""
 
     def __post_init__(self) -> None:
         if not dataclasses.is_dataclass(self.config):
-            raise BadValue(f"expected {self.name}.Config to be a dataclass, got {self.config!r}")
+            raise BadValue(f"expected the config of {self.name} to be a dataclass, got {self.config!r}")
         names = [f.name for f in dataclasses.fields(self.config)]
         if "seed" not in names:
-            raise Missing(f"{self.name}.Config has no field `seed: int`; add one")
+            raise Missing(f"the config of {self.name} has no field `seed: int`; add one")
         if clash := sorted(set(names) & set(RUN_OPTIONS)):
             raise BadValue(
-                f"{self.name}.Config must not define {', '.join(clash)}; rename the field"
+                f"the config of {self.name} must not define {', '.join(clash)}; rename the field"
             )
         if "default" not in self.presets:
-            raise Missing(f"{self.name}.PRESETS has no 'default'; add one (it may be empty)")
+            raise Missing(f"the presets of {self.name} have no 'default'; add one (it may be empty)")
         for preset in self.minutes:
             if preset not in self.presets:
-                raise UnknownName(f"preset in {self.name}.MINUTES:", preset, self.presets)
+                raise UnknownName(f"preset in the minutes of {self.name}:", preset, self.presets)
         for preset, values in self.presets.items():
             for key in values:
                 if key not in (*names, "jobs"):
@@ -83,34 +82,19 @@ class Study:
 
     @classmethod
     def of(cls, source: str | ModuleType | Study) -> Study:
-        """The study that a module (or its dotted name) defines. Raises `Missing` for what it lacks.
-
-        The module defines `Config`, `PRESETS`, `cells`, `run_cell`, `plot`, `summarise`, `answer`,
-        and may define `artefacts`, `MEASURED` and `MINUTES`.
-        """
+        """The `STUDY` that a module (or its dotted name) defines. Raises `Missing` without one."""
         if isinstance(source, Study):
             return source
         module = importlib.import_module(source) if isinstance(source, str) else source
-        has = vars(module)
-        if lacking := [name for name in _REQUIRED if name not in has]:
-            raise Missing(f"study {module.__name__} does not define {', '.join(lacking)}")
-        name = module.__name__.rpartition(".")[2]
-        return cls(
-            name=name,
-            config=has["Config"],
-            presets=has["PRESETS"],
-            cells=has["cells"],
-            run_cell=has["run_cell"],
-            plot=has["plot"],
-            summarise=has["summarise"],
-            answer=has["answer"],
-            artefacts=has.get("artefacts", no_artefacts),
-            measured=tuple(has.get("MEASURED", ())),
-            minutes=has.get("MINUTES", {}),
-            committed=Path(has["__file__"]).parent / "artefacts" / name,
-            module=module.__name__,
-            description=module.__doc__ or "",
-        )
+        found = vars(module).get("STUDY")
+        if not isinstance(found, Study):
+            raise Missing(f"{module.__name__} does not define STUDY; try STUDY = gradlab.study.Study(...)")
+        return found
+
+    @property
+    def name(self) -> str:
+        """The last part of the module's name: of the folder of results, and in messages."""
+        return self.module.rpartition(".")[2]
 
     def preset(self, name: str) -> tuple[Any, int | None]:
         """The config of a preset and the number of jobs that it asks for, if any."""

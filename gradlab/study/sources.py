@@ -40,7 +40,8 @@ SHOWN_ONLY = (
     "gradlab.study.figures",
     "gradlab.study.progress",
 )
-REPORTS = {"plot", "summarise", "answer"}  # what a study imports from a module that only reports
+# what a study imports only to report: functions, and modules of its folder
+REPORTS = {"answer", "figures", "plot", "report", "summarise"}
 _PACKAGES = ("torch", "numpy", "scipy", "mujoco", "gymnasium")
 
 
@@ -190,8 +191,8 @@ def _imports(name: str, path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*above, node.module or ""]).strip(".") if node.level else node.module
-            names = {alias.name for alias in node.names}
-            if base and not names <= REPORTS:
+            names = {alias.name for alias in node.names} - REPORTS
+            if base and names:
                 yield base
                 yield from (f"{base}.{n}" for n in sorted(names))  # those that are modules
 

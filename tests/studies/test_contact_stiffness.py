@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from studies.stiffness_answer import answer
 
 from gradlab.foundation.errors import BadShape, BadValue, GradlabError
 from gradlab.study import Study, run_study
@@ -20,7 +21,6 @@ from studies import contact_stiffness as study
 from studies import stiffness_growth as growth
 from studies import stiffness_problems as problems
 from studies import stiffness_report as report
-from studies.stiffness_answer import answer
 
 FALSE_ALARM = 1e-6
 HORIZONS = [8.0, 16.0, 32.0, 64.0, 128.0]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from studies.landscape_answer import answer
 
 import gradlab
 from gradlab import landscapes
@@ -26,7 +27,6 @@ from studies import landscape_objectives as objectives
 from studies import landscape_policies as policies
 from studies import landscape_report as report
 from studies import loss_landscape as study
-from studies.landscape_answer import answer
 
 COMMITTED = Path(study.__file__).parent / "artefacts" / "loss_landscape"
 TINY = study.Config(

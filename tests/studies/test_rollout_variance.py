@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from studies.rollout_answer import answer
 from torch import Tensor
 
 from gradlab.foundation.checkpoints import read_header
@@ -28,7 +29,6 @@ from studies import rollout_policies as policies
 from studies import rollout_report as report
 from studies import rollout_statistics as statistics
 from studies import rollout_variance as study
-from studies.rollout_answer import answer
 
 COMMITTED = Path(study.__file__).parent / "artefacts" / "rollout_variance"
 STATES, SAMPLES = 3, 4

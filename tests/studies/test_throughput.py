@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from studies.stopwatch import CONTENDERS, LINUX, Race, Stream, batched, race, separately
 
 import gradlab
 from estimators.pathwise import FOG
@@ -18,7 +19,6 @@ from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
 from gradlab.study import Study, run_study
 from studies import throughput, throughput_report
-from studies.stopwatch import CONTENDERS, LINUX, Race, Stream, batched, race, separately
 
 TINY = {
     "problems": ("hovering",),

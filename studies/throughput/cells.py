@@ -1,0 +1,155 @@
+"""What `throughput` measures: one cell per race, and one per stream."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from gradlab.study import Cell, Saved
+from studies.throughput.config import Config, check
+from studies.throughput.stopwatch import Race, Stream, separately
+
+YARDSTICKS = (
+    "batched",
+    "vmap",
+    "jax",
+    "jax_unrolled",
+    "brax_generalized",
+    "brax_spring",
+    "brax_generalized_forward",
+    "brax_spring_forward",
+)
+MEASURED = (
+    "ms_median", "ms_min", "samples_per_second", "first_call_seconds", "peak_mib", "load",
+    *(f"over_{name}{end}" for name in YARDSTICKS for end in ("", "_low", "_high")),
+)  # fmt: skip
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    """One race per problem, N and T, and one stream per length."""
+    check(config)
+    for problem in config.problems:
+        for samples in config.samples:
+            for horizon in config.horizons:
+                payload = {"problem": problem, "samples": samples, "horizon": horizon}
+                key = f"race/{problem}/N{samples}/T{horizon}"
+                yield Cell(key, payload, cost=5 + samples * horizon * config.repeats / 10_000)
+    for count in config.stream_counts:
+        yield Cell(f"stream/{count}", {"count": count}, cost=5 + count / 50_000)
+
+
+def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
+    """The rows of a race (one per contender) or of a stream (one)."""
+    with _alone():
+        if "count" in cell.payload:
+            yield _stream_row(config, cell.payload["count"])
+        else:
+            yield from _race_rows(config, dict(cell.payload))
+
+
+def _race_rows(config: Config, setting: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    result = separately(
+        Race(
+            **setting,
+            contenders=config.contenders,
+            hidden=config.hidden,
+            repeats=config.repeats,
+            clock=config.clock,
+            threads=config.threads,
+            device=config.device,
+            seed=config.seed,
+        )
+    )
+    for name in config.contenders:
+        row = {"kind": "race", **setting, "contender": name, **_conditions(config)}
+        if name in result["skipped"]:
+            yield {**row, "status": result["skipped"][name]}
+            continue
+        seconds = result["seconds"][name]
+        ratios: dict[str, float] = {}
+        for other in YARDSTICKS:
+            if other in result["seconds"] and other != name:
+                pairs = [a / b for a, b in zip(seconds, result["seconds"][other], strict=True)]
+                low, high = median_interval(pairs)
+                middle = statistics.median(pairs)
+                ratios |= {
+                    f"over_{other}": middle,
+                    f"over_{other}_low": low,
+                    f"over_{other}_high": high,
+                }
+        yield {
+            **row,
+            "status": "ok",
+            "rounds": config.repeats,
+            "clock": config.clock,
+            "ms_median": 1e3 * statistics.median(seconds),
+            "ms_min": 1e3 * min(seconds),
+            "samples_per_second": setting["samples"] / statistics.median(seconds),
+            "first_call_seconds": result["first_seconds"][name],
+            "peak_mib": result["peak_mib"][name],
+            "load": result["load"],
+            **ratios,
+        }
+
+
+def _conditions(config: Config) -> dict[str, Any]:
+    """What a time depends on beside the setting."""
+    return {"device": config.device, "threads": config.threads}
+
+
+def _stream_row(config: Config, count: int) -> dict[str, Any]:
+    result = separately(
+        Stream(
+            config.stream_problem,
+            count,
+            config.stream_chunk,
+            config.stream_horizon,
+            config.stream_hidden,
+            config.threads,
+            config.device,
+            config.seed,
+        )
+    )
+    return {
+        "kind": "stream",
+        "problem": config.stream_problem,
+        "samples": count,
+        "horizon": config.stream_horizon,
+        "contender": "pullback",
+        **_conditions(config),
+        "status": "ok",
+        "samples_per_second": count / result["seconds"],
+        "peak_mib": result["peak_mib"],
+    }
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """The narrowest pair of order statistics that holds the median with at least this probability.
+
+    Free of any distribution: the number of values below the median is binomial(n, ½). With five
+    values or fewer the extremes are all there is (94 % for five).
+    """
+    ordered, n = sorted(values), len(values)
+    depth = 0
+    while n - 2 * (depth + 1) > 0 and _coverage(n, depth + 1) >= level:
+        depth += 1
+    return ordered[depth], ordered[n - 1 - depth]
+
+
+def _coverage(n: int, depth: int) -> float:
+    """Probability that the median lies between the order statistics `depth` from either end."""
+    return 1 - 2 * sum(math.comb(n, k) for k in range(depth + 1)) / 2**n
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Waits until no other cell of this study is being timed on this machine."""
+    with FileLock(Path(tempfile.gettempdir()) / "gradlab-throughput.lock"):
+        yield

@@ -1,0 +1,341 @@
+"""What `studies.throughput` runs in a process of its own: a race of contenders, or one long stream.
+
+A process of its own has a known number of threads in every library, and a peak memory of its own.
+`python -m studies.throughput.stopwatch '<json>'` prints one JSON object on its last line.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import gc
+import importlib.util
+import json
+import math
+import mmap
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gradlab
+from estimators.pathwise import FOG
+from gradlab.foundation.errors import BadValue, Unavailable, UnknownName
+from gradlab.foundation.generators import generator
+from gradlab.foundation.noise import Noise
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
+
+MIB = 2**20
+LINUX = sys.platform == "linux"
+# name: problem of `gradlab.make` and its options
+PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "hovering": ("hovering", {}),
+    "hovering_rk4": ("hovering", {"integrator": "rk4", "substeps": 4}),
+    "racing": ("racing", {}),
+    "lq": ("lq", {}),
+    # dFlex's ant in five sub-steps; the mass matrix once per control period, as dFlex has it
+    "ant": ("ant", {"preset": "dflex", "substeps": 5, "mass_every": 5}),
+    # the control period of Brax's ant, in as many sub-steps as its spring pipeline takes
+    "ant_50ms": ("ant", {"preset": "dflex", "substeps": 10, "mass_every": 10, "dt": 0.05}),
+    "ant_fresh": ("ant", {"preset": "dflex", "substeps": 5, "mass_every": 1}),
+    "ant_convex": ("ant", {"preset": "brax", "contact": "convex"}),
+}
+Params = dict[str, Tensor]
+Call = Callable[[], object]  # does the work, and returns once it is done
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+@dataclass(frozen=True)
+class Race:
+    """One setting in which every contender computes the same gradients."""
+
+    problem: str
+    contenders: tuple[str, ...]
+    samples: int  # N
+    horizon: int  # [steps]
+    hidden: tuple[int, ...]
+    repeats: int  # rounds; in each one every contender runs once
+    clock: str  # wall or cpu
+    threads: int
+    device: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream of FOG samples into `Moments`."""
+
+    problem: str
+    count: int  # samples in all
+    chunk_size: int
+    horizon: int  # [steps]
+    hidden: tuple[int, ...]
+    threads: int
+    device: str
+    seed: int
+
+
+def separately(task: Race | Stream) -> dict[str, Any]:
+    """The result of `race` or `streamed` from a fresh process with `task.threads` threads.
+
+    Raises `BadValue` with the last line of its complaint if the process fails.
+    """
+    threads = str(task.threads)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    env = {**os.environ, **dict.fromkeys(names, threads)}
+    env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    kind = type(task).__name__
+    text = json.dumps({"kind": kind, "threads": task.threads, "task": dataclasses.asdict(task)})
+    done = subprocess.run(
+        [sys.executable, "-m", "studies.throughput.stopwatch", text],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise BadValue(f"{kind.lower()} of {task.problem} failed: {reason}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ---------------------------------------------------------------------------------- contenders
+
+
+def build(task: Race | Stream) -> tuple[Problem, Params]:
+    """The problem and its parameters. Raises `UnknownName` for an unknown problem."""
+    if task.problem not in PROBLEMS:
+        raise UnknownName("problem", task.problem, PROBLEMS)
+    name, options = PROBLEMS[task.problem]
+    problem = gradlab.make(name, horizon=task.horizon, device=task.device, **options)
+    policy = GaussianPolicy(
+        problem.task.observation_dim, problem.simulator.action_dim, tuple(task.hidden)
+    )
+    problem = problem.replace(policy=policy)
+    draws = generator("race", task.seed, "policy")
+    return problem, problem.init(draws)
+
+
+def batched(problem: Problem, params: Params, noise: Noise) -> dict[str, Tensor]:
+    """The yardstick: one ordinary backward pass of the mean, as in a training step."""
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    value = FOG().surrogate(problem, problem.bind(leaves), noise).mean()
+    return dict(zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True))
+
+
+def _torch_call(
+    engine: str,
+    compiled: bool,
+    problem: Problem,
+    params: Params,
+    noise: Noise,
+    checkpoint: bool = False,
+) -> Call:
+    problem = problem.replace(compile=compiled, checkpoint=checkpoint)
+
+    def work() -> object:
+        if engine == "batched":
+            result: object = batched(problem, params, noise)
+        else:
+            result = FOG(engine=engine)(problem, params, noise).per_sample()  # type: ignore[arg-type]
+        if noise.initial.is_cuda:
+            torch.cuda.synchronize()
+        return result
+
+    return work
+
+
+def _forward_call(compiled: bool, problem: Problem, params: Params, noise: Noise) -> Call:
+    problem = problem.replace(compile=compiled)
+    policy = problem.bind(params)
+
+    def work() -> object:
+        with torch.no_grad():
+            result = evaluate(problem, rollout(problem, policy, noise))
+        if noise.initial.is_cuda:
+            torch.cuda.synchronize()
+        return result
+
+    return work
+
+
+def _brax_call(kind: str, backend: str, problem: Problem, params: Params, noise: Noise) -> Call:
+    if importlib.util.find_spec("brax") is None:
+        raise Unavailable("brax is not installed; install the extra `peers`")
+    if problem.task.name != "ant" or torch.device(problem.device).type != "cpu":
+        raise Unavailable("Brax races its ant against ants, on the CPU")
+    from studies.throughput.peers import brax_ant
+
+    build = brax_ant.per_sample if kind == "gradient" else brax_ant.forward
+    return build(backend, noise.count, problem.horizon, problem.policy.hidden)
+
+
+def _jax_call(unrolled: bool, problem: Problem, params: Params, noise: Noise) -> Call:
+    if importlib.util.find_spec("jax") is None:
+        raise Unavailable("jax is not installed; install the extra `peers`")
+    if torch.device(problem.device).type != "cpu":
+        raise Unavailable("the jax twin is raced on the CPU only")
+    import jax  # pyright: ignore[reportMissingImports]
+
+    from studies.throughput.peers import jax_quadrotor
+
+    twin = jax_quadrotor.per_sample(problem, problem.horizon if unrolled else 1)
+    arguments = jax_quadrotor.arrays(params, noise)
+    return lambda: jax.block_until_ready(twin(*arguments))
+
+
+# name: (problem, params, noise) -> call; may raise `Unavailable` or `BadValue`
+CONTENDERS: Mapping[str, Callable[[Problem, Params, Noise], Call]] = {
+    "batched": lambda *setting: _torch_call("batched", False, *setting),
+    "batched_compiled": lambda *setting: _torch_call("batched", True, *setting),
+    "pullback": lambda *setting: _torch_call("pullback", False, *setting),
+    "pullback_compiled": lambda *setting: _torch_call("pullback", True, *setting),
+    "pullback_checkpoint": lambda *setting: _torch_call(
+        "pullback", False, *setting, checkpoint=True
+    ),
+    "pullback_compiled_checkpoint": lambda *setting: _torch_call(
+        "pullback", True, *setting, checkpoint=True
+    ),
+    "vmap": lambda *setting: _torch_call("vmap", False, *setting),
+    "jax": lambda *setting: _jax_call(False, *setting),
+    "jax_unrolled": lambda *setting: _jax_call(True, *setting),
+    "brax_generalized": lambda *setting: _brax_call("gradient", "generalized", *setting),
+    "brax_spring": lambda *setting: _brax_call("gradient", "spring", *setting),
+    "forward": lambda *setting: _forward_call(False, *setting),
+    "forward_compiled": lambda *setting: _forward_call(True, *setting),
+    "brax_generalized_forward": lambda *setting: _brax_call("forward", "generalized", *setting),
+    "brax_spring_forward": lambda *setting: _brax_call("forward", "spring", *setting),
+}
+
+
+# ------------------------------------------------------------------------------- measurements
+
+
+def race(task: Race) -> dict[str, Any]:
+    """Per contender the times of every round [s], that of its first call and its peak memory [MiB].
+
+    In each round every contender runs once, so that a busy moment of the machine hits all alike.
+
+    Contenders that cannot run here are in `skipped`, with the reason.
+    """
+    problem, params = build(task)
+    if task.clock not in CLOCKS:
+        raise UnknownName("clock", task.clock, CLOCKS)
+    clock = CLOCKS[task.clock]
+    noise = problem.draw(task.samples, generator("race", task.seed, "noise"))
+    calls: dict[str, Call] = {}
+    first: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+    for name in task.contenders:
+        if name not in CONTENDERS:
+            raise UnknownName("contender", name, CONTENDERS)
+        try:
+            call = CONTENDERS[name](problem, params, noise)
+            first[name] = _timed(call, time.perf_counter)
+        except (Unavailable, BadValue) as error:
+            skipped[name] = str(error)
+        else:
+            calls[name] = call
+    peaks = {name: _peak(call, noise.initial.is_cuda) for name, call in calls.items()}
+    rounds = [
+        {name: _timed(call, clock) for name, call in calls.items()} for _ in range(task.repeats)
+    ]
+    return {
+        "seconds": {name: [turn[name] for turn in rounds] for name in calls},
+        "first_seconds": first,
+        "peak_mib": peaks,
+        "skipped": skipped,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan,
+    }
+
+
+def streamed(task: Stream) -> dict[str, Any]:
+    """Time [s] and the largest resident memory of the whole process [MiB]."""
+    problem, params = build(task)
+    begin = time.perf_counter()
+    whole = gradlab.measure(
+        FOG(), problem, params, task.count, task.seed, chunk_size=task.chunk_size
+    )
+    moments = whole.single
+    seconds = time.perf_counter() - begin
+    return {"count": moments.count, "seconds": seconds, "peak_mib": _largest_resident() / MIB}
+
+
+def _largest_resident() -> float:
+    """Of this process so far [bytes]; nan on Windows, which has no `resource`."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if LINUX else 1)
+
+
+def _timed(call: Call, clock: Callable[[], float]) -> float:
+    begin = clock()
+    call()
+    return clock() - begin
+
+
+def _peak(call: Call, cuda: bool) -> float:
+    """Memory that one call needs on top of what is held [MiB]; nan where it cannot be measured.
+
+    On a GPU what torch allocates; on Linux the high-water mark of resident memory, with freed
+    memory given back to the system first.
+    """
+    gc.collect()
+    if cuda:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    if not LINUX:
+        return math.nan
+    ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the mark starts again from what is held
+    except OSError:
+        return math.nan
+    before = _high_water()
+    call()
+    return max(_high_water() - before, mmap.PAGESIZE) / MIB  # less than a page is not seen
+
+
+def _high_water() -> int:
+    """Largest resident memory since the mark was reset [bytes]."""
+    fields = dict(_status())
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
+def _status() -> Iterator[tuple[str, str]]:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        yield name, value
+
+
+def _main(text: str) -> None:
+    message = json.loads(text)
+    torch.set_num_threads(message["threads"])
+    if LINUX:  # XLA takes as many threads as the process may use cores
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-message["threads"] :])
+    kinds: dict[str, Any] = {"Race": (Race, race), "Stream": (Stream, streamed)}
+    kind, measure = kinds[message["kind"]]
+    print(json.dumps(measure(kind(**message["task"]))), flush=True)
+    if message["task"]["device"] == "cuda":
+        os._exit(
+            0
+        )  # torch 2.11 aborts at the end of a process whose CUDA threads have run backward
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
