@@ -178,7 +178,7 @@ def parse(study: Study, args: Sequence[str]) -> tuple[RunOptions, Any, int | Non
                 args=list(args),
                 default=arguments(RunOptions(preset=preset), config),
                 prog=f"python -m {study.module}",
-                description=f"{study.description.strip()}\n\nPresets: {', '.join(study.presets)}.",
+                description=f"{(study.description or study.name).strip()}\n\nPresets: {', '.join(study.presets)}.",
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as stop:

@@ -36,7 +36,7 @@ class Study:
 
     module: str
     """Dotted name of the module that defines it (`__name__`), for `python -m` and for messages."""
-    description: str = ""
+    description: str | None = None
     """The question and how it is asked, for --help: normally the module's docstring."""
     config: type
     """A frozen dataclass with a field `seed: int`; its fields are the command line and the
@@ -62,7 +62,9 @@ class Study:
 
     def __post_init__(self) -> None:
         if not dataclasses.is_dataclass(self.config):
-            raise BadValue(f"expected the config of {self.name} to be a dataclass, got {self.config!r}")
+            raise BadValue(
+                f"expected the config of {self.name} to be a dataclass, got {self.config!r}"
+            )
         names = [f.name for f in dataclasses.fields(self.config)]
         if "seed" not in names:
             raise Missing(f"the config of {self.name} has no field `seed: int`; add one")
@@ -71,7 +73,9 @@ class Study:
                 f"the config of {self.name} must not define {', '.join(clash)}; rename the field"
             )
         if "default" not in self.presets:
-            raise Missing(f"the presets of {self.name} have no 'default'; add one (it may be empty)")
+            raise Missing(
+                f"the presets of {self.name} have no 'default'; add one (it may be empty)"
+            )
         for preset in self.minutes:
             if preset not in self.presets:
                 raise UnknownName(f"preset in the minutes of {self.name}:", preset, self.presets)
@@ -88,7 +92,9 @@ class Study:
         module = importlib.import_module(source) if isinstance(source, str) else source
         found = vars(module).get("STUDY")
         if not isinstance(found, Study):
-            raise Missing(f"{module.__name__} does not define STUDY; try STUDY = gradlab.study.Study(...)")
+            raise Missing(
+                f"{module.__name__} does not define STUDY; try STUDY = gradlab.study.Study(...)"
+            )
         return found
 
     @property

@@ -14,8 +14,8 @@ intervals:
 - paths of r + γQ under ascent by SG from states of low and of high variance.
 
 `gradients.py` has the formulas, and what the paper leaves open. Policies are made with compliant
-contact (`policies.py`); other contact laws are measured with the same policy and a Q that is fitted to
-its returns under that law.
+contact (`policies.py`); other contact laws are measured with the same policy and a Q that is fitted
+to its returns under that law.
 """
 
 from __future__ import annotations

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Record = dict[Any, Any]
 
@@ -142,9 +138,3 @@ def growth_of_memory(streams: list[Record]) -> tuple[float, float, bool]:
     growth = long["peak_mib"] / short["peak_mib"]
     flat = growth <= STREAM_GROWTH and long["peak_mib"] < STREAM_LIMIT
     return long["samples"] / short["samples"], growth, flat
-
-
-
-
-
-

@@ -17,6 +17,7 @@ PAGES = (
     "docs/extending.md",
     "docs/own_mjcf.md",
     "docs/policies.md",
+    "studies/contact_stiffness/README.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -34,7 +35,12 @@ def test_python_blocks_run(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+    "page",
+    [
+        "README.md",
+        *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md")),
+        *(str(p.relative_to(ROOT)) for p in ROOT.glob("studies/*/README.md")),
+    ],
 )
 def test_links_within_the_repository_lead_somewhere(page: str) -> None:
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from gradlab.foundation.errors import BadValue, UnknownName
-from gradlab.study import Answer, Artefact, Cell, Saved, cli, seed_for
+from gradlab.study import Answer, Artefact, Cell, Saved, Study, cli, seed_for
 
 SHAPES = {"square": 30, "tall": 50, "wide": 20, "flat": 10}
 
@@ -30,11 +30,6 @@ class Config:
     """Time that every cell takes at least [s]."""
     spin: int = 0
     """Extra products per cell, for measuring the speed-up."""
-
-
-PRESETS = {"smoke": {"shapes": ("square",), "jobs": 1}, "default": {}, "paper": {"repeats": 3}}
-MINUTES = {"smoke": 0.1}
-MEASURED = ("stopwatch",)
 
 
 def log(line: str) -> None:
@@ -114,6 +109,25 @@ def answer(rows: pd.DataFrame) -> Answer:
         table=table,
     )
 
+
+STUDY = Study(
+    module=__name__,
+    description=__doc__,
+    config=Config,
+    presets={
+        "smoke": {"shapes": ("square",), "jobs": 1},
+        "default": {},
+        "paper": {"repeats": 3},
+    },
+    minutes={"smoke": 0.1},
+    artefacts=artefacts,
+    cells=cells,
+    run_cell=run_cell,
+    measured=("stopwatch",),
+    answer=answer,
+    summarise=summarise,
+    plot=plot,
+)
 
 if __name__ == "__main__":
     cli("tests.helpers.toy_study")

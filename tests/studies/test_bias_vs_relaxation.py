@@ -13,21 +13,18 @@ import torch
 from gradlab.foundation.checkpoints import read_artefact
 from gradlab.foundation.errors import GradlabError
 from gradlab.statistics.saving import from_tensors
-from gradlab.study import Study, run_study
+from gradlab.study import run_study
 from gradlab.study.cells import identities
 from gradlab.study.commandline import cli
-from studies import bias_vs_relaxation as study
-from studies import (
-    relaxation_answer,
-    relaxation_figures,
-    relaxation_report,
-    relaxation_table,
-    relaxation_truths,
-    stages,
-)
+from studies import bias_vs_relaxation
+from studies.bias_vs_relaxation import STUDY, figures, report, truths
+from studies.bias_vs_relaxation import answer as answers
+from studies.bias_vs_relaxation import rows as table_
+from studies.bias_vs_relaxation.config import Config
+from studies.shared import stages
 
-COMMITTED = Path(study.__file__).parent / "artefacts" / "bias_vs_relaxation"
-SMALL = study.Config(
+COMMITTED = Path(bias_vs_relaxation.__file__).parent / "artefacts"
+SMALL = Config(
     tasks=("heaviside", "terminal_gate"), widths=(0.5, 0.1), windows=(0.5, 1.0), samples=2000
 )
 
@@ -35,7 +32,7 @@ SMALL = study.Config(
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     out = tmp_path_factory.mktemp("study")
-    result = run_study(Study.of("studies.bias_vs_relaxation"), SMALL, out, jobs=1)
+    result = run_study(STUDY, SMALL, out, jobs=1)
     return result.rows
 
 
@@ -52,7 +49,7 @@ def test_experiments_are_never_mixed(rows: pd.DataFrame) -> None:
 def test_numbers_against_closed_forms(rows: pd.DataFrame) -> None:
     """On Heaviside: PG and Split show no bias, FOG sees nothing at all; on the terminal gate the
     exact critic's QG has (T−1)/T of the gradient."""
-    table = relaxation_table.overall(rows, "single", "B")
+    table = table_.overall(rows, "single", "B")
     heaviside = table[table["task"] == "heaviside"].set_index("estimator")
     fog = heaviside.loc["fog"]
     assert fog["relative_bias"] == pytest.approx(1.0, abs=1e-12)
@@ -69,7 +66,7 @@ def test_numbers_against_closed_forms(rows: pd.DataFrame) -> None:
 
 def test_targets_are_the_call_weights(rows: pd.DataFrame) -> None:
     """Published N-step over half of the horizon is biased for ∇J but less so for its own target."""
-    table = relaxation_table.overall(rows, "single", "A")
+    table = table_.overall(rows, "single", "A")
     table = table[(table["truth_width"] == 0.0) & (table["task"] == "terminal_gate")]
     n_step = table[(table["estimator"] == "nstep") & (table["form"] == "published")]
     short = n_step[n_step["window"] == 2].iloc[0]
@@ -78,14 +75,14 @@ def test_targets_are_the_call_weights(rows: pd.DataFrame) -> None:
 
 
 def test_the_long_form_has_every_comparison(rows: pd.DataFrame) -> None:
-    pairs = relaxation_table.overall(rows, "pair", "A")
+    pairs = table_.overall(rows, "pair", "A")
     hard = pairs[pairs["truth_width"] == 0.0]
-    section = relaxation_report.summarise(rows).split("1. With and without")[1].split("\n\n")[1]
+    section = report.summarise(rows).split("1. With and without")[1].split("\n\n")[1]
     assert len(section.splitlines()) == 1 + len(hard)
 
 
 def test_the_answer_fits_on_a_screen_and_says_what_it_rests_on(rows: pd.DataFrame) -> None:
-    said = relaxation_answer.answer(rows)
+    said = answers.answer(rows)
     lines = str(said).splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 104  # the longest name of a task is 4 more than a flight's
@@ -137,7 +134,7 @@ def _compared(**changes: float | str) -> pd.DataFrame:
 def test_direction_length_and_bias_are_judged_apart(
     changes: dict, direction: str, length: str, bias: str
 ) -> None:
-    (row,) = relaxation_table.comparisons(_compared(**changes)).to_dict("records")
+    (row,) = table_.comparisons(_compared(**changes)).to_dict("records")
     assert (row["direction"], row["length"], row["bias"]) == (direction, length, bias)
     assert not row["whole"]
 
@@ -153,7 +150,7 @@ def test_direction_length_and_bias_are_judged_apart(
     ],
 )
 def test_yes_and_no_are_said_where_every_comparison_says_so(biases: list[str], said: str) -> None:
-    assert relaxation_answer._verdict(pd.Series(biases)) == said
+    assert answers._verdict(pd.Series(biases)) == said
 
 
 def test_a_critic_is_shown_beside_its_ceiling(rows: pd.DataFrame) -> None:
@@ -164,19 +161,19 @@ def test_a_critic_is_shown_beside_its_ceiling(rows: pd.DataFrame) -> None:
         critic_ceiling_start=0.252,
         critic_ceiling_start_stderr=0.022,
     )
-    said = relaxation_answer.answer(fitted).rests_on
+    said = answers.answer(fitted).rests_on
     assert "heaviside (fully fitted critic) 28% of 25% ± 2%" in said
 
 
 def test_best_width_is_chosen_on_one_half_and_reported_on_the_other(rows: pd.DataFrame) -> None:
     """Spoiling the odd half changes what is said of the chosen width, not the choice."""
-    table = relaxation_table.overall(rows, "single", "B")
+    table = table_.overall(rows, "single", "B")
     sweep = table[(table["task"] == "heaviside") & (table["estimator"] == "split")]
-    best = relaxation_table.best_width(sweep)
+    best = table_.best_width(sweep)
     assert best is not None
     assert best["mse_even"] == sweep["mse_even"].min()
     spoilt = rows.assign(mse_odd=1e6, cost_over_fog=1.0, mse_equal_cost=1.0)
-    text = relaxation_report.summarise(spoilt)
+    text = report.summarise(spoilt)
     said = next(line for line in text.splitlines() if f"Split({best['width']:g})" in line)
     assert f"{1e6 / best['truth_norm'] ** 2:.2g}" in said
 
@@ -184,8 +181,8 @@ def test_best_width_is_chosen_on_one_half_and_reported_on_the_other(rows: pd.Dat
 def test_the_hard_truth_of_a_flight_depends_on_no_option() -> None:
     """So that the committed one serves every configuration, and every row of the README."""
     options = [{"seed": 3}, {"oracle_stderr": 0.5}, {"windows": (0.1,)}, {"samples": 1000}]
-    configs = [study.Config(tasks=("racing",), **changes) for changes in ({}, *options)]
-    found = [{a.name: a.payload for a in study.artefacts(config)} for config in configs]
+    configs = [Config(tasks=("racing",), **changes) for changes in ({}, *options)]
+    found = [{a.name: a.payload for a in STUDY.artefacts(config)} for config in configs]
     assert all(f["truths/racing-60-hard"] == found[0]["truths/racing-60-hard"] for f in found)
 
 
@@ -194,8 +191,8 @@ def test_committed_truths_are_precise_and_used(task: str) -> None:
     """To 0.9 % and 1.4 %, for the policies of the default preset,
     under the identity that the study asks for.
     """
-    artefacts = {a.name: a for a in study.artefacts(study.Config(tasks=(task,)))}
-    name = relaxation_truths.truth_name(task, 60, 0.0)
+    artefacts = {a.name: a for a in STUDY.artefacts(Config(tasks=(task,)))}
+    name = truths.truth_name(task, 60, 0.0)
     saved, header = read_artefact(COMMITTED / f"{name}.safetensors")
     policy = artefacts[f"policies/{task}"]
     wanted = identities({policy.name: policy, name: artefacts[name]})
@@ -218,7 +215,7 @@ def test_any_choice_of_estimators_has_an_answer(changes: dict, tmp_path: Path) -
     config = dataclasses.replace(
         SMALL, tasks=("heaviside",), widths=(0.5,), samples=1000, **changes
     )
-    result = run_study(Study.of("studies.bias_vs_relaxation"), config, tmp_path / "out", jobs=1)
+    result = run_study(STUDY, config, tmp_path / "out", jobs=1)
     assert "Every estimator of the hard gradient" in result.summary
     assert "heaviside" in str(result.answer)
     assert (tmp_path / "out" / "figure.png").exists()
@@ -226,7 +223,7 @@ def test_any_choice_of_estimators_has_an_answer(changes: dict, tmp_path: Path) -
 
 def test_figures_are_written(rows: pd.DataFrame, tmp_path: Path) -> None:
     table = rows.assign(cost_over_fog=1.0, mse_equal_cost=rows.get("mse"))
-    relaxation_figures.plot(table, tmp_path / "figure")
+    figures.plot(table, tmp_path / "figure")
     for name in ("figure", "figure_widths"):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 

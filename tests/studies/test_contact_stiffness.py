@@ -13,14 +13,12 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from studies.stiffness_answer import answer
 
 from gradlab.foundation.errors import BadShape, BadValue, GradlabError
-from gradlab.study import Study, run_study
-from studies import contact_stiffness as study
-from studies import stiffness_growth as growth
-from studies import stiffness_problems as problems
-from studies import stiffness_report as report
+from gradlab.study import run_study
+from studies.contact_stiffness import STUDY, cells, growth, problems, report
+from studies.contact_stiffness.answer import answer
+from studies.contact_stiffness.config import NAMES, Config
 
 FALSE_ALARM = 1e-6
 HORIZONS = [8.0, 16.0, 32.0, 64.0, 128.0]
@@ -249,7 +247,7 @@ def test_the_toy_tends_to_the_billiard() -> None:
 
 # ------------------------------------------------------------------------------------- the study
 
-TINY = study.Config(
+TINY = Config(
     tasks=("pegs", "hopper"),
     widths=(0.01,),
     horizons=(4, 6, 8),
@@ -264,8 +262,8 @@ TINY = study.Config(
 
 def run(out: Path) -> pd.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "PANELS", 8)  # of a quadrature over so few steps
-        return run_study(Study.of(study), TINY, out, jobs=1).rows
+        patch.setattr(cells, "PANELS", 8)  # of a quadrature over so few steps
+        return run_study(STUDY, TINY, out, jobs=1).rows
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +288,7 @@ def test_nothing_is_judged_by_its_own_episodes(rows: tuple[pd.DataFrame, Path]) 
     table = rows[0][(rows[0]["kind"] == "estimator") & (rows[0]["task"] == "hopper")]
     truths = table.groupby("estimator")["truth"].agg(set)
     assert truths["fog"] == {"PG x 1024"} and truths["pg"] == {"FOG x 128"}
-    assert all(truths[name] <= {"PG x 1024", "FOG x 128"} for name in study.NAMES)
+    assert all(truths[name] <= {"PG x 1024", "FOG x 128"} for name in NAMES)
     toy = rows[0][(rows[0]["kind"] == "estimator") & (rows[0]["task"] == "pegs")]
     assert set(toy["truth"]) == {"quadrature"} and (toy["quadrature_change"] < 1e-9).all()
 
@@ -340,16 +338,16 @@ def test_a_second_run_does_nothing_again_and_says_the_same(
 )
 def test_errors_are_clear(changes: dict, said: str) -> None:
     with pytest.raises(GradlabError, match=said):
-        list(study.cells(dataclasses.replace(TINY, **changes)))
+        list(STUDY.cells(dataclasses.replace(TINY, **changes)))
 
 
 def test_presets_have_cells_that_their_artefacts_serve() -> None:
-    for name in study.PRESETS:
-        config, _ = Study.of(study).preset(name)
+    for name in STUDY.presets:
+        config, _ = STUDY.preset(name)
         if "ant" in config.tasks:
             continue  # building it takes seconds
-        known = {artefact.name for artefact in study.artefacts(config)}
-        assert all(set(cell.needs) <= known for cell in study.cells(config))
+        known = {artefact.name for artefact in STUDY.artefacts(config)}
+        assert all(set(cell.needs) <= known for cell in STUDY.cells(config))
 
 
 # ----------------------------------------------------------------------------------------- words

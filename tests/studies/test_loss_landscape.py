@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from studies.landscape_answer import answer
 
 import gradlab
 from gradlab import landscapes
@@ -20,16 +19,15 @@ from gradlab.problems import flights, known_answers
 from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, views
-from gradlab.study import Study, run_study
+from gradlab.study import run_study
 from gradlab.study.cells import identities
-from studies import landscape_arrows as arrows
-from studies import landscape_objectives as objectives
-from studies import landscape_policies as policies
-from studies import landscape_report as report
-from studies import loss_landscape as study
+from studies import loss_landscape
+from studies.loss_landscape import STUDY, arrows, objectives, policies, report
+from studies.loss_landscape.answer import answer
+from studies.loss_landscape.config import Config
 
-COMMITTED = Path(study.__file__).parent / "artefacts" / "loss_landscape"
-TINY = study.Config(
+COMMITTED = Path(loss_landscape.__file__).parent / "artefacts"
+TINY = Config(
     tasks=("gate",),
     policies=1,
     simulation_steps=1,
@@ -49,7 +47,7 @@ def run(out: Path) -> pd.DataFrame:
         patch.setattr(policies, "UPDATES", 2)
         patch.setattr(policies, "KEEP_EVERY", 1)
         patch.setattr(policies, "FIT", dataclasses.replace(policies.FIT, steps=5, episodes=256))
-        return run_study(Study.of(study), TINY, out, jobs=1).rows
+        return run_study(STUDY, TINY, out, jobs=1).rows
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +206,8 @@ def test_the_default_presets_need_no_training() -> None:
     as it would be made.
     """
     for preset in ("smoke", "default"):
-        config, _ = Study.of(study).preset(preset)
-        known = {artefact.name: artefact for artefact in study.artefacts(config)}
+        config, _ = STUDY.preset(preset)
+        known = {artefact.name: artefact for artefact in STUDY.artefacts(config)}
         for name, identity in identities(known).items():
             if name.startswith("slopes/"):
                 continue  # made by every run: they depend on its sizes
@@ -236,7 +234,7 @@ def test_more_policies_add_to_fewer() -> None:
 @pytest.mark.parametrize("task", [*flights.FLIGHTS, *known_answers.PRESETS])
 def test_every_problem_has_cells(task: str) -> None:
     config = dataclasses.replace(TINY, tasks=(task,))
-    keys = [cell.key for cell in study.cells(config)]
+    keys = [cell.key for cell in STUDY.cells(config)]
     assert len(keys) == len(set(keys)) == 2 + len(config.estimators)
 
 
@@ -258,7 +256,7 @@ def test_every_problem_has_cells(task: str) -> None:
 )
 def test_wrong_options_are_refused_in_one_line(changes: dict) -> None:
     with pytest.raises(GradlabError) as caught:
-        list(study.cells(dataclasses.replace(TINY, **changes)))
+        list(STUDY.cells(dataclasses.replace(TINY, **changes)))
     assert "\n" not in str(caught.value)
 
 

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from studies.rollout_answer import answer
 from torch import Tensor
 
 from gradlab.foundation.checkpoints import read_header
@@ -20,19 +19,17 @@ from gradlab.foundation.moment import Moment
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.critic import Critic, View
 from gradlab.problems.problem import Problem
-from gradlab.study import Study, run_study
+from gradlab.study import run_study
 from gradlab.study.cells import identities, in_order
-from studies import rollout_answer
-from studies import rollout_ascent as ascent
-from studies import rollout_gradients as gradients
-from studies import rollout_policies as policies
-from studies import rollout_report as report
-from studies import rollout_statistics as statistics
-from studies import rollout_variance as study
+from studies import rollout_variance
+from studies.rollout_variance import STUDY, ascent, gradients, policies, report, statistics
+from studies.rollout_variance import answer as answers
+from studies.rollout_variance.answer import answer
+from studies.rollout_variance.config import Config
 
-COMMITTED = Path(study.__file__).parent / "artefacts" / "rollout_variance"
+COMMITTED = Path(rollout_variance.__file__).parent / "artefacts"
 STATES, SAMPLES = 3, 4
-TINY = study.Config(
+TINY = Config(
     settings=("brax/compliant",),
     states=6,
     every=48,
@@ -308,7 +305,7 @@ def test_spread_wander_and_orders_of_known_fields() -> None:
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path, str]:
     out = tmp_path_factory.mktemp("rollout")
-    result = run_study(Study.of(study), TINY, out, jobs=1)
+    result = run_study(STUDY, TINY, out, jobs=1)
     return result.rows, out, result.summary
 
 
@@ -342,10 +339,10 @@ def test_summary_has_the_three_verdicts_and_the_policy(rows) -> None:
 
 def test_counts_and_one_sided_odds_in_words() -> None:
     """No "(not in 0, not told in the rest)", and no infinite estimate."""
-    assert rollout_answer._counts(2, 0, 2) == "2 of 2 settings"
-    assert rollout_answer._counts(1, 2, 6) == "1 of 6 settings (not in 2, cannot be told in 3)"
+    assert answers._counts(2, 0, 2) == "2 of 2 settings"
+    assert answers._counts(1, 2, 6) == "1 of 6 settings (not in 2, cannot be told in 3)"
     row = pd.Series({"value": math.inf, "value_low": -5.3, "value_high": math.inf})
-    assert rollout_answer._value(row) == "above -5.3"
+    assert answers._value(row) == "above -5.3"
 
 
 def test_an_event_that_never_happens_is_said_to_play_no_part(rows) -> None:
@@ -358,8 +355,8 @@ def test_an_event_that_never_happens_is_said_to_play_no_part(rows) -> None:
 
 def test_help_and_page_say_the_same_of_critics() -> None:
     """Each contact law has a critic of its own; the policy alone is common."""
-    page = (Path(study.__file__).parents[1] / "docs" / "rollout_variance.md").read_text()
-    for text in (study.__doc__ or "", page):
+    page = (Path(rollout_variance.__file__).parent / "README.md").read_text()
+    for text in (rollout_variance.__doc__ or "", page):
         said = " ".join(text.split())
         assert "the same policy and a Q" in said and "the same two" not in said
 
@@ -367,15 +364,15 @@ def test_help_and_page_say_the_same_of_critics() -> None:
 def test_a_second_run_computes_nothing_and_says_the_same(rows) -> None:
     table, out, _ = rows
     before = {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")}
-    again = run_study(Study.of(study), TINY, out, jobs=1).rows
+    again = run_study(STUDY, TINY, out, jobs=1).rows
     assert {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")} == before
     pd.testing.assert_frame_equal(again, table)
 
 
 def test_committed_artefacts_are_those_of_smoke_and_default_and_small() -> None:
     for preset in ("smoke", "default"):
-        config, _ = Study.of(study).preset(preset)
-        wanted = identities(in_order(study.artefacts(config), study.cells(config)))
+        config, _ = STUDY.preset(preset)
+        wanted = identities(in_order(STUDY.artefacts(config), STUDY.cells(config)))
         for name, identity in wanted.items():
             path = COMMITTED / f"{name}.safetensors"
             header = read_header(path)
@@ -401,7 +398,7 @@ def test_committed_artefacts_are_those_of_smoke_and_default_and_small() -> None:
 )
 def test_wrong_settings_are_refused_before_anything_runs(changes) -> None:
     with pytest.raises(GradlabError):
-        list(study.cells(dataclasses.replace(TINY, **changes)))
+        list(STUDY.cells(dataclasses.replace(TINY, **changes)))
 
 
 def test_differences_of_shares_are_welchs_and_never_warn() -> None:

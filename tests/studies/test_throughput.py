@@ -10,15 +10,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from studies.stopwatch import CONTENDERS, LINUX, Race, Stream, batched, race, separately
 
 import gradlab
 from estimators.pathwise import FOG
 from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
-from gradlab.study import Study, run_study
-from studies import throughput, throughput_report
+from gradlab.study import run_study
+from studies.throughput import STUDY, cells, report
+from studies.throughput.config import Config
+from studies.throughput.stopwatch import (
+    CONTENDERS,
+    LINUX,
+    Race,
+    Stream,
+    batched,
+    race,
+    separately,
+)
 
 TINY = {
     "problems": ("hovering",),
@@ -41,9 +50,8 @@ def flying(dtype: torch.dtype, **changes: object) -> Problem:
 def test_study_gives_a_row_per_contender_and_a_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(throughput, "separately", lambda task: race(task))  # no new processes
-    study = Study.of(throughput)
-    result = run_study(study, throughput.Config(**TINY), tmp_path, jobs=1)
+    monkeypatch.setattr(cells, "separately", lambda task: race(task))  # no new processes
+    result = run_study(STUDY, Config(**TINY), tmp_path, jobs=1)
     races = result.rows
     assert len(races) == 2 * len(TINY["contenders"])
     assert set(races["status"]) == {"ok"}
@@ -54,8 +62,8 @@ def test_study_gives_a_row_per_contender_and_a_figure(
     assert (quick["over_vmap"] <= quick["over_vmap_high"]).all()
     assert "times as fast as vmap" in result.summary
     assert (tmp_path / "figure.png").stat().st_size > 0
-    kept = set(dataclasses.asdict(throughput.Config())) & set(races)
-    assert not kept & set(throughput.MEASURED)
+    kept = set(dataclasses.asdict(Config())) & set(races)
+    assert not kept & set(STUDY.measured)
 
 
 def test_contender_that_cannot_run_is_left_out_with_its_reason(
@@ -77,12 +85,12 @@ def test_race_runs_in_a_process_of_its_own() -> None:
 @pytest.mark.parametrize("field, value", [("problems", ("x",)), ("contenders", ("x",))])
 def test_unknown_names_are_refused(field: str, value: tuple[str, ...]) -> None:
     with pytest.raises(UnknownName):
-        list(throughput.cells(throughput.Config(**{field: value})))
+        list(STUDY.cells(Config(**{field: value})))
 
 
 def test_sizes_below_one_are_refused() -> None:
     with pytest.raises(BadValue):
-        list(throughput.cells(throughput.Config(samples=(0,))))
+        list(STUDY.cells(Config(samples=(0,))))
 
 
 def test_contenders_compute_the_same_gradient() -> None:
@@ -99,12 +107,12 @@ def test_contenders_compute_the_same_gradient() -> None:
 def test_interval_of_a_median_covers_as_often_as_it_says() -> None:
     # 9 values: the second to the eighth hold the median unless 8 or 9 fall on one side,
     # with probability 2·(1 + 9)/2⁹ = 3.9 %
-    assert throughput.median_interval(range(1, 10)) == (2, 8)
-    assert throughput.median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    assert cells.median_interval(range(1, 10)) == (2, 8)
+    assert cells.median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
     draws = torch.rand(4000, 21, generator=torch.Generator().manual_seed(0)).tolist()
     hits = 0
     for values in draws:
-        low, high = throughput.median_interval(values)
+        low, high = cells.median_interval(values)
         hits += low <= 0.5 <= high
     expected = 1 - 2 * sum(math.comb(21, k) for k in range(6)) / 2**21  # sixth to sixteenth
     error = math.sqrt(expected * (1 - expected) / 4000)
@@ -119,9 +127,9 @@ def test_summary_says_when_memory_grows() -> None:
         {**row, "samples": n, "status": "ok", "samples_per_second": 1.0, "peak_mib": peak}
         for n, peak in ((1000, 300.0), (10_000, 400.0))
     )
-    assert "memory does GROW" in throughput_report.summarise(rows)
+    assert "memory does GROW" in report.summarise(rows)
     rows.loc[1, "peak_mib"] = 301.0
-    assert "memory does not grow" in throughput_report.summarise(rows)
+    assert "memory does not grow" in report.summarise(rows)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +141,7 @@ def test_jax_twin_has_the_same_returns_and_gradients(dtype: str, tolerance: floa
     Entries are compared on the scale of each leaf's largest one.
     """
     jax = pytest.importorskip("jax")
-    from studies.peers import jax_quadrotor
+    from studies.throughput.peers import jax_quadrotor
 
     problem = flying(getattr(torch, dtype), spawn_half_range=(2.0, 2.0, 1.7))
     params = problem.init(torch.Generator().manual_seed(0))
@@ -155,7 +163,7 @@ def test_jax_twin_has_the_same_returns_and_gradients(dtype: str, tolerance: floa
 
 def test_jax_twin_refuses_what_it_does_not_know() -> None:
     pytest.importorskip("jax")
-    from studies.peers import jax_quadrotor
+    from studies.throughput.peers import jax_quadrotor
 
     with pytest.raises(BadValue, match="hovering"):
         jax_quadrotor.per_sample(flying(torch.float32, integrator="rk4"))
@@ -176,8 +184,8 @@ def test_million_samples_stay_below_the_limit() -> None:
     hovering = Stream("hovering", 100_000, 256, 4, (64, 64), 1, "cpu", 0)
     short = separately(hovering)
     long = separately(dataclasses.replace(hovering, count=1_000_000))
-    assert long["peak_mib"] < throughput_report.STREAM_LIMIT
-    assert long["peak_mib"] < short["peak_mib"] * throughput_report.STREAM_GROWTH
+    assert long["peak_mib"] < report.STREAM_LIMIT
+    assert long["peak_mib"] < short["peak_mib"] * report.STREAM_GROWTH
 
 
 def test_one_graph_serves_every_step_and_horizon() -> None:

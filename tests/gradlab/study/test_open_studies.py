@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,10 +11,11 @@ import pytest
 
 from gradlab.foundation import naming
 from gradlab.foundation.errors import BadValue, Missing, UnknownName
-from gradlab.study import file_name, read_rows
+from gradlab.study import Study, file_name, read_rows
 from gradlab.study.cells import check_name
 from gradlab.study.sources import Code
-from studies import bias_vs_relaxation, loss_landscape, stages
+from studies import bias_vs_relaxation, loss_landscape
+from studies.shared import stages
 from tests.gradlab.problems.test_registry import MINE
 from tests.helpers.forked import run_module
 
@@ -49,28 +49,30 @@ def test_names_become_parts_of_files() -> None:
 
 
 def test_cells_of_a_problem_and_an_estimator_of_ones_own(here: Path) -> None:
-    config = bias_vs_relaxation.Config(
+    config = bias_vs_relaxation.STUDY.config(
         tasks=("port.py:port",), estimators=("pg", "mine.py:Mine", "qg"), widths=(0.5,)
     )
-    cells = {cell.key: cell for cell in bias_vs_relaxation.cells(config)}
+    cells = {cell.key: cell for cell in bias_vs_relaxation.STUDY.cells(config)}
     assert set(cells) == {
         f"port.py=port-60/{n}" for n in ("pg", "mine.py=Mine", "qg-none", "qg-full")
     }
     assert cells["port.py=port-60/mine.py=Mine"].payload["estimator"] == "mine.py:Mine"
-    made = {artefact.name for artefact in bias_vs_relaxation.artefacts(config)}
+    made = {artefact.name for artefact in bias_vs_relaxation.STUDY.artefacts(config)}
     assert all(need in made for cell in cells.values() for need in cell.needs)
     setting = stages.setting_of("port.py:port")
     assert (setting.event, setting.horizon) == ("success", 6)
 
-    config = loss_landscape.Config(tasks=("port.py:port",), estimators=("fog", "mine.py:Mine"))
-    keys = {cell.key for cell in loss_landscape.cells(config)}
+    config = loss_landscape.STUDY.config(
+        tasks=("port.py:port",), estimators=("fog", "mine.py:Mine")
+    )
+    keys = {cell.key for cell in loss_landscape.STUDY.cells(config)}
     assert any(key.endswith("/arrows-mine.py=Mine") for key in keys)
     assert all(key.startswith("port.py=port-") for key in keys)
 
 
-@pytest.mark.parametrize("study", ["bias_vs_relaxation", "loss_landscape"])
-def test_a_name_that_leads_nowhere_is_said_before_anything_runs(study: str, here: Path) -> None:
-    module = importlib.import_module(f"studies.{study}")
+@pytest.mark.parametrize("name", ["bias_vs_relaxation", "loss_landscape"])
+def test_a_name_that_leads_nowhere_is_said_before_anything_runs(name: str, here: Path) -> None:
+    study = Study.of(f"studies.{name}")
     for changes, error, words in (
         ({"tasks": ("hoverign",)}, UnknownName, "did you mean hovering"),
         ({"tasks": ("port.py:prot",)}, UnknownName, "did you mean port"),
@@ -78,26 +80,30 @@ def test_a_name_that_leads_nowhere_is_said_before_anything_runs(study: str, here
         ({"estimators": ("gone.py:Mine",)}, Missing, "not there"),
     ):
         with pytest.raises(error, match=words):
-            list(module.cells(module.Config(**changes)))
+            list(study.cells(study.config(**changes)))
 
 
 def test_a_task_without_an_event_to_succeed_in_is_refused() -> None:
     with pytest.raises(BadValue, match="event to succeed in, got 'lq'"):
-        list(bias_vs_relaxation.cells(bias_vs_relaxation.Config(tasks=("lq",))))
+        list(bias_vs_relaxation.STUDY.cells(bias_vs_relaxation.STUDY.config(tasks=("lq",))))
     with pytest.raises(BadValue, match="single episodes, got 'inverse_variance'"):
-        list(loss_landscape.cells(loss_landscape.Config(estimators=("inverse_variance",))))
+        list(
+            loss_landscape.STUDY.cells(
+                loss_landscape.STUDY.config(estimators=("inverse_variance",))
+            )
+        )
 
 
 def test_an_edit_of_an_estimators_file_is_noticed(here: Path) -> None:
-    config = bias_vs_relaxation.Config(tasks=("gate",), estimators=("fog", "mine.py:Mine"))
+    config = bias_vs_relaxation.STUDY.config(tasks=("gate",), estimators=("fog", "mine.py:Mine"))
     with naming.noted() as named:
-        list(bias_vs_relaxation.cells(config))
+        list(bias_vs_relaxation.STUDY.cells(config))
     assert named == {"mine"}
-    before = Code.of([bias_vs_relaxation.cells], named)
+    before = Code.of([bias_vs_relaxation.STUDY.cells], named)
     (here / "mine.py").write_text(f"# only a remark\n{MINE}")
-    assert Code.of([bias_vs_relaxation.cells], named) == before
+    assert Code.of([bias_vs_relaxation.STUDY.cells], named) == before
     (here / "mine.py").write_text(MINE.replace("self.scale *", "2 * self.scale *"))
-    after = Code.of([bias_vs_relaxation.cells], named)
+    after = Code.of([bias_vs_relaxation.STUDY.cells], named)
     assert after.changes(asdict(before)) == "changed since: mine"
 
 

@@ -233,7 +233,18 @@ def test_the_studies_are_listed() -> None:
     found = dict(listed(ROOT / "studies"))
     assert {"bias_vs_relaxation", "throughput"} <= set(found)
     assert all(line.endswith("?") for line in found.values())
-    assert dict(listed(ROOT / "tests")).keys() == {"toy_study"}
+    assert dict(listed(ROOT / "gradlab")) == {}
+
+
+def test_only_packages_that_define_a_study_are_listed_and_none_is_run(tmp_path: Path) -> None:
+    for name, text in (
+        ("whole", '"""Is it\nlisted?\n\nMore."""\nSTUDY = 1 / 0\n'),
+        ("shared", '"""Tools."""\n'),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    (tmp_path / "flat.py").write_text("STUDY = 1\n")
+    assert dict(listed(tmp_path)) == {"whole": "Is it listed?"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="takes from a POSIX Python what Windows lacks")

@@ -249,7 +249,7 @@ def test_contradicting_cells_and_studies_are_refused(tmp_path: Path) -> None:
         run_study(twice, toy_study.Config(), tmp_path)
     with pytest.raises(BadValue, match="jobs >= 1, got 0"):
         run_study(STUDY, toy_study.Config(), tmp_path, jobs=0)
-    with pytest.raises(Missing, match="does not define Config, PRESETS"):
+    with pytest.raises(Missing, match="json does not define STUDY"):
         Study.of(json)
     with pytest.raises(Missing, match="'default'"):
         replace(STUDY, presets={})

@@ -4,8 +4,10 @@ and are not thrown away for nothing.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from gradlab.foundation.errors import Conflict
 from gradlab.study import Study, run_study, sources
 from gradlab.study.sources import SHOWN_ONLY, Code, hash_source
+from studies import __main__ as listing
 from tests.helpers import toy_study
 from tests.helpers.forked import ROOT, Done, run_module
 
@@ -21,15 +24,13 @@ STUDY = Study.of(toy_study)
 MINE = """
 from dataclasses import dataclass
 import pandas as pd
-from gradlab.study import Answer, Cell, cli
+from gradlab.study import Answer, Cell, Study, cli
 import helper
 from report import plot, summarise
 
 @dataclass(frozen=True)
 class Config:
     seed: int = 0
-
-PRESETS = {"default": {"jobs": 1}}
 
 def cells(config):
     yield Cell("only")
@@ -39,6 +40,11 @@ def run_cell(config, cell, needs):
 
 def answer(rows):
     return Answer("What?", f"value {rows['value'][0]}", "It.", "That.", rows)
+
+STUDY = Study(
+    module=__name__, config=Config, presets={"default": {"jobs": 1}}, cells=cells,
+    run_cell=run_cell, answer=answer, summarise=summarise, plot=plot,
+)
 
 if __name__ == "__main__":
     cli("mine")
@@ -135,6 +141,26 @@ def test_what_counts_as_code() -> None:
         assert (ROOT / f"{name.replace('.', '/')}.py").exists() or (
             ROOT / name.replace(".", "/")
         ).is_dir()
+
+
+def test_what_shows_the_rows_of_a_study_in_a_folder_does_not_count() -> None:
+    """And nothing that counts reads a module that does not."""
+    shown = {"answer", "figures", "report"}
+    for name in listing.studies():
+        study = Study.of(f"studies.{name}")
+        code = Code.of([study.config, study.cells, study.run_cell, study.artefacts])
+        counted = {module for module in code.modules if module.startswith(f"studies.{name}")}
+        assert {f"studies.{name}.cells", f"studies.{name}.config"} <= counted
+        assert not {module.rpartition(".")[2] for module in counted} & shown
+        for module in counted - {f"studies.{name}"}:  # which puts everything together
+            tree = ast.parse(Path(sys.modules[module].__file__ or "").read_text(encoding="utf-8"))
+            read = {
+                alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            }
+            assert not read & shown, module
 
 
 @pytest.mark.parametrize(
