@@ -21,8 +21,7 @@ from gradlab.statistics import Interval
 from gradlab.statistics.roughness import compare_roughness, roughness
 from gradlab.study import Artefact, Cell, Saved, file_name, seed_for
 from studies.loss_landscape import arrows, objectives, policies
-from studies.loss_landscape.config import Config, check
-from studies.loss_landscape.report import RETURN
+from studies.loss_landscape.config import RETURN, Config, check
 
 CONFIDENCE = 0.95
 

@@ -10,6 +10,8 @@ from gradlab.foundation.errors import BadValue, UnknownName
 from studies.loss_landscape import objectives, policies
 from studies.loss_landscape.arrows import ARROWS, arrow_of, group_of
 
+RETURN = "return"  # name of the objective over the whole episode, among those of one step
+
 
 @dataclass(frozen=True)
 class Config:

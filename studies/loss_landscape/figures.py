@@ -11,10 +11,10 @@ from scipy import stats
 
 from gradlab.study import file_name
 from studies.loss_landscape.arrows import TRUTH
+from studies.loss_landscape.config import RETURN
 from studies.loss_landscape.report import (
     ESTIMATORS,
     NAMES,
-    RETURN,
     UNITS,
     Row,
     Table,

@@ -12,12 +12,12 @@ from scipy import stats
 from gradlab.critics.quality import Quality
 from gradlab.statistics import Interval, format_interval, holm
 from studies.loss_landscape.arrows import TRUTH
+from studies.loss_landscape.config import RETURN
 
 # a pandas table and one row of it; pandas' own types get lost at the first column
 Table: TypeAlias = Any
 Row: TypeAlias = Any
 
-RETURN = "return"
 LEVEL = 0.05  # of the verdicts, after Holm's correction over the table
 APART = 0.01  # share of arrows that noise alone may set apart (Bonferroni over two coordinates)
 SHOWN = 0.2  # of the slope's length: the bias that an arrow is asked whether it could have shown
