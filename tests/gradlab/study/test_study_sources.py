@@ -5,9 +5,9 @@ and are not thrown away for nothing.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -153,7 +153,8 @@ def test_what_shows_the_rows_of_a_study_in_a_folder_does_not_count() -> None:
         assert {f"studies.{name}.cells", f"studies.{name}.config"} <= counted
         assert not {module.rpartition(".")[2] for module in counted} & shown
         for module in counted - {f"studies.{name}"}:  # which puts everything together
-            tree = ast.parse(Path(sys.modules[module].__file__ or "").read_text(encoding="utf-8"))
+            origin = importlib.util.find_spec(module).origin
+            tree = ast.parse(Path(origin).read_text(encoding="utf-8"))
             read = {
                 alias.name
                 for node in ast.walk(tree)
