@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -21,6 +19,7 @@ from gradlab.problems import flights, known_answers, registry
 from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
+from tests.helpers.forked import run_code
 from tests.helpers.toy import toy_params, toy_problem
 
 COUNT = 8
@@ -321,9 +320,7 @@ for word, estimator in wrong.items():
     else:
         raise SystemExit(f"{word} was accepted")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    done = run_code(program)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -24,6 +22,7 @@ from gradlab.rollouts.rollout import rollout
 from gradlab.tasks.base import Memoryless, ending_margins
 from gradlab.tasks.racing import Racing
 from tests.helpers.flights import flight_problem
+from tests.helpers.forked import run_code
 
 SHORT, LONG = 12, 24
 PUBLISHED = "visfly-0.46kg"
@@ -219,7 +218,7 @@ def test_checkpointed_steps_end_too() -> None:
 def test_compiled_steps_end_too() -> None:
     """In a process of its own: run-time type checks of the tests cannot be compiled."""
     code = "from tests.contracts.test_ended_episodes import other_ways_agree as run; run('compile')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_code(code)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

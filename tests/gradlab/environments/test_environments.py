@@ -28,7 +28,7 @@ from gradlab.environments import (
     register_environments,
 )
 from gradlab.foundation.errors import BadShape, BadValue, GradlabError, NotFinite, UnknownName
-from gradlab.problems import known_answers, registry
+from gradlab.problems import known_answers, registry, runners
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, evaluate_step, moment_at
 from gradlab.rollouts.rollout import Trajectory
@@ -66,6 +66,8 @@ def played(name: str) -> tuple[Problem, Trajectory, gradlab.Noise]:
 
 def short(name: str) -> dict[str, int]:
     """Few steps, for problems that do not depend on their number."""
+    if name in runners.RUNNERS:
+        return {"horizon": 2}
     return {} if name in known_answers.PRESETS else {"horizon": 6}
 
 

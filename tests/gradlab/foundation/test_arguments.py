@@ -4,9 +4,6 @@ what came and what to try.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import gymnasium
 import numpy as np
 import pytest
@@ -137,12 +134,11 @@ assert type(gradlab.make("hovering", horizon=np.int64(3)).horizon) is int
 print("\\n".join(bad))
 raise SystemExit(bool(bad))
 """
+from tests.helpers.forked import run_code
 
 
 def test_every_wrong_argument_is_one_line_that_helps() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
-    )
+    done = run_code(PROGRAM)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +17,7 @@ from gradlab.gradients.samples import Dense, Factored
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
+from tests.helpers.forked import run_code
 from tests.helpers.toy import toy_params, toy_problem
 
 TOLERANCE = 1e-9  # of each leaf's largest entry
@@ -159,9 +158,7 @@ print("same")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
 def test_compiled_step_gives_the_same_gradient() -> None:
     """In a process of its own: the annotation checks of the tests cannot be compiled."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False
-    )
+    done = run_code(COMPILED)
     assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
@@ -173,6 +170,11 @@ import gradlab
 from gradlab import landscapes
 
 name, preset, contact = sys.argv[1:4]
+if "traced" in sys.argv:  # no code is generated
+    import gradlab.simulators.articulated.simulator as simulator
+    simulator.compile_step = lambda step: torch.compile(
+        step, backend="aot_eager", dynamic=False, fullgraph=True
+    )
 problem = gradlab.make(name, preset=preset, contact=contact, horizon=3, dtype=torch.float64)
 params = problem.init(torch.Generator().manual_seed(0))
 noise = problem.draw(4, torch.Generator().manual_seed(3))
@@ -195,11 +197,11 @@ print("same")
 @pytest.mark.parametrize(
     "runner",
     [
-        "hopper dflex compliant",
+        "hopper dflex compliant traced",
         *(
             pytest.param(runner, marks=pytest.mark.slow)
             for runner in (
-                "ant dflex compliant landscape", "ant brax convex landscape", "hopper gymnasium convex",
+                "hopper dflex compliant", "ant dflex compliant landscape", "ant brax convex landscape", "hopper gymnasium convex",
                 "ant brax brax", "hopper dflex smoothed", "half_cheetah gymnasium convex",
             )
         ),
@@ -209,9 +211,7 @@ def test_compiled_runners_give_the_same_gradient(runner: str) -> None:
     """One sub-step is compiled, for RK4 one acceleration;
     and many policies at once go through it.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, *runner.split()], capture_output=True, text=True, check=False
-    )
+    done = run_code(RUNNER, *runner.split())
     assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 

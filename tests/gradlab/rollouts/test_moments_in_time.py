@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -26,6 +24,7 @@ from gradlab.rollouts.rollout import Trajectory, rollout
 from gradlab.rollouts.stepping import VectorEpisodes
 from tests.contracts import test_ended_episodes as wall
 from tests.helpers.flights import flight_problem
+from tests.helpers.forked import run_code
 from tests.helpers.known import build
 from tests.helpers.toy import toy_params, toy_problem
 
@@ -386,8 +385,6 @@ print(counters["stats"]["unique_graphs"], apart(expected, found) < 1e-10)
 
 def test_compiled_steps_have_one_more_graph_for_times_of_their_own() -> None:
     """In a process without the checks of annotations, which cannot be compiled."""
-    done = subprocess.run(
-        [sys.executable, "-c", GRAPHS], capture_output=True, text=True, check=False
-    )
+    done = run_code(GRAPHS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["1", "2", "True"]

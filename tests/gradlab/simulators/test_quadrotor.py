@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +27,7 @@ VARIANTS = [
         NAMES, ("thrust", "bodyrate"), ("euler", "rk4"), (False, True)
     )
 ]
+from tests.helpers.forked import run_code
 
 
 def identify(simulator: Quadrotor) -> str:
@@ -448,9 +447,7 @@ def test_without_annotation_checks() -> None:
     names that do not exist are refused in one line, and two steps trace into one full graph, as
     `compile=True` asks for (the default backend is tested with the engines).
     """
-    done = subprocess.run(
-        [sys.executable, "-c", UNCHECKED], capture_output=True, text=True, cwd=ROOT, check=False
-    )
+    done = run_code(UNCHECKED)
     assert done.stdout.strip() == "fine", done.stderr[-2000:]
 
 

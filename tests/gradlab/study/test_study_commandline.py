@@ -155,7 +155,7 @@ def test_a_folder_of_other_things_is_left_alone(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit of the shell")
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path, jobs: str) -> None:
     """No file may be larger than 16 KiB: artefacts fit, a cell of 1,000 rows does not."""
     arguments = [sys.executable, "-m", "tests.helpers.toy_study", "--jobs", jobs, "--out", "run"]
@@ -178,7 +178,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path, jobs: str) 
     assert "2000 products" in free.stdout
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_sigterm_says_how_to_go_on(tmp_path: Path, jobs: str) -> None:
     arguments = [
         sys.executable,
@@ -247,6 +247,7 @@ def test_only_packages_that_define_a_study_are_listed_and_none_is_run(tmp_path: 
     assert dict(listed(tmp_path)) == {"whole": "Is it listed?"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="takes from a POSIX Python what Windows lacks")
 def test_a_study_runs_without_what_windows_lacks(tmp_path: Path) -> None:
     program = """

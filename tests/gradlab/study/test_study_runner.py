@@ -118,6 +118,7 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path, log: Path) -> None:
     assert not (out / "rows.parquet").exists()
     before = lines(log)
 
+    arguments[arguments.index("2")] = "1"
     result = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
     assert "8 products of one policy" in result.stdout
     begun = {line.split()[1]: n for line, n in (lines(log) - before).items() if "begun" in line}
