@@ -62,6 +62,7 @@ def no_leaks() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def unchecked_repetition(request: pytest.FixtureRequest) -> Iterator[None]:
     """Statistical tests make the same calls over and over: all others check the annotations."""
+    tests.helpers.checking.begin()
     if request.node.get_closest_marker("statistical") is None:
         yield
         return

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.rollouts.outcome import reward_to_go
 from gradlab.statistics import Moments
-from tests.helpers.checking import checked, jaxtyped, off
+from tests.helpers.checking import CALLS, begin, checked, jaxtyped, off
 
 check = jaxtyped(typechecker=checked)
 
@@ -95,3 +95,15 @@ def test_off_is_over_when_it_ends() -> None:
     for call in (lambda: wrong(torch.ones(2, 3)), lambda: scaled(2.0)(torch.ones(2, 3))):
         with pytest.raises(Exception, match="(?i)violates|type-check"):
             call()
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: wrong(torch.ones(2, 3)), lambda: scaled(2.0)(torch.ones(2, 3))]
+)
+def test_the_first_calls_of_every_test_are_checked(call: Callable[[], object]) -> None:
+    for _ in range(2):
+        begin()
+        for _ in range(CALLS):
+            with pytest.raises(Exception, match="(?i)violates|type-check"):
+                call()
+        call()

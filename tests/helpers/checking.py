@@ -4,16 +4,19 @@ type checker, with shapes that agree within a call.
 jaxtyping's own decorator binds and checks the arguments of each call twice over, to name the wrong
 one, and is made anew for each function defined inside another: together half of the suite's time.
 `jaxtyped` checks the same annotations once per call, and leaves nested functions and generators to
-the original, with one checker for all functions that are made by the same lines.
+the original, with one checker for all functions that are made by the same lines. A test that calls
+a function over and over, step by step or chunk by chunk, has its first `CALLS` calls checked.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import types
 import typing
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -25,7 +28,34 @@ decorated = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _thorough, _context = jaxtyping.jaxtyped, functools.partial(jaxtyping.jaxtyped, "context")
 
 
+CALLS = 5  # of each function in each test
 enabled = True
+_test = 0  # number of the test at hand
+
+
+def begin() -> None:
+    """A test begins: every function is checked again."""
+    global _test
+    _test += 1
+
+
+class _Budget:
+    """How often a function was checked in this test."""
+
+    __slots__ = ("left", "test")
+
+    def __init__(self) -> None:
+        self.test, self.left = -1, 0
+
+    def spend(self) -> bool:
+        """Whether there is a check left, which is then used up."""
+        if self.test != _test:
+            self.test, self.left = _test, CALLS
+        self.left -= 1
+        return self.left >= 0
+
+
+_nested: defaultdict[types.CodeType, _Budget] = defaultdict(_Budget)
 
 
 @contextlib.contextmanager
@@ -55,18 +85,28 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     nested = "<locals>" in getattr(function, "__qualname__", "")
     if nested and not enabled:
         return function
+    if dataclasses.is_dataclass(function) and "__init__" in vars(function):
+        made = function.__init__
+        if not hasattr(made, "__wrapped__"):
+            function.__init__ = jaxtyped(made, typechecker=typechecker)
+        return function
     if not isinstance(function, types.FunctionType):
         return _thorough(function, typechecker=typechecker)
-    if nested or inspect.isgeneratorfunction(function):
-        inner, scope = _thorough(function, typechecker=typechecker), contextlib.nullcontext
-    else:
-        inner, scope = decorated(_evaluated(function)), _context
+    budget = _nested[function.__code__] if nested else _Budget()
+    if nested and budget.test == _test and budget.left <= 0:
+        return function
+    whole = nested or inspect.isgeneratorfunction(function)
+    inner = _thorough(function, typechecker=typechecker) if whole else None
+    scope = contextlib.nullcontext if whole else _context
 
     @functools.wraps(function)
     def once(*args: Any, **kwargs: Any) -> Any:
         # not every release of torch compiles through a checker
-        if not enabled or torch.compiler.is_compiling():
+        if not enabled or torch.compiler.is_compiling() or not budget.spend():
             return function(*args, **kwargs)
+        nonlocal inner
+        if inner is None:  # made when it is needed: most functions are not called in a process
+            inner = decorated(_evaluated(function))
         with scope():
             return inner(*args, **kwargs)
 
