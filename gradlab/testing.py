@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported when they are used
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from gradlab.foundation import siblings
@@ -234,7 +234,7 @@ class _Test:
         total = own + oracle + rounding
         # Welch and Satterthwaite: the truth's spread is known from its blocks only.
         df = total**2 / ((own**2 + 1e-300) / (n - 1) + oracle**2 / freedom)
-        threshold = stats.t.isf(false_alarm / (2 * tests), np.minimum(df, 1e9))
+        threshold = scipy.stats.t.isf(false_alarm / (2 * tests), np.minimum(df, 1e9))
         skew = skewness * threshold**3 / (3 * math.sqrt(n)) * (own / total) ** 1.5
         difference = seen.mean - expected.numpy()
         return _Test(n, difference, np.sqrt(total), np.sqrt(oracle), threshold, skew)

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are imported when they are used
 
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue
@@ -223,7 +223,7 @@ def _cosine(gram: Gram, confidence: float) -> tuple[float, Interval, Interval]:
     squared_across = gram.interval(across, error, confidence)
     noise = gram.along(estimate, reference) + gram.along(reference, across)
     spread = math.sqrt(float(noise @ noise) / gram.n / size)
-    reach = float(stats.t.ppf((1 + confidence) / 2, gram.n)) * spread
+    reach = float(scipy.stats.t.ppf((1 + confidence) / 2, gram.n)) * spread
     lengths = gram.inner(estimate, estimate) - own, size - oracle
     total = along**2 + squared_across.estimate
     raw = along / math.sqrt(total) if min(*lengths, total) > 0 else math.nan

@@ -39,8 +39,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported when they are used
 from jaxtyping import Float
-from scipy import stats
 
 from gradlab.foundation.errors import BadValue
 from gradlab.statistics.formatting import format_interval
@@ -99,14 +99,14 @@ def _noncentral_cdf(
     mean = freedom + shift
     far = mean > 1000
     near = np.where(far, 1.0, mean + gap), np.where(far, 1.0, freedom), np.where(far, 1.0, shift)
-    series = stats.ncx2.cdf(np.maximum(near[0], 0), near[1], np.maximum(near[2], 1e-12))
+    series = scipy.stats.ncx2.cdf(np.maximum(near[0], 0), near[1], np.maximum(near[2], 1e-12))
     h = 1 - 2 / 3 * mean * (mean + 2 * shift) / (mean + shift) ** 2
     p = (mean + shift) / mean**2
     m = (h - 1) * (1 - 3 * h)
     power = np.expm1(h * np.log1p(np.maximum(gap / mean, -1 + 1e-12)))  # (x/mean)^h, less 1
     centre = h * p * (h - 1 - (2 - h) * m * p / 2)
     spread = h * np.sqrt(2 * p) * (1 + m * p / 2)
-    return np.where(far, stats.norm.cdf((power - centre) / spread), series)
+    return np.where(far, scipy.stats.norm.cdf((power - centre) / spread), series)
 
 
 def squared_norm_law(
@@ -206,7 +206,7 @@ def invert(law: SquaredNormLaw, confidence: float = 0.95) -> Interval:
 
 def tail_probability(confidence: float, freedom: int) -> float:
     """One tail of the normal law beyond Student's quantile: its level with an estimated spread."""
-    return float(stats.norm.sf(stats.t.ppf((1 + confidence) / 2, freedom)))
+    return float(scipy.stats.norm.sf(scipy.stats.t.ppf((1 + confidence) / 2, freedom)))
 
 
 def ratio_interval(

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported when they are used
 import torch
 from jaxtyping import Bool, Float
-from scipy import stats
 from torch import Tensor
 
 from gradlab.foundation.errors import BadShape, BadValue
@@ -121,8 +121,8 @@ def _difference(gram: Gram, confidence: float) -> tuple[Interval, float]:
     spread = math.sqrt(max(linear - degenerate, degenerate, 0.0))
     if spread == 0:
         return Interval(estimate, estimate, estimate), float(estimate == 0)
-    reach = float(stats.t.ppf((1 + confidence) / 2, gram.n)) * spread
-    p_value = float(2 * stats.t.sf(abs(estimate) / spread, gram.n))
+    reach = float(scipy.stats.t.ppf((1 + confidence) / 2, gram.n)) * spread
+    p_value = float(2 * scipy.stats.t.sf(abs(estimate) / spread, gram.n))
     return Interval(estimate, estimate - reach, estimate + reach), p_value
 
 

@@ -28,9 +28,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported when they are used
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from gradlab.foundation.errors import BadShape, BadValue
@@ -182,8 +182,8 @@ def _jackknife(
     spread = math.sqrt((count - 1) / count * float(np.square(without - without.mean()).sum()))
     if spread == 0:
         return Interval(estimate, estimate, estimate), float(estimate == 0)
-    reach = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * spread
-    p_value = float(2 * stats.t.sf(abs(estimate) / spread, count - 1))
+    reach = float(scipy.stats.t.ppf((1 + confidence) / 2, count - 1)) * spread
+    p_value = float(2 * scipy.stats.t.sf(abs(estimate) / spread, count - 1))
     return Interval(estimate, max(-1.0, estimate - reach), min(1.0, estimate + reach)), p_value
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
+import scipy  # its parts are imported when they are used
 
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Moments
@@ -39,8 +39,8 @@ def variance_interval(moments: Moments, part: str, confidence: float) -> Interva
         return Interval(trace, trace, trace)
     level, most = (1 + confidence) / 2, float(moments.count - 1)
     freedom = 2 * decisive_samples(moments, part)
-    short = float(stats.t.ppf(level, min(max(freedom, 1.0), most)))
-    long = float(stats.t.ppf(level, min(max(freedom / _SHARE, 1.0), most)))
+    short = float(scipy.stats.t.ppf(level, min(max(freedom, 1.0), most)))
+    long = float(scipy.stats.t.ppf(level, min(max(freedom / _SHARE, 1.0), most)))
     skewness = moments.variance_tails(part)[0] / math.sqrt(moments.count)
     exponent = error * long * (1 + max(skewness, 0.0) * min(long, 3.0) / 3)
     high = trace * math.exp(exponent) if exponent < _LARGEST else math.inf
