@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.foundation import siblings
 from gradlab.foundation.errors import BadValue, GradlabError, NotFinite
 from gradlab.foundation.generators import generator
 from gradlab.gradients.samples import GradientSamples
@@ -27,10 +26,6 @@ from gradlab.statistics.gram import contrasts
 from gradlab.statistics.moments import Leaves, Moments, parts
 from gradlab.statistics.streams import Stream, shared
 from gradlab.statistics.truth import OracleGradient
-
-# With every `import gradlab`: an estimator that is not there is said to be hidden before it is
-# missed.
-siblings.warn()
 
 DIRECTIONS = 16  # at most; the false-alarm rate is shared among them
 POWER = 2.0  # a bias as large as `detect` is found with the normal probability of 2, 97.7 %

@@ -1,16 +1,23 @@
-"""Several estimators on one problem, on the same episodes, against one truth:
+"""Several estimators on one problem, on the same episodes, against one truth: `gradlab.report`, and
 what `gradlab compare` prints.
 """
 
 from __future__ import annotations
 
+import html
+import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pandas as pd
 
+from gradlab.foundation.arguments import whole
+from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadValue, Missing
-from gradlab.gradients.measurement import Measurement
+from gradlab.gradients.measurement import Measurement, measure, named_samplers
 from gradlab.gradients.sampling import Sampler
 from gradlab.oracle import ClosedForm, LargeSample, Params, Progress
 from gradlab.problems.problem import Problem
@@ -19,6 +26,95 @@ from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.report import Report
 from gradlab.study.answer import Answer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+TRUTH_WIDTH = 0.1  # of the Split behind a truth: unbiased at any width
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
+    """What `report` gives: print it, `figure()`, `to_frame()`."""
+
+    problem: Problem
+    measured: Measurement
+    truth: OracleGradient
+    reports: dict[str, Report]  # by estimator
+    answer: Answer  # the question, the answer, what it rests on, a table
+
+    def facts(self) -> Facts:
+        return {"problem": self.problem.name, "answer": self.answer.answer}
+
+    def __str__(self) -> str:
+        return str(self.answer)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Every estimator and part of the parameters with all intervals: a row for each."""
+        return pd.DataFrame(
+            {"estimator": name, **row, "seconds_per_sample": self.measured.seconds[name]}
+            for name, report in self.reports.items()
+            for row in report.table()
+        )
+
+    def figure(self, path: str | Path | None = None) -> Figure:
+        """Direction, bias and error of every estimator, with 95 % intervals.
+
+        Written to `path` as PNG and SVG (a suffix of `path` is left out). Raises `NotWritten`.
+        """
+        from gradlab.commands.pictures import drawn  # brings matplotlib
+        from gradlab.study.figures import save
+
+        figure = drawn(self.reports, self.problem.name, self.truth, self.answer.answer)
+        if path is not None:
+            save(figure, Path(path).with_suffix(""))
+        return figure
+
+
+def report(
+    problem: Problem,
+    params: Params,
+    estimators: Sampler | Sequence[Sampler] | Mapping[str, Sampler],
+    truth: OracleGradient | None = None,
+    *,
+    count: int = 4000,
+    batch: int = 100,
+    seed: int = 0,
+    stderr: float = 0.05,
+    most: int = 1_000_000,
+    progress: bool = True,
+) -> Comparison:
+    """Which estimator comes closest to ∇J on a problem of your own: one answer, table and figure.
+
+    All estimators see the same `count` episodes (rounded up to whole groups) of the stream `seed`.
+    Without a `truth` it is the problem's formula where there is one, else the mean of as many
+    episodes of `Split` as a relative standard error of `stderr` asks for, at most `most`; their
+    stream is another. `batch` is the B of MSE(B). Definitions of what is measured: `compare`.
+    Raises what the estimators' own checks raise, and `BadValue` for counts below 1.
+    """
+    whole("batch", batch)
+    named = named_samplers(estimators)
+    for sampler in named.values():
+        if isinstance(sampler, Checked):
+            sampler.check(problem)
+    if truth is None:
+        split = importlib.import_module("estimators").Split(TRUTH_WIDTH)  # by name: not below us
+        truth = truth_of(problem, params, split, stderr, most)
+    measured = measure(
+        named, problem, params, whole_groups(whole("count", count), named), seed, progress=progress
+    )
+    return comparison_of(problem, measured, truth, whole_groups(batch, named), "the policy given")
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """An estimator that can say beforehand what a problem lacks."""
+
+    def check(self, problem: Problem) -> None: ...
 
 
 def truth_of(
@@ -47,11 +143,23 @@ def whole_groups(count: int, estimators: Mapping[str, Sampler]) -> int:
     return math.ceil(count / size) * size
 
 
-def answer_of(
+def comparison_of(
     problem: Problem, measured: Measurement, truth: OracleGradient, batch: int, policy: str
-) -> Answer:
-    """The comparison in words and as one table; `policy` says whose gradients these are."""
+) -> Comparison:
+    """The comparison in words, as a table and a figure; `policy` says whose gradients these are."""
     reports = measured.compare(truth, batch=batch)
+    answer = _answer(problem, measured, truth, batch, policy, reports)
+    return Comparison(problem, measured, truth, reports, answer)
+
+
+def _answer(
+    problem: Problem,
+    measured: Measurement,
+    truth: OracleGradient,
+    batch: int,
+    policy: str,
+    reports: Mapping[str, Report],
+) -> Answer:
     rows = {name: report.overall for name, report in reports.items()}
     table = pd.DataFrame(
         [
@@ -59,8 +167,8 @@ def answer_of(
                 "estimator": name,
                 "cosine": format_interval(*row.cosine, within=(-1, 1)),
                 "relative bias": format_interval(*row.relative_bias),
-                "variance/‖∇J‖²": format_interval(*_over_truth(reports[name], "variance")),
-                f"MSE({batch})/‖∇J‖²": format_interval(*_over_truth(reports[name], "mse")),
+                "variance/‖∇J‖²": format_interval(*over_truth(reports[name], "variance")),
+                f"MSE({batch})/‖∇J‖²": format_interval(*over_truth(reports[name], "mse")),
                 "not finite": measured.lost[name],
                 "ms/episode": f"{1e3 * measured.seconds[name]:.2g}",
             }
@@ -82,14 +190,14 @@ def answer_of(
     )
 
 
-def _over_truth(report: Report, quantity: str) -> Interval:
+def over_truth(report: Report, quantity: str) -> Interval:
     """A squared size over ‖∇J‖², whose own error is not in it."""
     row = report.overall
     return Interval(*(value / row.truth_norm**2 for value in getattr(row, quantity)))
 
 
 def _sentence(reports: Mapping[str, Report]) -> str:
-    errors = {name: _over_truth(report, "mse") for name, report in reports.items()}
+    errors = {name: over_truth(report, "mse") for name, report in reports.items()}
     known = {name: error for name, error in errors.items() if math.isfinite(error.estimate)}
     if not known:
         return "Nothing can be said: the truth is lost in its own noise."

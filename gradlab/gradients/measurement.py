@@ -120,7 +120,7 @@ def measure(
     is run once where it can be, and nothing else changes (see `Measurement` for the time). Raises
     `BadValue` for equal labels, broken groups or an empty stream.
     """
-    named = _named(estimators)
+    named = named_samplers(estimators)
     group = math.lcm(*(one.group for one in named.values()))
     count, chunk_size = whole("count", count), whole("chunk_size", chunk_size)
     begin = whole("begin", begin, 0)
@@ -174,7 +174,9 @@ def _samples(
     return one(problem, params, noise)
 
 
-def _named(estimators: Sampler | Sequence[Sampler] | Mapping[str, Sampler]) -> dict[str, Sampler]:
+def named_samplers(
+    estimators: Sampler | Sequence[Sampler] | Mapping[str, Sampler],
+) -> dict[str, Sampler]:
     """The estimators by name.
 
     Raises `BadValue` for none, for equal labels and for anything else.

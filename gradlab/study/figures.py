@@ -52,6 +52,8 @@ FAMILIES = {
     "evolution_strategies": Look("#882255", "h"),
     "inverse_variance": Look("#332288", ">"),
 }
+# labels that do not begin with the family's name
+_SHORT = {"ivw": "inverse_variance", "ivw(qg, pg)": "inverse_variance_qg_pg"}
 _OTHERS = [
     Look("#44AA99", "p"), Look("#117733", "d"), Look("#CC6677", "8"),
     Look("#AA4499", "H"), Look("#777777", "1"), Look("#661100", "2"),
@@ -59,21 +61,24 @@ _OTHERS = [
 
 
 def family(name: str) -> str:
-    """The family that an estimator's name belongs to: the longest one that it starts with, else the
-    name.
+    """The family that an estimator's name or label belongs to: the longest one that it starts with,
+    else the name.
 
-    `nstep`, `nstep(n=8)`, `nstep/tiled` are all "nstep".
+    `nstep`, `nstep(n=8)`, `nstep/tiled`, `NStep(8)` are all "nstep".
     """
+    said = _plain(name)
     known = [
         key
-        for key in FAMILIES
-        if name == key or (name.startswith(key) and not _word(name[len(key)]))
+        for key in (*FAMILIES, *_SHORT)
+        if said == _plain(key)
+        or (said.startswith(_plain(key)) and not said[len(_plain(key))].isalnum())
     ]
-    return max(known, key=len, default=name)
+    found = max(known, key=len, default=name)
+    return _SHORT.get(found, found)
 
 
-def _word(character: str) -> bool:
-    return character.isalnum() or character == "_"
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def look(name: str) -> Look:

@@ -32,8 +32,7 @@ from gradlab.study.progress import note
 WHOLE = ("gradlab", "estimators")  # packages of which every module counts
 SHOWN_ONLY = (
     "gradlab.__main__",
-    "gradlab.commands.comparison",
-    "gradlab.commands.console",
+    "gradlab.commands",
     "gradlab.rendering",
     "gradlab.study.answer",
     "gradlab.study.commandline",

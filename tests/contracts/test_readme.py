@@ -17,6 +17,7 @@ PAGES = (
     "docs/extending.md",
     "docs/own_mjcf.md",
     "docs/policies.md",
+    "docs/running.md",
     "studies/contact_stiffness/README.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -85,6 +85,17 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert (code, err) == (0, "") and "gradlab" in out
 
 
+def test_help_and_a_list_wait_for_no_torch() -> None:
+    program = (
+        "import sys; from gradlab.commands.console import main; main([]); main(['study']); "
+        "import gradlab; print(gradlab.__version__, 'torch' in sys.modules, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"{gradlab.__version__} False False"
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -124,7 +135,9 @@ def test_studies_are_listed_and_run_as_by_python_m(
     code, out, _ = attempt(capsys, "study")
     assert code == 0 and "gradlab study bias_vs_relaxation  Does the 0-step" in out
     ran = []
-    monkeypatch.setattr(console, "cli", lambda name, args: ran.append((name, list(args))))
+    monkeypatch.setattr(
+        "gradlab.study.commandline.cli", lambda name, args: ran.append((name, list(args)))
+    )
     attempt(capsys, "study", "throughput", "--preset", "smoke", "--help")
     assert ran == [("studies.throughput", ["--preset", "smoke", "--help"])]
 

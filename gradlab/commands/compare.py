@@ -1,0 +1,151 @@
+"""`gradlab compare`: estimators on a problem of your own, or on one of gradlab's."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd
+from torch import Tensor
+
+from gradlab.commands import comparison
+from gradlab.foundation import naming
+from gradlab.foundation.checkpoints import check_shapes, load
+from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.generators import generator
+from gradlab.gradients.measurement import measure
+from gradlab.problems import registry
+from gradlab.problems.problem import Problem
+from gradlab.statistics import OracleGradient
+from gradlab.study.progress import note
+
+_LINE_EVERY = 5.0  # of a truth that is being sampled [s]
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for an error, as every command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadValue(f"compare: {message}; see gradlab compare --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gradlab compare",
+        description="Estimators on a problem, on the same episodes, against one truth: bias, direction, "
+        "variance and error, each with its 95 % interval.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "problem", help="a name of gradlab.names(), or my_file.py:problem (a Problem, or a function "
+        "that returns one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--estimators", nargs="+", default=["fog", "pg", "split"], metavar="NAME",
+        help="names of estimators.names(), or my_file.py:Mine (default: fog pg split)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--params", metavar="FILE", help="whose gradients: a file that gradlab.checkpoints.save wrote, or "
+        "my_file.py:params (a dict of tensors, or a function of the problem that returns one); default: "
+        "a new policy, of a known-answer problem its own",
+    )  # fmt: skip
+    for name, kind, default, text in (
+        ("count", int, 4000, "episodes of each estimator"),
+        ("batch", int, 100, "the B of MSE(B)"),
+        ("seed", int, 0, "of the episodes and of a new policy; the truth has its own"),
+        ("stderr", float, 0.05, "relative standard error that the truth is sampled to"),
+        ("most", int, 1_000_000, "episodes of the truth"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (%(default)s)")
+    parser.add_argument(
+        "--truth", choices=("split", "pg"), default="split",
+        help="what samples the truth where no formula is known; pg wants far more episodes, and "
+        "holds where the simulator itself jumps (default: split)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--figure", metavar="FILE", help="the comparison as a picture: FILE.png and FILE.svg"
+    )
+    parser.add_argument("--csv", metavar="FILE", help="all rows, by layer too, for another program")
+    return parser
+
+
+def run(args: Sequence[str]) -> None:
+    """Compares estimators on a problem: my_file.py:problem --estimators fog pg mine.py:Mine."""
+    given = _parser().parse_args(args)
+    for name in ("count", "batch", "most"):
+        if getattr(given, name) < 1:
+            raise BadValue(f"expected --{name} of at least 1, got {getattr(given, name)}")
+    if not given.stderr > 0:
+        raise BadValue(f"expected a positive --stderr, got {given.stderr}; try 0.05")
+    if len(set(given.estimators)) < len(given.estimators):
+        raise BadValue("expected different --estimators, got one twice; leave it out")
+    estimators = importlib.import_module("estimators")
+    problem = registry.make(given.problem)
+    samplers = {name: estimators.make(name) for name in given.estimators}
+    for sampler in samplers.values():
+        sampler.check(problem)
+    params, policy = _params(problem, given.params, given.seed)
+    oracle = estimators.PG() if given.truth == "pg" else estimators.Split(comparison.TRUTH_WIDTH)
+    count = comparison.whole_groups(given.count, samplers)
+    batch = comparison.whole_groups(given.batch, samplers)
+    truth = comparison.truth_of(
+        problem, params, oracle, given.stderr, given.most, _told(given.stderr)
+    )
+    measured = measure(samplers, problem, params, count, given.seed, progress=True)
+    if truth.relative_stderr > given.stderr:
+        note(
+            f"the truth is known to {truth.relative_stderr:.1%} after {given.most} episodes, not to "
+            f"{given.stderr:.1%}; a larger --most would help"
+        )
+    compared = comparison.comparison_of(problem, measured, truth, batch, policy)
+    print(compared)
+    if given.figure is not None:
+        compared.figure(given.figure)
+    if given.csv is not None:
+        _write(given.csv, compared.to_frame())
+
+
+def _told(wanted: float) -> Callable[[OracleGradient], None]:
+    """Says now and then how well a truth is known."""
+    last = [time.monotonic()]
+
+    def tell(truth: OracleGradient) -> None:
+        if time.monotonic() - last[0] > _LINE_EVERY:
+            last[0] = time.monotonic()
+            note(f"truth: known to {truth.relative_stderr:.1%} ({wanted:.1%} wanted)")
+
+    return tell
+
+
+def _params(problem: Problem, given: str | None, seed: int) -> tuple[dict[str, Tensor], str]:
+    """The parameters, in the problem's dtype and on its device, and whose they are, in words."""
+    cast = {"dtype": problem.dtype, "device": problem.device}
+    fresh = problem.init(generator("policy", seed))
+    if given is None:
+        if problem.skewed:
+            with suppress(BadShape):  # its policy was replaced
+                return problem.reference, "the problem's own policy"
+        return fresh, f"a new policy, not trained (seed {seed}; --params takes yours)"
+    if ":" in given and not Path(given).is_file():
+        found: Any = naming.load(given, "params")
+        found = found(problem) if callable(found) else found
+    else:
+        found = load(given).tensors
+    if not isinstance(found, dict) or not all(isinstance(p, Tensor) for p in found.values()):
+        raise BadValue(
+            f"expected a dict of tensors from --params {given}, got {type(found).__name__}"
+        )
+    check_shapes(found, {name: tuple(p.shape) for name, p in fresh.items()}, f"--params {given}")
+    return {name: p.detach().to(**cast) for name, p in found.items()}, f"the policy of {given}"
+
+
+def _write(path: str, rows: pd.DataFrame) -> None:
+    try:
+        rows.to_csv(path, index=False)
+    except OSError as error:
+        raise BadValue(f"cannot write {path}: {error.strerror}; try another --csv") from None
