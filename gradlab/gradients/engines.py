@@ -140,10 +140,17 @@ def check_independent(
         raise _bad_shape(noise.count, values)
     if not values.requires_grad or not tape:
         return
-    grads = torch.autograd.grad(values[0], [call.probes.output for call in tape], allow_unused=True)
-    for grad in grads:
+    # less what flows back from nothing: a relay may send constants of its own to every sample
+    first = torch.zeros_like(values)
+    first[0] = 1.0
+    outputs = [call.probes.output for call in tape]
+    by_first, by_none = (
+        torch.autograd.grad(values, outputs, back, retain_graph=True, materialize_grads=True)
+        for back in (first, torch.zeros_like(values))
+    )
+    for grad, sent in zip(by_first, by_none, strict=True):
         # a NaN says nothing: 0 · inf of a sample that is not finite
-        if grad is not None and bool((grad.reshape(noise.count, -1)[1:].abs() > 0).any()):
+        if bool(((grad - sent).reshape(noise.count, -1)[1:].abs() > 0).any()):
             raise BadValue(
                 "the surrogate couples samples: the number of one depends on the policy's outputs in "
                 "another, so that there are no gradients of one sample; hand over what comes from "

@@ -16,25 +16,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from gradlab.foundation.arguments import got, whole
-from gradlab.foundation.compilation import compile_step
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.moment import Moment
 from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import constant
-from gradlab.policies.factors import Probes
 from gradlab.policies.policy import BoundPolicy, Policy
 from gradlab.problems.problem import Problem
-from gradlab.simulators.base import Simulator
-from gradlab.tasks.base import Task, ending_margins
+from gradlab.rollouts.relay import Relay, check_relay, passed_on
+from gradlab.rollouts.transition import Ending, Transition, one_step
 
 
 class Trajectory(NamedTuple):
@@ -62,35 +58,6 @@ class Trajectory(NamedTuple):
         return self.map(torch.Tensor.detach)
 
 
-class Ending(NamedTuple):
-    """Which episodes have ended, and what their last step had, as constants."""
-
-    ended: Bool[Tensor, "*batch 1"]
-    state: Float[Tensor, "*batch ns"]
-    memory: Float[Tensor, "*batch nm"]
-    process: Float[Tensor, "*batch np"]
-    action: Float[Tensor, "*batch nu"]
-    last: Float[Tensor, " 1"]  # margin of a terminating event above which an episode ends [1]
-
-    def hold(self, kept: Tensor, now: Tensor) -> Tensor:
-        """`kept` where the episode has ended, else `now`."""
-        return torch.where(self.ended, kept, now) if now.shape[-1] else now
-
-
-class Transition(NamedTuple):
-    """One pass around the loop."""
-
-    obs: Tensor
-    output: Tensor
-    latent: Tensor
-    action: Tensor
-    state: Tensor  # after the step
-    memory: Tensor  # after the step
-    recorded: tuple[Tensor, ...]  # by the policy's pull; () when not recording
-    start: tuple[Tensor, ...]  # held state, memory and process noise; () if none could be held
-    ended: Tensor | None  # after the step; None where no event ends an episode
-
-
 def rollout(
     problem: Problem,
     policy: BoundPolicy,
@@ -99,6 +66,7 @@ def rollout(
     start: Moment | None = None,
     length: int | None = None,
     cut_every: int | None = None,
+    relay: Relay | None = None,
 ) -> Trajectory:
     """Run `length` steps from the initial states that `noise` holds, or from the moment `start`.
 
@@ -113,6 +81,9 @@ def rollout(
     `before` has the constant, while `state` keeps the attached value, so that a window's end can
     still be differentiated.
 
+    A `relay` decides what flows back at the state or the action of every step (`relay.py`). Nothing
+    does through it once an episode has ended. Memory passes beside it.
+
     A rollout that nothing can be differentiated by, such as that of a frozen policy, is not run if
     the policy's `memo` knows its path: the same states come from the same inputs, wherever a window
     is cut. There it is a constant.
@@ -122,8 +93,10 @@ def rollout(
     yourself.
     """
     length = _length(problem, noise, start, length)
-    if policy.memo is None:
-        return _run(problem, policy, noise, start, length, cut_every)
+    if relay is not None:
+        check_relay(relay)
+    if policy.memo is None or relay is not None:
+        return _run(problem, policy, noise, start, length, cut_every, relay)
     tensors = [*policy.params.values(), *policy.buffers.values(), *noise, *(start or ())]
     key = (*_same_states(problem, policy.policy), length, *tensors)
     if policy.tape is None and not _attached(tensors):
@@ -131,7 +104,7 @@ def rollout(
         if known is not None:
             return known
     began = time.perf_counter()
-    path = _run(problem, policy, noise, start, length, cut_every)
+    path = _run(problem, policy, noise, start, length, cut_every, None)
     policy.memo.keep(key, path.detach(), time.perf_counter() - began)
     return path
 
@@ -153,13 +126,13 @@ def _run(
     start: Moment | None,
     length: int,
     cut_every: int | None,
+    relay: Relay | None,
 ) -> Trajectory:
     """The loop itself."""
     begin = problem.start(noise) if start is None else start.map(_laid_out)
     state, memory = _constant(problem, begin.state), begin.memory
-    step = _transition(problem.simulator, problem.task, policy.policy, problem.compile)
-    if problem.checkpoint and torch.is_grad_enabled():
-        step = partial(checkpoint, step, use_reentrant=False, preserve_rng_state=False)
+    nodes = () if relay is None else relay.nodes
+    step = one_step(problem, policy.policy, relay if "action" in nodes else None)
     # one number for all episodes at step 0, and one per episode from anywhere else
     indices = problem.steps.unbind(0)[:length]
     if start is not None:
@@ -173,8 +146,13 @@ def _run(
     for t, index in enumerate(indices):
         if cut_every is not None and t > 0 and t % cut_every == 0:
             state = _constant(problem, state.detach())
+        if relay is not None and "state" in nodes:
+            if ending is not None:  # what a relay sends back does not reach an ended episode
+                state = ending.hold(state.detach(), state)
+            state = _constant(problem, passed_on(relay, t, "state", state))
         probes = policy.probes(state)
-        now = step(params, policy.buffers, probes, state, memory, index, eps[t], process[t], ending)
+        inputs = params, policy.buffers, probes, state, memory, index, eps[t], process[t], ending
+        now = step(t, *inputs)
         policy.record(now.obs, None, now.recorded, probes, t)
         path.append(now)
         begun.append(now.start or (state, memory, process[t]))
@@ -196,7 +174,7 @@ def _run(
         before, memory_before, used = (
             torch.stack(column, dim=-2) for column in zip(*begun, strict=True)
         )
-    elif cut_every is not None:
+    elif cut_every is not None or "state" in nodes:
         before = torch.stack([part[0] for part in begun], dim=-2)
     ended = _ended(path, begin.ended)
     return Trajectory(
@@ -289,64 +267,3 @@ def _ended(path: list[Transition], first: Bool[Tensor, "*batch"]) -> Bool[Tensor
     begin = first.unsqueeze(-1)
     flags = [begin if now.ended is None else now.ended for now in path]
     return torch.cat([begin, *flags], dim=-1)
-
-
-@lru_cache(maxsize=32)
-def _transition(
-    simulator: Simulator, task: Task, policy: Policy, compiled: bool
-) -> Callable[..., Transition]:
-    """One step as a pure function of tensors, compiled if asked for."""
-    if compiled and isinstance(simulator, CompilesItself):
-        return _transition(simulator.compiled(), task, policy, False)
-    margins_after, pull = ending_margins(task), policy.pull
-
-    def transition(
-        params: dict[str, Tensor],
-        buffers: dict[str, Tensor],
-        probes: Probes | None,
-        state: Tensor,
-        memory: Tensor,
-        step: Tensor,
-        eps: Tensor,
-        process: Tensor,
-        ending: Ending | None,
-    ) -> Transition:
-        start: tuple[Tensor, ...] = ()
-        if ending is not None:
-            given = (state, memory, process)
-            start = tuple(ending.hold(*pair) for pair in zip(ending[1:4], given, strict=True))
-            state, memory, process = start
-        obs = task.observe(state, memory, step)
-        recorded: tuple[Tensor, ...] = ()
-        if probes is None:
-            output, _ = policy.apply(params, buffers, obs, None)
-        else:
-            output, _, recorded = pull.probed(params, buffers, obs, None, probes)
-        latent = policy.latent(output, eps)
-        action = policy.action(latent)
-        if ending is not None:
-            action = ending.hold(ending.action, action)
-        after = simulator.step(state, action, process)
-        memory_after = task.advance(memory, after, step)
-        over = None
-        if ending is not None:
-            # a margin of NaN ends nothing: the episode stays, to be counted
-            over = margins_after(after.detach(), memory, step) > ending.last
-            over = ending.ended | (over if over.shape[-1] == 1 else over.any(-1, keepdim=True))
-        return Transition(obs, output, latent, action, after, memory_after, recorded, start, over)
-
-    return compile_step(transition) if compiled else transition
-
-
-@runtime_checkable
-class CompilesItself(Protocol):
-    """A simulator with sub-steps: it compiles one of them, not the whole control period."""
-
-    def compiled(self) -> Simulator: ...
-
-
-def compiled_step(simulator: Simulator) -> Callable[..., Tensor]:
-    """The compiled `step` of a simulator, in the way it asks for."""
-    if isinstance(simulator, CompilesItself):
-        return simulator.compiled().step
-    return compile_step(simulator.step)
