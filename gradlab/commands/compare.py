@@ -102,7 +102,8 @@ def run(args: Sequence[str]) -> None:
             f"the truth is known to {truth.relative_stderr:.1%} after {given.most} episodes, not to "
             f"{given.stderr:.1%}; a larger --most would help"
         )
-    compared = comparison.comparison_of(problem, measured, truth, batch, policy)
+    checks = comparison.spot_checks(problem, params, samplers, given.seed)
+    compared = comparison.comparison_of(problem, measured, truth, batch, policy, checks)
     print(compared)
     if given.figure is not None:
         compared.figure(given.figure)

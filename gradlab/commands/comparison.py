@@ -8,19 +8,24 @@ import html
 import importlib
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadValue, Missing
 from gradlab.gradients.measurement import Measurement, measure, named_samplers
-from gradlab.gradients.sampling import Sampler
+from gradlab.gradients.precision import precision_check
+from gradlab.gradients.sampling import Sampler, noise_stream
 from gradlab.oracle import ClosedForm, LargeSample, Params, Progress
 from gradlab.problems.problem import Problem
+from gradlab.rollouts.rollout import rollout
 from gradlab.statistics import OracleGradient
 from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 
 
 TRUTH_WIDTH = 0.1  # of the Split behind a truth: unbiased at any width
+CHECKED = 16  # episodes that are looked at for rounding and for contact
+CONVERGED = 1e-6  # bound of the acceleration's relative error [1]
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +114,10 @@ def report(
     measured = measure(
         named, problem, params, whole_groups(whole("count", count), named), seed, progress=progress
     )
-    return comparison_of(problem, measured, truth, whole_groups(batch, named), "the policy given")
+    checks = spot_checks(problem, params, named, seed)
+    return comparison_of(
+        problem, measured, truth, whole_groups(batch, named), "the policy given", checks
+    )
 
 
 @runtime_checkable
@@ -143,12 +153,52 @@ def whole_groups(count: int, estimators: Mapping[str, Sampler]) -> int:
     return math.ceil(count / size) * size
 
 
+@runtime_checkable
+class Iterates(Protocol):
+    """A simulator that can say how far its contact law is from its solution."""
+
+    def residual(self, state: Tensor, action: Tensor) -> Tensor: ...
+
+
+def spot_checks(
+    problem: Problem, params: Params, estimators: Mapping[str, Sampler], seed: int
+) -> str:
+    """What `CHECKED` episodes say of rounding and of contact that has not converged, in sentences.
+
+    Rounding: gradients of the first estimator again in float64. Contact: steps of which the bound
+    of the acceleration's relative error is above `CONVERGED`, in float64. Empty where there is
+    nothing to check.
+    """
+    said = ""
+    name, first = next(iter(estimators.items()))
+    count = whole_groups(CHECKED, {name: first})
+    if problem.dtype != torch.float64:
+        check = precision_check(first, problem, params, count, seed)
+        said += f" Of {count} gradients of {name}, {check.share_off:.0%} are off by rounding by more than 10 %."
+    if isinstance(problem.simulator, Iterates):
+        exact = problem.replace(dtype=torch.float64)
+        noise = next(iter(noise_stream(exact, CHECKED, seed)))
+        with torch.no_grad(), suppress(BadValue):  # a law that has nothing to converge
+            path = rollout(exact, exact.bind({n: p.double() for n, p in params.items()}), noise)
+            off = problem.simulator.residual(path.before, path.action) > CONVERGED
+            said += f" Contact has not converged to {CONVERGED:g} in {int(off.sum())} of {off.numel()} steps."
+    return said
+
+
 def comparison_of(
-    problem: Problem, measured: Measurement, truth: OracleGradient, batch: int, policy: str
+    problem: Problem,
+    measured: Measurement,
+    truth: OracleGradient,
+    batch: int,
+    policy: str,
+    checks: str = "",
 ) -> Comparison:
-    """The comparison in words, as a table and a figure; `policy` says whose gradients these are."""
+    """The comparison in words, as a table and a figure; `policy` says whose gradients these are.
+
+    `checks` are sentences of `spot_checks`.
+    """
     reports = measured.compare(truth, batch=batch)
-    answer = _answer(problem, measured, truth, batch, policy, reports)
+    answer = _answer(problem, measured, truth, batch, policy, reports, checks)
     return Comparison(problem, measured, truth, reports, answer)
 
 
@@ -159,6 +209,7 @@ def _answer(
     batch: int,
     policy: str,
     reports: Mapping[str, Report],
+    checks: str,
 ) -> Answer:
     rows = {name: report.overall for name, report in reports.items()}
     table = pd.DataFrame(
@@ -184,6 +235,7 @@ def _answer(
         rests_on=f"{count} episodes, the same for all; the truth is {truth.name}, "
         + (f"known to {known:.1%}, and all rows share its error" if known > 0 else "exact")
         + f"; {policy}; {str(problem.dtype).removeprefix('torch.')}."
+        + checks
         + "".join(f" {name}: {row.status}." for name, row in rows.items() if row.status != "ok"),
         would_change="Another policy, horizon or batch; the order depends on all of them.",
         table=table,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import torch
 
 import estimators as E
 import gradlab
+from gradlab.commands import comparison
 from gradlab.foundation.errors import BadValue, Missing
+from gradlab.simulators import PointMass
 from gradlab.study import figures
 from tests.helpers.toy import toy_params, toy_problem
 
@@ -69,6 +73,32 @@ def test_what_cannot_be_compared_is_one_line() -> None:
         with pytest.raises(error, match=words) as caught:
             gradlab.report(problem, problem.reference, **given)
         assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Loose(PointMass):
+    """A simulator that has not converged where the action is positive."""
+
+    def residual(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return action[..., 0].clamp(min=0)
+
+
+def test_rounding_and_contact_are_looked_at() -> None:
+    hopper = gradlab.make("hopper", preset="gymnasium", contact="convex", horizon=3)
+    params = hopper.init(torch.Generator().manual_seed(0))
+    said = comparison.spot_checks(hopper, params, {"fog": E.FOG()}, 0)
+    assert "Of 16 gradients of fog, 0% are off by rounding" in said
+    assert "Contact has not converged to 1e-06 in 0 of 48 steps." in said
+    gate = gradlab.make("gate", dtype=torch.float64)
+    assert comparison.spot_checks(gate, gate.reference, {"fog": E.FOG()}, 0) == ""
+    settings = {f.name: getattr(gate.simulator, f.name) for f in dataclasses.fields(gate.simulator)}
+    loose = gate.replace(simulator=Loose(**settings))
+    noise = next(iter(gradlab.noise_stream(gate, 16, 3)))
+    path = gradlab.rollout(gate, gate.bind(gate.reference), noise)
+    off = int((path.action[..., 0] > 1e-6).sum())
+    said = comparison.spot_checks(loose, gate.reference, {"fog": E.FOG()}, 3)
+    assert 0 < off < path.action[..., 0].numel()
+    assert said == f" Contact has not converged to 1e-06 in {off} of {16 * gate.horizon} steps."
 
 
 def test_groups_stay_whole() -> None:
