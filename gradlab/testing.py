@@ -23,7 +23,9 @@ from gradlab.gradients.samples import GradientSamples
 from gradlab.gradients.sampling import Sampler, noise_stream
 from gradlab.problems.problem import Problem
 from gradlab.statistics.gram import contrasts
-from gradlab.statistics.moments import Leaves, Moments, parts
+from gradlab.statistics.moments import Moments
+from gradlab.statistics.parts import parts
+from gradlab.statistics.rows import Leaves
 from gradlab.statistics.streams import Stream, shared
 from gradlab.statistics.truth import OracleGradient
 
@@ -146,7 +148,7 @@ def assert_unbiased(
         samples = estimator(problem, params, noise).group_means(size)
         gradients = samples.per_sample()
         pilot = None if moments is None else moments.pilot
-        piece = Moments.of(gradients, start=done // size, pilot=pilot)
+        piece = Moments.of(gradients, start=done // size, pilot=pilot, per_parameter=True)
         truth.check_leaves(piece.mean)
         if piece.nonfinite:
             raise NotFinite(

@@ -1,11 +1,11 @@
 """Several estimators on the same episodes: streamed, timed, and comparable in pairs.
 
-Memory is that of one chunk of samples, whatever their number is.
+Memory is that of one chunk of samples and of 64 gradients in float64 for each estimator, whatever
+the number of samples is: gradients are formed a few at a time (`gradlab/statistics/rows.py`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,12 @@ from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import GradientSamples
 from gradlab.gradients.sampling import Sampler, SharingSampler, noise_stream, sharing_order
 from gradlab.problems.problem import Problem
+from gradlab.statistics.accumulating import Accumulator
 from gradlab.statistics.comparing import compare
-from gradlab.statistics.moments import Moments
-from gradlab.statistics.pairs import CrossMoments, compare_pair, lost_rows, without_rows
+from gradlab.statistics.moments import Moments, check_pilot
+from gradlab.statistics.pairs import CrossMoments, compare_pair
 from gradlab.statistics.report import PairReport, Report
+from gradlab.statistics.rows import Chunk, lost_rows
 from gradlab.statistics.streams import Stream
 from gradlab.statistics.truth import OracleGradient
 
@@ -134,36 +136,40 @@ def measure(
     names = list(named)
     order = [names[i] for i in sharing_order(list(named.values()), problem)]
     centres = dict(pilots or {})
-    total: dict[str, Moments] = {}
+    for centre in centres.values():
+        check_pilot(centre)
+    totals = {name: Accumulator() for name in named}
     seconds, shared = dict.fromkeys(named, 0.0), dict.fromkeys(named, 0.0)
     lost = dict.fromkeys(named, 0)
     position = begin
     chunks = noise_stream(problem, count, seed, math.ceil(chunk_size / group) * group, begin)
     with tqdm(total=count - begin, unit="episode", disable=progress is not True) as bar:
         for noise in chunks:
-            drawn = Stream(seed, position, position + noise.count, problem.name)
-            chunk: dict[str, GradientSamples] = {}
-            dense: dict[str, Params] = {}
+            samples: dict[str, GradientSamples] = {}
             memo = Memo()
             for name in order:
                 before = memo.saved
                 start = time.perf_counter()
-                chunk[name] = _samples(named[name], problem, params, noise, memo if share else None)
-                dense[name] = chunk[name].per_sample()
+                some = _samples(named[name], problem, params, noise, memo if share else None)
+                samples[name] = some.prepared()
                 spent, saved = time.perf_counter() - start, memo.saved - before
                 seconds[name] += (spent + saved) / (count - begin)
                 shared[name] += saved / (count - begin)
-            for name, piece in _pieces(chunk, dense, centres, position, lost).items():
-                piece = dataclasses.replace(piece, streams=(drawn,))
-                centres.setdefault(name, piece.pilot)
-                total[name] = total[name].merge(piece) if name in total else piece
+            for name, chunk in _summed(samples, centres, position, lost).items():
+                centres.setdefault(name, chunk.pilot)
+                totals[name].add(chunk)
             position += noise.count
             bar.update(noise.count)
             if any(lost.values()):
                 bar.set_postfix_str(f"not finite: {max(lost.values())}")
             if callable(progress):
                 progress(position - begin)
-    return Measurement({name: total[name] for name in named}, seconds, lost, shared)
+    streams = (Stream(seed, begin, count, problem.name),)
+    moments = {
+        name: Moments(**totals[name].sums(), group=one.group, streams=streams)
+        for name, one in named.items()
+    }
+    return Measurement(moments, seconds, lost, shared)
 
 
 def _samples(
@@ -206,20 +212,21 @@ def _checked(one: object) -> Sampler:
     return one
 
 
-def _pieces(
-    chunk: Mapping[str, GradientSamples],
-    dense: Mapping[str, Params],
+def _summed(
+    samples: Mapping[str, GradientSamples],
     centres: Mapping[str, Params],
     position: int,
     lost: dict[str, int],
-) -> dict[str, Moments]:
-    """Moments of one chunk; `lost` is added to."""
-    rows = {name: lost_rows(leaves) for name, leaves in dense.items()}
+) -> dict[str, Chunk]:
+    """Sums over one chunk, without the samples that any estimator lost; `lost` is added to."""
+    chunks = {name: one.summed(position, centres.get(name)) for name, one in samples.items()}
+    if not bool(torch.stack([chunk.lost.any() for chunk in chunks.values()]).any()):
+        return chunks
+    rows = {name: lost_rows(one.products()) for name, one in samples.items()}
     for name, mine in rows.items():
         lost[name] += int(mine.sum())
     out = torch.stack(list(rows.values())).any(0)
-    pieces = {}
-    for name, leaves in dense.items():
-        kept = {n: without_rows(x, out) for n, x in leaves.items()} if len(dense) > 1 else leaves
-        pieces[name] = Moments.of(kept, position, centres.get(name), group=chunk[name].group)
-    return pieces
+    return {
+        name: one.summed(position, centres.get(name), lost=out.unflatten(0, (-1, one.group)).any(1))
+        for name, one in samples.items()
+    }

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.display import Facts, Shown, leaves
 from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.per_sample import PerSample
 from gradlab.policies.factors import Calls, Factors
 from gradlab.policies.policy import Policy
 from gradlab.policies.pulls import LayerPull
-from gradlab.statistics.moments import Moments
+from gradlab.statistics.accumulating import Accumulator
+from gradlab.statistics.moments import BLOCKS, Moments, check_pilot, check_stream
+from gradlab.statistics.rows import Chunk, DenseRows, summed
 
 # Layer factors that samples of several chunks keep; beyond, they are made anew where they are
 # needed.
@@ -65,6 +68,14 @@ class GradientSamples(Shown):
         """⟨g_i, h_i⟩ with another estimator's samples of the same episodes."""
 
     @abstractmethod
+    def prepared(self) -> GradientSamples:
+        """The same samples with all that does not depend on what is read from them."""
+
+    @abstractmethod
+    def products(self) -> PerSample:
+        """The same gradients, formed some samples of one layer at a time."""
+
+    @abstractmethod
     def rows(self, begin: int, end: int) -> GradientSamples:
         """Samples begin..end−1."""
 
@@ -85,25 +96,45 @@ class GradientSamples(Shown):
         self,
         chunk_size: int | None = None,
         start: int = 0,
-        pilot: dict[str, Tensor] | None = None,
+        pilot: Mapping[str, Tensor] | None = None,
+        per_parameter: bool = False,
     ) -> Moments:
         """Float64 statistics of these samples; `start` is the global index of the first one.
 
         Where the estimator looked across samples (`group` > 1) the replicates are the means of
-        groups; `start` and `chunk_size` are then whole groups.
+        groups; `start` and `chunk_size` are then whole groups. No [N, P] is formed. `per_parameter`
+        keeps the second moments of every parameter, for `m2` and `stderr`.
         """
-        if chunk_size is not None:
-            chunk_size = whole("chunk_size", chunk_size)
-        group = self.group
-        total: Moments | None = None
-        for part in self.chunks(chunk_size):
-            piece = Moments.of(part, start=start, pilot=pilot, group=group)
-            if pilot is None:
-                pilot = piece.pilot
-            total = piece if total is None else total.merge(piece)
-            start += next(iter(part.values())).shape[0]
-        assert total is not None
-        return total
+        size = len(self) if chunk_size is None else whole("chunk_size", chunk_size)
+        check_pilot(pilot)
+        total = Accumulator()
+        for begin in range(0, len(self), size):
+            part = self.rows(begin, min(begin + size, len(self)))
+            check_stream(len(part), start + begin, self.group)
+            chunk = part.summed(start + begin, pilot, per_parameter=per_parameter)
+            pilot = chunk.pilot
+            total.add(chunk)
+        return Moments(**total.sums(), group=self.group)
+
+    def summed(
+        self,
+        start: int = 0,
+        pilot: Mapping[str, Tensor] | None = None,
+        *,
+        lost: Bool[Tensor, " n"] | None = None,
+        per_parameter: bool = False,
+    ) -> Chunk:
+        """What `moments` adds up, of n replicates: whole groups of `group`, the first sample having
+        global index `start`."""
+        replicates = self if self.group == 1 else self.group_means(self.group)
+        return summed(
+            replicates.products(),
+            start // self.group,
+            pilot,
+            BLOCKS,
+            lost=lost,
+            per_parameter=per_parameter,
+        )
 
     def __add__(self, other: GradientSamples) -> GradientSamples:
         if not isinstance(other, GradientSamples):
@@ -189,6 +220,12 @@ class Factored(GradientSamples):
 
     def mean(self) -> dict[str, Tensor]:
         return self.policy.pull.mean(self.params, self.buffers, self.calls)
+
+    def prepared(self) -> Factored:
+        return replace(self, known=self.factors()) if self.layered else self
+
+    def products(self) -> PerSample:
+        return self.policy.pull.products(self.params, self.buffers, self.calls)
 
     @property
     def calls(self) -> Calls:
@@ -302,6 +339,12 @@ class Dense(GradientSamples):
         size = chunk_size or len(self)
         for begin in range(0, len(self), size):
             yield self.rows(begin, begin + size).leaves
+
+    def prepared(self) -> Dense:
+        return self
+
+    def products(self) -> DenseRows:
+        return DenseRows(self.leaves)
 
     def rows(self, begin: int, end: int) -> Dense:
         rows = {name: leaf[begin:end] for name, leaf in self.leaves.items()}

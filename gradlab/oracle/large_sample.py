@@ -143,7 +143,7 @@ class _Run:
             for name, weights in self.weightings.items():
                 means = _weighted(samples, weights).group_means(self.size)
                 pilot = totals[name].pilot if name in totals else None
-                piece = means.moments(start=begin // self.size, pilot=pilot)
+                piece = means.moments(None, begin // self.size, pilot, per_parameter=True)
                 piece = dataclasses.replace(piece, streams=(drawn,))
                 totals[name] = totals[name].merge(piece) if name in totals else piece
             begin += noise.count

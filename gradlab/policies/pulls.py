@@ -7,7 +7,7 @@ its layers, any other network's by `vmap(vjp)` over the calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.foundation.modes import differentiating, ordinary
+from gradlab.foundation.per_sample import TILE_NUMBERS, Layer, PerSample
 from gradlab.policies.factors import Calls, Factors, Probes
 from gradlab.policies.head import GaussianHead
 from gradlab.policies.networks import Buffers, Params
-from gradlab.policies.products import DENSE_NUMBERS, layer_inner
+from gradlab.policies.products import DENSE_NUMBERS, LayerProducts, layer_inner
 
 Output = tuple[Tensor, Tensor | None]  # z and the next carry
 
@@ -55,6 +56,10 @@ class Pull(Protocol):
 
     def mean(self, params: Params, buffers: Buffers, calls: Calls) -> Params:
         """The mean over samples {name: [*param]}, without a gradient of one sample."""
+        ...
+
+    def products(self, params: Params, buffers: Buffers, calls: Calls) -> PerSample:
+        """The same gradients, formed some samples at a time."""
         ...
 
     def inner(self, params: Params, buffers: Buffers, a: Calls, b: Calls) -> Float[Tensor, " N"]:
@@ -137,29 +142,18 @@ class LayerPull:
         return found.known
 
     def per_sample(self, params: Params, buffers: Buffers, calls: Calls) -> Params:
-        factors = self.factors(params, buffers, calls)
+        products = self.products(params, buffers, calls)
         leaves: Params = {}
-        for layer in factors.linear:
-            leaves[f"{layer.layer}.weight"] = layer.cotangent.mT @ layer.input
-            if self.network.bias:
-                leaves[f"{layer.layer}.bias"] = layer.cotangent.sum(1)
-        for name, cotangent in factors.direct.items():
-            leaves[name] = cotangent.sum(1)
-        return {name: leaves[name] for name in params}
+        for k in range(len(params)):
+            leaves |= products.form(k, slice(None), None)
+        return leaves
 
     def mean(self, params: Params, buffers: Buffers, calls: Calls) -> Params:
+        return self.products(params, buffers, calls).mean()
+
+    def products(self, params: Params, buffers: Buffers, calls: Calls) -> LayerProducts:
         factors = self.factors(params, buffers, calls)
-        leaves: Params = {}
-        for layer, rows, cotangent in factors.linear:
-            weight = params[f"{layer}.weight"]
-            # the sum over calls of one product over samples each
-            products = (cotangent.permute(1, 2, 0), rows.transpose(0, 1))
-            leaves[f"{layer}.weight"] = torch.addbmm(torch.zeros_like(weight), *products)
-            if self.network.bias:
-                leaves[f"{layer}.bias"] = cotangent.sum((0, 1))
-        for name, cotangent in factors.direct.items():
-            leaves[name] = cotangent.sum((0, 1))
-        return {name: leaves[name] / len(calls.inputs) for name in params}
+        return LayerProducts(factors, {name: tuple(value.shape) for name, value in params.items()})
 
     def inner(self, params: Params, buffers: Buffers, a: Calls, b: Calls) -> Float[Tensor, " N"]:
         mine = self.factors(params, buffers, a)
@@ -230,6 +224,9 @@ class CallPull:
             )  # fmt: skip
         return dict(zip(leaves, grads, strict=True))
 
+    def products(self, params: Params, buffers: Buffers, calls: Calls) -> CallProducts:
+        return CallProducts(self, params, buffers, calls)
+
     def inner(self, params: Params, buffers: Buffers, a: Calls, b: Calls) -> Float[Tensor, " N"]:
         numbers = max(1, sum(value.numel() for value in params.values()))
         size, count = max(1, DENSE_NUMBERS // numbers), len(a.inputs)
@@ -255,6 +252,39 @@ class CallPull:
         z, after = self.apply(params, buffers, obs, carry)
         assert after is not None
         return torch.cat([z, after], dim=-1)
+
+
+@dataclass(frozen=True)
+class CallProducts:
+    """Gradients of N samples that are pulled back a few samples at a time, all leaves together."""
+
+    pull: CallPull
+    params: Params
+    buffers: Buffers
+    calls: Calls
+    tile_numbers: int = 8 * TILE_NUMBERS  # launching a product for few samples costs more than memory
+
+    def __len__(self) -> int:
+        return len(self.calls.inputs)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the gradients' dtype, on their device."""
+        return self.calls.cotangent
+
+    def layers(self) -> Sequence[Layer]:
+        """All leaves at once."""
+        return [{name: tuple(value.shape) for name, value in self.params.items()}]
+
+    def form(self, layer: int, samples: slice, centre: Mapping[str, Tensor] | None) -> Params:
+        """g_i, less a centre if there is one: {leaf: [n, *param]} of some samples."""
+        some = Calls(self.calls.inputs[samples], self.calls.cotangent[samples])
+        leaves = self.pull.per_sample(self.params, self.buffers, some)
+        return leaves if centre is None else {n: x - centre[n] for n, x in leaves.items()}
+
+    def mean(self) -> Params:
+        """The mean over samples: {leaf: [*param]}."""
+        return self.pull.mean(self.params, self.buffers, self.calls)
 
 
 def _zeros(like: Tensor, *shape: int) -> Tensor:

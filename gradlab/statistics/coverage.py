@@ -20,7 +20,8 @@ from torch import Tensor
 
 from gradlab.foundation.generators import generator
 from gradlab.statistics.comparing import COSINE, compare
-from gradlab.statistics.moments import ALL, Moments
+from gradlab.statistics.moments import Moments
+from gradlab.statistics.parts import ALL
 from gradlab.statistics.pairs import CrossMoments, compare_pair
 from gradlab.statistics.truth import OracleGradient
 

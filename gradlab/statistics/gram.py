@@ -23,7 +23,8 @@ from gradlab.statistics.intervals import (
     squared_norm_interval,
     squared_norm_law,
 )
-from gradlab.statistics.moments import Moments, parts
+from gradlab.statistics.moments import Moments
+from gradlab.statistics.parts import parts
 from gradlab.statistics.truth import OracleGradient
 
 Source = Moments | OracleGradient

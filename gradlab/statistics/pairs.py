@@ -16,15 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # its parts are imported when they are used
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.statistics.accumulating import Accumulator
 from gradlab.statistics.comparing import check_streams
 from gradlab.statistics.gram import Gram, grams
 from gradlab.statistics.intervals import Interval
-from gradlab.statistics.moments import BLOCKS, Moments
+from gradlab.statistics.moments import BLOCKS, Moments, check_pilot, check_stream
 from gradlab.statistics.report import PairReport, PairRow
+from gradlab.statistics.rows import DenseRows, lost_rows, summed
 from gradlab.statistics.truth import OracleGradient
 
 
@@ -45,14 +46,18 @@ class CrossMoments:
         group: int = 1,
     ) -> CrossMoments:
         """Statistics of one chunk of both; a sample that either lost is left out of both."""
-        lost = lost_rows(first) | lost_rows(second)
+        check_stream(len(DenseRows(first)), start, group, blocks)
+        both = DenseRows(first), DenseRows(second)
+        lost = lost_rows(both[0]) | lost_rows(both[1])
         pair = []
-        for k, chunk in enumerate((first, second)):
-            kept = (
-                {name: without_rows(x, lost) for name, x in chunk.items()} if lost.any() else chunk
-            )
+        for k, one in enumerate(both):
+            total = Accumulator()
             pilot = None if pilots is None else pilots[k]
-            pair.append(Moments.of(kept, start, pilot, blocks, group))
+            check_pilot(pilot)
+            rows = one.group_means(group) if group > 1 else one
+            out = lost.unflatten(0, (-1, group)).any(1)
+            total.add(summed(rows, start // group, pilot, blocks, lost=out if out.any() else None))
+            pair.append(Moments(**total.sums(), group=group))
         return CrossMoments(*pair)
 
     def merge(self, other: CrossMoments) -> CrossMoments:
@@ -150,14 +155,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.where(np.isnan(steps), np.nan, np.fmax.accumulate(steps).clip(max=1.0))
     return [float(x) for x in adjusted]
-
-
-def lost_rows(chunk: Mapping[str, Tensor]) -> Bool[Tensor, " n"]:
-    """Samples with a NaN or an infinity."""
-    rows = [~torch.isfinite(x.detach()).reshape(x.shape[0], -1).all(1) for x in chunk.values()]
-    return torch.stack(rows).any(0)
-
-
-def without_rows(x: Float[Tensor, "n *param"], lost: Bool[Tensor, " n"]) -> Tensor:
-    """Samples with NaN in place of those that are lost, by another estimator perhaps."""
-    return x.where(~lost.reshape(-1, *[1] * (x.ndim - 1)), torch.nan)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
-from gradlab.statistics.moments import ALL
+from gradlab.statistics.parts import ALL
 
 if TYPE_CHECKING:
     import pandas as pd

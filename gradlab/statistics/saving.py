@@ -13,6 +13,7 @@ from gradlab.statistics.streams import Stream
 from gradlab.statistics.truth import OracleGradient
 
 _DICTS = ("block_sum", "half_m2", "norm_mean", "norm_m2", "norm_m3", "norm_m4", "pilot")
+_ROUNDED = ("half_m2", "pilot")  # of compact files: as large as the parameters
 
 _DEVIATION, _SCALE = "block_deviation", "block_scale"  # of compact files, in place of block_sum
 
@@ -21,7 +22,8 @@ def to_tensors(truth: OracleGradient, prefix: str = "", compact: bool = False) -
     """Everything of a truth but its name and time, under names that start with `prefix`.
 
     With `compact` the mean stays float64, and what its standard error comes from is rounded: block
-    means about the mean to float16 (in units of the largest of their leaf), the rest to float32.
+    means about the mean to float16 (in units of the largest of their leaf), what each parameter has
+    to float32.
     That is a quarter of the size, and moves standard errors by less than a part in a thousand.
     """
     tensors = {f"{prefix}mean/{leaf}": value for leaf, value in truth.mean.items()}
@@ -30,7 +32,8 @@ def to_tensors(truth: OracleGradient, prefix: str = "", compact: bool = False) -
         return tensors
     for name in _DICTS:
         for leaf, value in getattr(moments, name).items():
-            tensors[f"{prefix}{name}/{leaf}"] = value.float() if compact else value
+            rounded = compact and name in _ROUNDED
+            tensors[f"{prefix}{name}/{leaf}"] = value.float() if rounded else value
     for leaf, total in moments.block_sum.items() if compact else ():
         deviation = total / _column(moments.block_count, total) - truth.mean[leaf]
         scale = deviation.abs().max().clamp(min=torch.finfo(torch.float64).tiny)

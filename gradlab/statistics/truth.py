@@ -9,7 +9,9 @@ import torch
 
 from gradlab.foundation.display import Facts, Shown, leaves, norm
 from gradlab.foundation.errors import BadShape, NotFinite
-from gradlab.statistics.moments import ALL, Leaves, Moments
+from gradlab.statistics.moments import Moments
+from gradlab.statistics.parts import ALL
+from gradlab.statistics.rows import Leaves
 from gradlab.statistics.streams import Stream
 
 

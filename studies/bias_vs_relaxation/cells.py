@@ -24,7 +24,7 @@ from gradlab.statistics import (
     OracleGradient,
     compare,
 )
-from gradlab.statistics.moments import ALL, parts
+from gradlab.statistics.parts import ALL, parts
 from gradlab.statistics.saving import from_tensors
 from gradlab.study import Artefact, Cell, Saved, file_name, seed_for
 from studies.bias_vs_relaxation.config import BATCH, EXACT, SWEPT, Config, check

@@ -17,7 +17,7 @@ from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Dense, GradientSamples
 from gradlab.problems.problem import Problem
-from gradlab.statistics import CrossMoments, Moments
+from gradlab.statistics import CrossMoments, Moments, PairRow, Row
 
 F64 = torch.float64
 
@@ -34,6 +34,19 @@ def same(a: Moments, b: Moments) -> None:
         assert torch.equal(total, b.block_sum[name])
     for part, value in a.norm_m2.items():
         assert torch.equal(value, b.norm_m2[part])
+
+
+def near(a: Moments, b: Moments) -> None:
+    """Up to the order of float64 sums."""
+    assert torch.equal(a.block_count, b.block_count) and a.nonfinite == b.nonfinite
+    for name, total in a.block_sum.items():
+        torch.testing.assert_close(total, b.block_sum[name], rtol=1e-12, atol=1e-13)
+    for part, value in a.norm_m2.items():
+        torch.testing.assert_close(value, b.norm_m2[part], rtol=1e-11, atol=0)
+
+
+def numbers(row: Row | PairRow) -> list[float]:
+    return [x for x in row.flat().values() if isinstance(x, float | int)]
 
 
 def by_hand(
@@ -56,7 +69,7 @@ def test_the_same_bits_as_each_alone(gate: tuple[Problem, dict[str, Tensor]]) ->
     chunks = list(gradlab.noise_stream(gate[0], 200, 3, 60))
     assert list(measured.moments) == [one.label for one in several]
     for one in several:
-        same(measured[one.label], by_hand(one, *gate, chunks))
+        near(measured[one.label], by_hand(one, *gate, chunks))
         alone = gradlab.measure(one, *gate, 200, seed=3, chunk_size=60)
         same(measured[one.label], alone.single)
         assert alone.single.streams == ((3, 0, 200, "gate"),)
@@ -74,8 +87,11 @@ def test_a_pair_is_that_of_cross_moments(gate: tuple[Problem, dict[str, Tensor]]
         cross = piece if cross is None else cross.merge(piece)
     assert cross is not None
     expected = gradlab.compare_pair(cross, truth).overall
-    assert measured.compare_pair("a", "b", truth).overall == expected
-    assert measured.compare(truth)["b"].overall == gradlab.compare(cross.second, truth).overall
+    found = measured.compare_pair("a", "b", truth).overall
+    assert numbers(found) == pytest.approx(numbers(expected), rel=1e-9, nan_ok=True)
+    alone = gradlab.compare(cross.second, truth).overall
+    found = measured.compare(truth)["b"].overall
+    assert numbers(found) == pytest.approx(numbers(alone), rel=1e-9, nan_ok=True)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gradlab.foundation.errors import BadShape, BadValue, NotFinite
 from gradlab.statistics import Moments, OracleGradient
-from gradlab.statistics.moments import parts
+from gradlab.statistics.parts import parts
+from tests.helpers.dense_moments import DenseMoments
 
 BLOCKS = 64
 TOLERANCE = 1e-12  # relative: float64 sums of a thousand numbers
@@ -36,7 +37,7 @@ def streamed(
     pilot = {name: torch.full(x.shape[1:], 51.0, dtype=torch.float64) for name, x in g.items()}
     spans = list(itertools.pairwise(edges))
     pieces = [
-        Moments.of({name: x[a:b] for name, x in g.items()}, start=a, pilot=pilot, group=group)
+        Moments.of({name: x[a:b] for name, x in g.items()}, start=a, pilot=pilot, group=group, per_parameter=True)
         for a, b in spans
     ]
     total: Moments | None = None
@@ -94,8 +95,9 @@ def test_merge_is_associative_and_commutative() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 250, 1000])
 def test_chunk_size_changes_nothing(chunk: int) -> None:
-    g = gradients()
-    assert_same(streamed(g, [*range(0, 1000, chunk), 1000]), streamed(g, [0, 256, 1000]))
+    count = 1000 if chunk > 1 else 200
+    g = gradients(count)
+    assert_same(streamed(g, [*range(0, count, chunk), count]), streamed(g, [0, 150, count]))
 
 
 def test_digits_survive_a_mean_far_above_the_spread() -> None:
@@ -110,8 +112,7 @@ def test_digits_survive_a_mean_far_above_the_spread() -> None:
 def test_float32_samples_have_float64_statistics() -> None:
     g = {name: x.float() for name, x in gradients().items()}
     moments = streamed(g, [0, 1000])
-    exact = streamed({name: x.double() for name, x in g.items()}, [0, 1000])
-    assert_same(moments, exact)
+    DenseMoments.of(g).check(moments, 1e-6)
     assert all(x.dtype == torch.float64 for x in moments.mean.values())
 
 
@@ -133,7 +134,7 @@ def test_groups_are_replicates() -> None:
     g = gradients(960)
     grouped = streamed(g, [0, 240, 960], group=8)
     means = {name: x.unflatten(0, (120, 8)).mean(1) for name, x in g.items()}
-    direct = Moments.of(means, pilot=grouped.pilot)
+    direct = Moments.of(means, pilot=grouped.pilot, per_parameter=True)
     assert grouped.group == 8
     assert grouped.count == 120
     assert grouped.variance() == pytest.approx(direct.variance(), rel=1e-12)
@@ -171,6 +172,17 @@ def test_one_pilot_for_all_pieces() -> None:
     second = Moments.of({name: x[500:] for name, x in g.items()}, start=500)
     with pytest.raises(BadValue, match="pilot"):
         first.merge(second)
+
+
+def test_second_moments_of_parameters_are_kept_where_asked_for() -> None:
+    g = gradients()
+    without, kept = Moments.of(g), Moments.of(g, per_parameter=True)
+    assert without.variance() == kept.variance() and not without.half_m2
+    for read in (lambda: without.m2, without.stderr):
+        with pytest.raises(BadValue, match="per_parameter=True"):
+            read()
+    with pytest.raises(BadValue, match="in both moments or in neither"):
+        kept.merge(Moments.of(g, pilot=kept.pilot))
 
 
 def test_everything_layers_and_leaves() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 from gradlab.foundation.generators import generator
 from gradlab.statistics import Moments, OracleGradient, compare
 from gradlab.statistics.coverage import LAWS, coverage
-from gradlab.statistics.moments import ALL
+from gradlab.statistics.parts import ALL
 from gradlab.statistics.report import HEAVY_TAILS
 from gradlab.statistics.spread import decisive_samples, heavy_tailed, variance_interval
 
