@@ -70,7 +70,9 @@ class FiniteDifference:
                     held = _holding(found, {n: leaf.mean(0) for n, leaf in gap.items()})
                     name = f"finite difference h={self.steps[k - 1]:g} x {self.count}"
                     drawn = Stream(self.seed, 0, self.count, problem.name)
-                    moments = dataclasses.replace(Dense(held).moments(per_parameter=True), streams=(drawn,))
+                    moments = dataclasses.replace(
+                        Dense(held).moments(per_parameter=True), streams=(drawn,)
+                    )
                     return OracleGradient.sampled(moments, name, time.perf_counter() - begin)
             last, found = central, finer
         raise BadValue(

@@ -21,8 +21,8 @@ from torch import Tensor
 from gradlab.foundation.generators import generator
 from gradlab.statistics.comparing import COSINE, compare
 from gradlab.statistics.moments import Moments
-from gradlab.statistics.parts import ALL
 from gradlab.statistics.pairs import CrossMoments, compare_pair
+from gradlab.statistics.parts import ALL
 from gradlab.statistics.truth import OracleGradient
 
 P, SIZE, BIAS, SHARED = 10, 4.0, 1.0, 0.9

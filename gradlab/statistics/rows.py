@@ -60,7 +60,9 @@ class DenseRows:
         return {name: x.detach().mean(0) for name, x in self.leaves.items()}
 
     def group_means(self, size: int) -> DenseRows:
-        return DenseRows({n: x.detach().unflatten(0, (-1, size)).mean(1) for n, x in self.leaves.items()})
+        return DenseRows(
+            {n: x.detach().unflatten(0, (-1, size)).mean(1) for n, x in self.leaves.items()}
+        )
 
 
 class Chunk(NamedTuple):
@@ -176,7 +178,9 @@ class _Walk:
         if self.lost is None:
             return leaves
         out = self.lost[rows]
-        return {n: y.masked_fill(out.reshape(-1, *[1] * (y.ndim - 1)), 0) for n, y in leaves.items()}
+        return {
+            n: y.masked_fill(out.reshape(-1, *[1] * (y.ndim - 1)), 0) for n, y in leaves.items()
+        }
 
 
 def tiles(count: int, most: int, blocks: int) -> Iterator[tuple[slice, int]]:

@@ -28,7 +28,7 @@ class DenseMoments:
             name: x.detach().double().reshape(len(x) // group, group, -1).mean(1)
             for name, x in samples.items()
         }
-        kept = torch.isfinite(sum(x.square().sum(1) for x in rows.values()))
+        kept = torch.isfinite(torch.stack([x.square().sum(1) for x in rows.values()]).sum(0))
         block = (start // group + torch.arange(len(kept))) % BLOCKS
         return DenseMoments(
             {name: x[kept] for name, x in rows.items()}, block[kept], int((~kept).sum())
@@ -54,7 +54,12 @@ class DenseMoments:
             if found.half_m2:
                 close(found.m2[name], m2, m2.norm(), f"m2 of {name}")
             trace = m2.sum() / (len(x) - 1)
-            close(torch.tensor(found.variance(name), dtype=x.dtype), trace, trace, f"variance of {name}")
+            close(
+                torch.tensor(found.variance(name), dtype=x.dtype),
+                trace,
+                trace,
+                f"variance of {name}",
+            )
         for part, names in parts(self.rows).items():
             square = torch.stack([squares[name] for name in names]).sum(0)
             for half in (0, 1):

@@ -37,7 +37,13 @@ def streamed(
     pilot = {name: torch.full(x.shape[1:], 51.0, dtype=torch.float64) for name, x in g.items()}
     spans = list(itertools.pairwise(edges))
     pieces = [
-        Moments.of({name: x[a:b] for name, x in g.items()}, start=a, pilot=pilot, group=group, per_parameter=True)
+        Moments.of(
+            {name: x[a:b] for name, x in g.items()},
+            start=a,
+            pilot=pilot,
+            group=group,
+            per_parameter=True,
+        )
         for a, b in spans
     ]
     total: Moments | None = None
