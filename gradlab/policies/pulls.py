@@ -262,7 +262,9 @@ class CallProducts:
     params: Params
     buffers: Buffers
     calls: Calls
-    tile_numbers: int = 8 * TILE_NUMBERS  # launching a product for few samples costs more than memory
+    tile_numbers: int = (
+        8 * TILE_NUMBERS
+    )  # launching a product for few samples costs more than memory
 
     def __len__(self) -> int:
         return len(self.calls.inputs)

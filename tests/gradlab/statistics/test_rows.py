@@ -18,40 +18,69 @@ from estimators.base import Estimator
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.samples import Factored, GradientSamples
+from gradlab.policies.composed import NetworkPolicy
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.policies.policy import Policy
 from gradlab.problems.problem import Problem
 from gradlab.statistics import Moments
 from gradlab.statistics.rows import tiles
 from tests.helpers.dense_moments import DenseMoments
 from tests.helpers.toy import toy_params, toy_problem
 
+Params = dict[str, Tensor]
+
 # float64 sums of some hundred numbers; float32 products of tens of calls, each rounded by itself
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6}
-SETTINGS: dict[str, tuple[Estimator, str | float, tuple[int, ...]]] = {
-    "FOG": (E.FOG(), "state", (64, 32)),
-    "PG, log std of its own": (E.PG(), "global", (16,)),
-    "groups": (E.PG(baseline="loo", group_size=4), "state", (16,)),
-    "a sum": (E.FOG() + 0.5 * E.PG(), 0.3, (16,)),
-    "a difference": (E.RelaxedFOG(0.2) - E.RelaxedFOG(0.2002), "state", (16,)),
-    "dense": (E.EvolutionStrategies(), "state", (16,)),
-    "no hidden layer": (E.FOG(), "state", ()),
+
+
+@dataclass(frozen=True)
+class Waves:
+    """A network whose layers nobody knows: mean = sin(o W) v."""
+
+    carry_dim: int = 0
+
+    def init(self, generator: torch.Generator, *, dtype: torch.dtype, device: Any) -> Params:
+        shapes = {"w": (3, 7), "v": (7, 1)}
+        drawn = {n: torch.randn(s, generator=generator) for n, s in shapes.items()}
+        return {name: value.to(dtype=dtype, device=device) for name, value in drawn.items()}
+
+    def buffers(self, *, dtype: torch.dtype, device: Any) -> Params:
+        return {}
+
+    def apply(
+        self, params: Params, buffers: Params, obs: Tensor, carry: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        return torch.sin(obs @ params["w"]) @ params["v"], carry
+
+
+def perceptron(std: Any = "state", hidden: tuple[int, ...] = (16,), **more: Any) -> Policy:
+    return GaussianPolicy(3, 1, hidden=hidden, std=std, head_gain=1.0, **more)
+
+
+SETTINGS: dict[str, tuple[Estimator, Policy]] = {
+    "FOG": (E.FOG(), perceptron(hidden=(64, 32))),
+    "PG, log std of its own": (E.PG(), perceptron("global")),
+    "groups": (E.PG(baseline="loo", group_size=4), perceptron()),
+    "a sum": (E.FOG() + 0.5 * E.PG(), perceptron(0.3)),
+    "a difference": (E.RelaxedFOG(0.2) - E.RelaxedFOG(0.2002), perceptron()),
+    "dense": (E.EvolutionStrategies(), perceptron()),
+    "no hidden layer": (E.FOG(), perceptron(hidden=())),
+    "no bias": (E.FOG(), perceptron(bias=False)),
+    "layers of another kind": (E.FOG(), NetworkPolicy(Waves(), 3, 1)),
 }
 
 
-def drawn(
-    name: str, dtype: torch.dtype, count: int
-) -> tuple[GradientSamples, Problem, dict[str, Tensor]]:
-    estimator, std, hidden = SETTINGS[name]
-    problem = toy_problem(dtype=dtype, std=std)
-    problem = problem.replace(policy=replace(problem.policy, hidden=hidden))
-    params = toy_params(problem)
+def drawn(name: str, dtype: torch.dtype, count: int) -> GradientSamples:
+    estimator, policy = SETTINGS[name]
+    problem = toy_problem(dtype=dtype).replace(policy=policy)
     noise = problem.draw(count, torch.Generator().manual_seed(1))
-    return estimator(problem, params, noise), problem, params
+    return estimator(problem, toy_params(problem), noise)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float64", "float32"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_against_the_dense_twin(name: str, dtype: torch.dtype) -> None:
-    samples = drawn(name, dtype, 200)[0]
+    samples = drawn(name, dtype, 200)
     rows = samples.per_sample()
     for chunk in (None, 60):
         found = samples.moments(chunk, start=36, per_parameter=True)
@@ -63,7 +92,7 @@ def test_against_the_dense_twin(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float64", "float32"])
 def test_digits_survive_a_signal_far_above_the_noise(dtype: torch.dtype) -> None:
     """‖g‖² − 2⟨g, c⟩ + ‖c‖² would lose 2·log10(1e4) digits of seven."""
-    samples = drawn("FOG", dtype, 192)[0]
+    samples = drawn("FOG", dtype, 192)
     assert isinstance(samples, Factored)
     one = samples.rows(0, 1)
     wiggle = 1 + 1e-4 * torch.randn(192, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -79,7 +108,14 @@ def test_digits_survive_a_signal_far_above_the_noise(dtype: torch.dtype) -> None
 
 
 def test_tiles_are_every_sample_once() -> None:
-    for count, most, blocks in ((1, 5, 64), (200, 87, 64), (77, 2, 64), (640, 1, 10), (300, 65, 1), (5, 1, 2)):
+    for count, most, blocks in (
+        (1, 5, 64),
+        (200, 87, 64),
+        (77, 2, 64),
+        (640, 1, 10),
+        (300, 65, 1),
+        (5, 1, 2),
+    ):
         seen = torch.zeros(count, dtype=torch.int64)
         for rows, step in tiles(count, most, blocks):
             seen[rows] += 1
@@ -103,7 +139,7 @@ class Largest(TorchDispatchMode):
 def test_no_tensor_has_a_number_for_every_sample_and_parameter() -> None:
     """Neither for one estimator nor for several, with everything that `compare` needs."""
     problem = toy_problem(dtype=torch.float32)
-    problem = problem.replace(policy=replace(problem.policy, hidden=(128, 128)))
+    problem = problem.replace(policy=perceptron(hidden=(128, 128)))
     params, count = toy_params(problem), 256
     layer = 128 * 128
     several = [E.FOG(), E.PG(), E.FOG() - E.PG()]
@@ -171,7 +207,7 @@ def test_what_is_lost(change: Callable[[Tensor], None]) -> None:
 
 def test_a_stream_is_its_chunks_in_any_order() -> None:
     """Accumulated in place or merged, and resumed about the first pilot."""
-    samples = drawn("FOG", torch.float64, 192)[0]
+    samples = drawn("FOG", torch.float64, 192)
     whole = samples.moments(64)
     pieces = [
         samples.rows(begin, begin + 64).moments(start=begin, pilot=whole.pilot)
@@ -189,6 +225,6 @@ def test_a_stream_is_its_chunks_in_any_order() -> None:
 
 
 def test_moments_of_rows_and_of_layers_are_the_same() -> None:
-    samples = drawn("FOG", torch.float64, 100)[0]
+    samples = drawn("FOG", torch.float64, 100)
     DenseMoments.of(samples.per_sample()).check(Moments.of(samples.per_sample()), 1e-12)
     DenseMoments.of(samples.per_sample()).check(samples.moments(), 1e-12)
