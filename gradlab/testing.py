@@ -322,9 +322,12 @@ class _Verdict:
 def _worst_parameter(moments: Moments, truth: OracleGradient) -> tuple[str, float]:
     """The parameter with the largest |z|, over both standard errors."""
     worst, where = 0.0, ""
-    own, oracle = moments.stderr(), truth.stderr()
+    own = moments.stderr()
+    # of the truth's blocks: whoever took its moments need not have kept each parameter's
+    draws = {} if truth.moments is None else contrasts(truth.moments)
     for name, mean in moments.mean.items():
-        error = (own[name].cpu().square() + oracle[name].cpu().square()).sqrt().flatten()
+        square = own[name].cpu().square().flatten()
+        error = (square + draws[name].square().mean(0) if name in draws else square).sqrt()
         gap = (mean.cpu() - truth.mean[name].cpu()).flatten()
         z = torch.where(error > 0, gap / error.clamp(min=1e-300), 0.0)
         k = int(z.abs().argmax())
