@@ -185,3 +185,9 @@ def test_samples_are_sliced_like_a_list() -> None:
         assert torch.equal(samples[chosen].squared_norms(), whole[chosen])
     with pytest.raises(BadValue, match="samples take a slice without a step, got"):
         samples[0:4:2]
+
+
+def test_every_name_of_gradlab_is_where_the_stub_says() -> None:
+    assert {"make", "rollout", "report", "statistics", "testing"} <= set(gradlab.__all__)
+    assert [name for name in gradlab.__all__ if not hasattr(gradlab, name)] == []
+    assert set(gradlab.__all__) <= set(dir(gradlab))
