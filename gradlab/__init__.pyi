@@ -36,7 +36,10 @@ from .gradients.sampling import noise_stream as noise_stream
 from .policies.composed import NetworkPolicy as NetworkPolicy
 from .policies.gaussian import GaussianPolicy as GaussianPolicy
 from .policies.gaussian import LinearPolicy as LinearPolicy
+from .policies.modules import ModulePolicy as ModulePolicy
 from .policies.networks import Network as Network
+from .policies.normalised import Normalised as Normalised
+from .policies.normalised import observed as observed
 from .policies.policy import Policy as Policy
 from .problems.critic import Critic as Critic
 from .problems.critic import View as View

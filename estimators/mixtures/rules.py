@@ -121,10 +121,14 @@ def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
         obs=samples.obs.double(),
         cotangent=samples.cotangent.double(),
         known=None,
+        buffers={name: _double(value) for name, value in samples.buffers.items()},
     )
-    exact = replace(exact, known=exact.factors())
+    if exact.layered:
+        exact = replace(exact, known=exact.factors())
     order = {int(step): k for k, step in enumerate(samples.steps)}
-    if len(order) == len(samples.steps) == horizon:  # one call per step: all steps at once
+    if (
+        exact.layered and len(order) == len(samples.steps) == horizon
+    ):  # one call per step: all steps at once
         square, squared_mean = _of_calls(exact)
         spread = (square - count * squared_mean)[[order[t] for t in range(horizon)]]
         return spread.clamp(min=0) / (count - 1)
@@ -137,11 +141,15 @@ def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
     return torch.stack(out)
 
 
+def _double(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
+
+
 def _of_calls(samples: Factored) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
     """Σ_i‖g_ik‖² and ‖ḡ_k‖² of every call k:
     a layer's gradient by one call is one outer product.
     """
-    factors, count, bias = samples.factors(), len(samples), float(samples.policy.bias)
+    factors, count, bias = samples.factors(), len(samples), float(samples.bias)
     square = squared_mean = samples.obs.new_zeros(samples.obs.shape[1])
     for _, x, c in factors.linear:
         square = square + (c.square().sum(-1) * (x.square().sum(-1) + bias)).sum(0)

@@ -237,6 +237,11 @@ class Factored(GradientSamples):
         """Whether the policy's layers are known, so that there are `factors`."""
         return isinstance(self.policy.pull, LayerPull)
 
+    @property
+    def bias(self) -> bool:
+        """Whether the known layers have biases."""
+        return isinstance(self.policy.pull, LayerPull) and self.policy.pull.network.bias
+
     def factors(self) -> Factors:
         """Inputs and cotangents of every layer. Raises `BadValue` unless `layered`."""
         pull = self.policy.pull

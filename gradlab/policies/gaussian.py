@@ -11,9 +11,10 @@ from typing import Any, Literal
 from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.policies.head import GaussianHead
+from gradlab.policies.normalised import Normalised
 from gradlab.policies.perceptron import Perceptron
 from gradlab.policies.policy import Policy
-from gradlab.policies.pulls import CallPull, LayerPull, Pull
+from gradlab.policies.pulls import CallPull, Layered, LayerPull, Pull
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class GaussianPolicy(Policy):
 
     `std="state"` makes the log std a second half of the network's output, bounded smoothly to
     `log_std_range`; `"global"` is one learned vector; a number is a fixed standard deviation.
-    `squash` applies tanh to the latent (ABPT eq. 11). `hidden=()` is a linear policy.
+    `squash` applies tanh to the latent (ABPT eq. 11). `hidden=()` is a linear policy. `layer_norm`
+    normalises each hidden layer after its activation (SHAC). `normalise` standardises observations
+    by the problem's buffers, which change nothing until it is given some.
     """
 
     observation_dim: int = 0  # 0: that of the problem which the policy is given to
@@ -36,6 +39,8 @@ class GaussianPolicy(Policy):
     bias: bool = True
     head_gain: float = 0.1  # scale of the last layer at initialisation [1]
     input_gain: float = 1.0  # scale of the first layer at initialisation, for small inputs [1]
+    layer_norm: bool = False
+    normalise: bool = False
 
     def __post_init__(self) -> None:
         for name in ("observation_dim", "action_dim"):
@@ -58,9 +63,11 @@ class GaussianPolicy(Policy):
             self.bias,
             self.head_gain,
             self.input_gain,
+            self.layer_norm,
         )
         object.__setattr__(self, "head", head)
-        object.__setattr__(self, "network", network)
+        normalised = Normalised(network, self.observation_dim) if self.normalise else network
+        object.__setattr__(self, "network", normalised)
 
     def sized(self, observation_dim: int, action_dim: int) -> GaussianPolicy:
         sizes = self.observation_dim or observation_dim, self.action_dim or action_dim
@@ -73,8 +80,10 @@ class GaussianPolicy(Policy):
         """By the layers, unless a subclass calls something else than the perceptron."""
         own = inspect.getattr_static(self, "apply") is not Policy.apply
         network = self.network
-        if own or type(network) is not Perceptron or type(self.head) is not GaussianHead:
+        inner = network.network if type(network) is Normalised else network
+        if own or type(inner) is not Perceptron or type(self.head) is not GaussianHead:
             return CallPull(self.apply, (self.output_dim, self.carry_dim))
+        assert isinstance(network, Layered)
         return LayerPull(network, self.head)
 
     @property
@@ -100,6 +109,8 @@ class GaussianPolicy(Policy):
             "std": self.std,
             "initial_std": self.initial_std,
             "log_std_range": list(self.log_std_range),
+            # only where they are chosen: settings from before they existed stay what they were
+            **{name: True for name in ("layer_norm", "normalise") if getattr(self, name)},
         }
 
 

@@ -21,7 +21,11 @@ ACTIVATIONS = {"elu": F.elu, "tanh": torch.tanh, "silu": F.silu, "relu": F.relu}
 
 @dataclass(frozen=True)
 class Perceptron:
-    """Linear layers with an activation between them. `hidden=()` is a linear map."""
+    """Linear layers with an activation between them. `hidden=()` is a linear map.
+
+    `layer_norm` normalises each hidden layer after its activation, with a learned gain and shift,
+    as SHAC does.
+    """
 
     observation_dim: int
     output_dim: int
@@ -30,6 +34,7 @@ class Perceptron:
     bias: bool = True
     head_gain: float = 0.1  # scale of the last layer at initialisation [1]
     input_gain: float = 1.0  # scale of the first layer at initialisation, for small inputs [1]
+    layer_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -50,7 +55,10 @@ class Perceptron:
     def init(
         self, generator: torch.Generator, *, dtype: torch.dtype, device: torch.device | str
     ) -> Params:
-        """Weights N(0, 1/fan-in), zero biases; drawn in float64 on the CPU and then cast."""
+        """Weights N(0, 1/fan-in), zero biases, gains of 1.
+
+        Drawn in float64 on the CPU and then cast.
+        """
         params: Params = {}
         layers = self._layers
         for i, (name, size_in, size_out) in enumerate(layers):
@@ -60,6 +68,9 @@ class Perceptron:
             params[f"{name}.weight"] = weight * (gain / math.sqrt(max(size_in, 1)))
             if self.bias:
                 params[f"{name}.bias"] = torch.zeros(size_out, dtype=torch.float64)
+            if self.layer_norm and i + 1 < len(layers):
+                params[f"norms.{i}.weight"] = torch.ones(size_out, dtype=torch.float64)
+                params[f"norms.{i}.bias"] = torch.zeros(size_out, dtype=torch.float64)
         return {name: value.to(device=device, dtype=dtype) for name, value in params.items()}
 
     def buffers(self, *, dtype: torch.dtype, device: torch.device | str) -> Buffers:
@@ -67,19 +78,25 @@ class Perceptron:
         return {}
 
     def apply(
-        self, params: Params, buffers: Buffers, obs: Float[Tensor, "*batch no"], carry: None
-    ) -> tuple[Float[Tensor, "*batch nh"], None]:
+        self,
+        params: Params,
+        buffers: Buffers,
+        obs: Float[Tensor, "*batch no"],
+        carry: Tensor | None,
+    ) -> tuple[Float[Tensor, "*batch nh"], Tensor | None]:
         """The last layer's output."""
         return self._forward(params, obs, None)[0], carry
 
     def probes(self, params: Params, calls: int) -> tuple[Float[Tensor, "calls out"], ...]:
-        """Fresh leaves for `probed`: every layer's bias, expanded, so that they take no memory."""
+        """Fresh leaves for `probed`: every bias, then every norm's shift; expanded, so that they
+        take no memory."""
         biases: list[Tensor] = []
         for name, _, size in self._layers:
             bias = params.get(f"{name}.bias")
             bias = params[f"{name}.weight"].new_zeros(size) if bias is None else bias.detach()
             biases.append(bias.expand(calls, size).requires_grad_())
-        return tuple(biases)
+        shifts = [params[name].detach() for name in self._shifts]
+        return (*biases, *(shift.expand(calls, len(shift)).requires_grad_() for shift in shifts))
 
     def probed(
         self,
@@ -88,9 +105,10 @@ class Perceptron:
         obs: Float[Tensor, "calls no"],
         probes: tuple[Tensor, ...],
     ) -> tuple[Float[Tensor, "calls nh"], tuple[Tensor, ...]]:
-        """`apply` through the probes, and the inputs of every layer but the first, as constants."""
-        out, inputs = self._forward(params, obs, probes)
-        return out, tuple(hidden.detach() for hidden in inputs[1:])
+        """`apply` through the probes; the inputs of every layer but the first, then the hidden
+        layers before their norm's gain and shift, as constants."""
+        out, inputs, units = self._forward(params, obs, probes)
+        return out, tuple(hidden.detach() for hidden in (*inputs[1:], *units))
 
     def collect(
         self,
@@ -102,23 +120,40 @@ class Perceptron:
     ) -> Factors:
         """Factors from what `probed` returned and the gradients of the probes."""
         names = [name for name, _, _ in self._layers]
-        inputs = [obs, *recorded]
-        linear = [LinearFactor(*row) for row in zip(names, inputs, cotangents, strict=True)]
-        return Factors(linear, {})
+        count = len(names)
+        inputs, units = [obs, *recorded[: count - 1]], recorded[count - 1 :]
+        linear = [LinearFactor(*row) for row in zip(names, inputs, cotangents[:count], strict=True)]
+        direct: dict[str, Tensor] = {}
+        for name, unit, cotangent in zip(self._shifts, units, cotangents[count:], strict=True):
+            direct[name.replace("bias", "weight")] = cotangent * unit
+            direct[name] = cotangent
+        return Factors(linear, direct)
+
+    @property
+    def _shifts(self) -> list[str]:
+        """Names of the norms' shifts."""
+        return [f"norms.{i}.bias" for i in range(len(self.hidden))] if self.layer_norm else []
 
     def _forward(
-        self, params: Params, obs: Tensor, biases: tuple[Tensor, ...] | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The output, and every layer's input."""
+        self, params: Params, obs: Tensor, probes: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """The output, every layer's input, and what gains and shifts of norms act on."""
         act = ACTIVATIONS[self.activation]
         layers = self._layers
-        inputs, out = [obs], obs
+        inputs, units, out = [obs], [], obs
         for i, (name, _, _) in enumerate(layers):
             weight = params[f"{name}.weight"]
-            if biases is None:
+            if probes is None:
                 out = F.linear(inputs[-1], weight, params.get(f"{name}.bias"))
             else:
-                out = torch.addmm(biases[i], inputs[-1], weight.mT)
-            if i + 1 < len(layers):
-                inputs.append(act(out))
-        return out, inputs
+                out = torch.addmm(probes[i], inputs[-1], weight.mT)
+            if i + 1 == len(layers):
+                break
+            hidden = act(out)
+            if self.layer_norm:
+                units.append(F.layer_norm(hidden, hidden.shape[-1:]))
+                gain = params[f"norms.{i}.weight"]
+                shift = params[f"norms.{i}.bias"] if probes is None else probes[len(layers) + i]
+                hidden = torch.addcmul(shift, units[-1], gain)
+            inputs.append(hidden)
+        return out, inputs, units

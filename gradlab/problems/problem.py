@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from gradlab.foundation.arguments import (
 from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadShape, BadValue, Missing
 from gradlab.foundation.memo import Memo
+from gradlab.foundation.modes import ordinary
 from gradlab.foundation.moment import Moment, beginning
 from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import Matrix, Vector, shared
@@ -63,6 +65,8 @@ class Problem(Shown):
     compile: bool = False
     checkpoint: bool = False  # keep only states, and run each step again in the backward pass
     skewed: tuple[tuple[str, Vector | Matrix], ...] = ()  # a policy to start from: `reference`
+    # of the policy's network, such as the mean of observations; None: its first ones
+    buffers: dict[str, Tensor] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         horizon = whole("horizon", self.horizon, hint="try horizon=32")
@@ -77,10 +81,7 @@ class Problem(Shown):
                 "with problem.replace(critic=fitted.critic(problem))"
             )
         self._check_clock()
-        if not isinstance(self.policy, Policy):
-            raise BadValue(
-                f"policy should be a policy, got {got(self.policy)}; try gradlab.GaussianPolicy()"
-            )
+        check_policy(self.policy)
         sizes = self.task.observation_dim, self.simulator.action_dim
         object.__setattr__(self, "policy", self.policy.sized(*sizes))
         pairs = {
@@ -93,6 +94,30 @@ class Problem(Shown):
                     f"the policy's {what}_dim should be {expected} for {self.name}, got {came}; "
                     f"build it with {what}_dim={expected}"
                 )
+        if self.buffers is not None:
+            object.__setattr__(self, "buffers", self._fitting(self.buffers))
+
+    def _fitting(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The buffers in the problem's dtype and on its device.
+
+        Raises `BadShape` unless they are the policy's.
+        """
+        expected = {name: tuple(value.shape) for name, value in self._first_buffers.items()}
+        came = {name: tuple(value.shape) for name, value in buffers.items()}
+        if came != expected:
+            raise BadShape(
+                f"the buffers of {self.name}'s policy should be {expected or 'none'}, "
+                f"got {came or 'none'}; try buffers=None for its first ones"
+            )
+        place = {name: value.dtype for name, value in self._first_buffers.items()}
+        return {name: value.to(self.device, place[name]) for name, value in buffers.items()}
+
+    @cached_property
+    def _first_buffers(self) -> dict[str, Tensor]:
+        # as in `foundation.tensors`: what a transform or a mode makes must not outlive it
+        with torch.inference_mode(False):
+            first = self.policy.buffers(dtype=self.dtype, device=self.device)
+            return {name: torch.func.debug_unwrap(value) for name, value in first.items()}
 
     def facts(self) -> Facts:
         return {
@@ -175,8 +200,8 @@ class Problem(Shown):
         With a `tape` its calls are recorded there (the pullback engine), with a `memo` its rollouts
         are remembered.
         """
-        buffers = self.policy.buffers(dtype=self.dtype, device=self.device)
-        return BoundPolicy(self.policy, params, buffers, tape, memo)
+        buffers = self._first_buffers if self.buffers is None else self.buffers
+        return BoundPolicy(self.policy, params, ordinary(buffers), tape, memo)
 
     @property
     def reference(self) -> dict[str, Tensor]:
@@ -272,6 +297,15 @@ class Problem(Shown):
                 f"{who} needs a V critic and {self.name} has none; {FIT.format(kind='v')}"
             )
         return self.critic.v
+
+
+def check_policy(policy: object) -> None:
+    """Raise `BadValue` unless it is a policy."""
+    if not isinstance(policy, Policy):
+        kind = policy if isinstance(policy, type) else type(policy)
+        module = issubclass(kind, torch.nn.Module)
+        hint = "gradlab.ModulePolicy(module)" if module else "gradlab.GaussianPolicy()"
+        raise BadValue(f"policy should be a policy, got {got(policy)}; try {hint}")
 
 
 @shared

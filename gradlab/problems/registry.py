@@ -13,9 +13,10 @@ from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.naming import Names
 from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.policies.policy import Policy
 from gradlab.problems import flights, known_answers, runners
 from gradlab.problems.critic import Critic
-from gradlab.problems.problem import Problem
+from gradlab.problems.problem import Problem, check_policy
 from gradlab.simulators.base import Simulator
 from gradlab.tasks.base import Task
 
@@ -52,7 +53,7 @@ def make(
     *,
     horizon: int | None = None,
     discount: float | None = None,
-    policy: GaussianPolicy | None = None,
+    policy: Policy | Callable[[int, int], Policy] | None = None,
     hidden: tuple[int, ...] | None = None,
     task: Task | None = None,
     simulator: Simulator | None = None,
@@ -67,6 +68,7 @@ def make(
 
     "my_package.problems:docking" and "my_file.py:docking" name a builder, or a problem, by where it
     is. What is left out is as the problem has it (float32 on the CPU for those of gradlab).
+    `policy` is one, or a function of (observation_dim, action_dim) that returns one.
     `hidden=(64, 64)` is the short form for another policy: the problem's own with these layers.
 
     Other keyword options belong to the problem, such as `gates=4` for racing,
@@ -93,7 +95,20 @@ def make(
     changes = {option: value for option, value in given.items() if option not in own}
     if "hidden" in changes:
         changes["policy"] = _with_layers(problem, changes.pop("hidden"))
+    elif policy is not None and not isinstance(policy, Policy | torch.nn.Module):
+        parts = task or problem.task, simulator or problem.simulator
+        changes["policy"] = _built(policy, parts[0].observation_dim, parts[1].action_dim)
     return problem.replace(**changes) if changes else problem
+
+
+def _built(build: Any, observation_dim: int, action_dim: int) -> Policy:
+    """What a function of the sizes gives. Raises `BadValue` unless it is a policy."""
+    module = isinstance(build, type) and issubclass(build, torch.nn.Module)
+    policy: Any = build
+    if callable(build) and not module:
+        policy = build(observation_dim, action_dim)
+    check_policy(policy)
+    return policy
 
 
 def _with_layers(problem: Problem, hidden: tuple[int, ...]) -> GaussianPolicy:

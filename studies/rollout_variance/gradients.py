@@ -199,7 +199,7 @@ def gram_of(samples: GradientSamples, size: int) -> Float[Tensor, "S size size"]
     """
     if size < 1 or len(samples) % size:
         raise BadShape(f"{len(samples)} samples do not make whole sets of {size}")
-    if not isinstance(samples, Factored):
+    if not isinstance(samples, Factored) or not samples.layered:
         rows = torch.cat([x.flatten(1) for x in samples.per_sample().values()], dim=1).double()
         rows = rows.unflatten(0, (-1, size))
         return rows @ rows.mT
@@ -209,7 +209,7 @@ def gram_of(samples: GradientSamples, size: int) -> Float[Tensor, "S size size"]
         x, c = (part.double().unflatten(0, (-1, size)) for part in layer[1:])
         calls = x.shape[2]
         x, c = x.flatten(1, 2), c.flatten(1, 2)
-        products = (x @ x.mT + float(samples.policy.bias)) * (c @ c.mT)
+        products = (x @ x.mT + float(samples.bias)) * (c @ c.mT)
         products = products.unflatten(2, (size, calls)).unflatten(1, (size, calls))
         total += products.sum((2, 4))
     for cotangent in factors.direct.values():

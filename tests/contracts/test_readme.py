@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -29,10 +30,12 @@ def test_python_blocks_run(page: str) -> None:
     blocks = list(BLOCK.finditer(text))
     assert blocks, f"{page} has no python block"
     namespace: dict[str, object] = {"__name__": "page"}
-    for block in blocks:
-        # blank lines in front: a traceback then shows the line of the page
-        code = "\n" * text.count("\n", 0, block.start(1)) + block[1]
-        exec(compile(code, page, "exec", dont_inherit=True), namespace)  # noqa: S102  (our own pages)
+    # torch's modules draw their first parameters from the global generator
+    with torch.random.fork_rng(devices=[]):
+        for block in blocks:
+            # blank lines in front: a traceback then shows the line of the page
+            code = "\n" * text.count("\n", 0, block.start(1)) + block[1]
+            exec(compile(code, page, "exec", dont_inherit=True), namespace)  # noqa: S102  (our own)
 
 
 @pytest.mark.parametrize(

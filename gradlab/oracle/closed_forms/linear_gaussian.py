@@ -44,10 +44,11 @@ def read(policy: Policy, params: dict[str, Tensor], calls: int) -> LinearGaussia
     """
     if not isinstance(policy, GaussianPolicy):
         raise BadValue(f"closed forms need a linear policy, got {policy.summary}; try LinearPolicy")
-    if policy.hidden or policy.squash or policy.std == "state":
+    if policy.hidden or policy.squash or policy.std == "state" or policy.normalise:
         raise BadValue(
             "closed forms need a linear unsquashed policy with fixed or global std, got "
-            f"hidden={policy.hidden}, squash={policy.squash}, std={policy.std!r}; try LinearPolicy"
+            f"hidden={policy.hidden}, squash={policy.squash}, std={policy.std!r}, "
+            f"normalise={policy.normalise}; try LinearPolicy"
         )
     policy.check(params)
     exact = {name: value.detach().to("cpu", torch.float64) for name, value in params.items()}
