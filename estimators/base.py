@@ -31,7 +31,7 @@ from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
-from gradlab.gradients.engines import Engine, check_independent, per_sample_gradients
+from gradlab.gradients.engines import Context, Engine, check_independent, per_sample_gradients
 from gradlab.gradients.samples import GradientSamples, concatenate
 from gradlab.gradients.sampling import sharing_order
 from gradlab.policies.policy import BoundPolicy
@@ -81,12 +81,11 @@ class Estimator(ABC):
 
     @abstractmethod
     def sample(
-        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+        self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
         """Gradient samples of one chunk, made of whole groups.
 
-        `memo` is for the rollouts that this estimator has in common with others on these episodes:
-        hand it to whatever runs them. None if there are no others.
+        `context` is that of a part of a combination: hand it to whatever finds gradients.
         """
 
     def __call__(
@@ -106,7 +105,7 @@ class Estimator(ABC):
             params, noise = ordinary(params), ordinary(noise)
             starts = range(0, noise.count, size)
             chunks = [noise.rows(i, min(i + size, noise.count)) for i in starts]
-            parts = [self.sample(problem, params, chunk, None) for chunk in chunks]
+            parts = [self.sample(problem, params, chunk, Context()) for chunk in chunks]
             return concatenate(parts).grouped(group)
 
     def sharing(
@@ -118,7 +117,7 @@ class Estimator(ABC):
         """
         self.check_call(problem, params, noise)
         with differentiating():
-            samples = self.sample(problem, ordinary(params), ordinary(noise), memo)
+            samples = self.sample(problem, ordinary(params), ordinary(noise), Context(memo))
             return samples.grouped(self.group)
 
     def check_call(self, problem: Problem, params: Params, noise: Noise) -> None:
@@ -212,12 +211,12 @@ class SurrogateEstimator(Estimator):
         return Cost(problem.horizon, 1)
 
     def sample(
-        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+        self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
         def value(problem: Problem, policy: BoundPolicy, noise: Noise, given: Any) -> Tensor:
             return self.surrogate(problem, policy, noise)
 
-        return _samples(self, self.engine, value, problem, params, noise, (), memo)
+        return _samples(self, self.engine, value, problem, params, noise, (), context)
 
 
 @dataclass(frozen=True)
@@ -244,12 +243,12 @@ class TwoPassEstimator(Estimator):
         """Nothing is required unless a subclass says so."""
 
     def sample(
-        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+        self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        policy = problem.bind(params, memo=memo).frozen
+        policy = problem.bind(params, memo=context.memo).frozen
         with torch.no_grad():
             given = self.first_pass(problem, policy, noise)
-        return _samples(self, self.engine, self.surrogate, problem, params, noise, given, memo)
+        return _samples(self, self.engine, self.surrogate, problem, params, noise, given, context)
 
 
 CHECKED: set[tuple] = set()  # classes and hashes of what was seen to be independent
@@ -276,7 +275,7 @@ def _samples(
     params: Params,
     noise: Noise,
     given: Any,
-    memo: Memo | None,
+    context: Context,
 ) -> GradientSamples:
     """Gradients of a surrogate; the first time, the first samples are checked not to couple."""
     if engine != "pullback":
@@ -290,20 +289,26 @@ def _samples(
         check_independent(first, problem, params, noise.rows(0, count), few)
         CHECKED.add(key)
     whole_batch = partial(surrogate, problem)
-    return per_sample_gradients(whole_batch, problem, params, noise, given, engine, memo)
+    return per_sample_gradients(whole_batch, problem, params, noise, given, engine, context)
 
 
 def samples_of(
-    parts: Sequence[Estimator], problem: Problem, params: Params, noise: Noise, memo: Memo | None
+    parts: Sequence[Estimator],
+    problem: Problem,
+    params: Params,
+    noise: Noise,
+    context: Context,
+    layers: bool,
 ) -> list[GradientSamples]:
     """Samples of every part, in order, of the same episodes; what they have in common is run once.
 
-    `memo` is that of the combination which this one is a part of, if any.
+    `context` is that of the combination itself, which may be a part of another. With `layers=False`
+    it will not ask its parts for their layer factors.
     """
-    memo = Memo() if memo is None else memo
+    within = Context(Memo() if context.memo is None else context.memo, layers)
     samples: dict[int, GradientSamples] = {}
     for i in sharing_order(parts, problem):
-        samples[i] = parts[i].sample(problem, params, noise, memo).grouped(parts[i].group)
+        samples[i] = parts[i].sample(problem, params, noise, within).grouped(parts[i].group)
     return [samples[i] for i in range(len(parts))]
 
 
@@ -333,9 +338,10 @@ class Sum(Estimator):
         return self.first.cost(problem) + self.second.cost(problem)
 
     def sample(
-        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+        self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        first, second = samples_of((self.first, self.second), problem, params, noise, memo)
+        parts = self.first, self.second
+        first, second = samples_of(parts, problem, params, noise, context, layers=False)
         return first + second
 
 
@@ -364,9 +370,10 @@ class Scaled(Estimator):
         return self.part.cost(problem)
 
     def sample(
-        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+        self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        return self.factor * self.part.sample(problem, params, noise, memo)
+        context = context._replace(layers=False)
+        return self.factor * self.part.sample(problem, params, noise, context)
 
 
 def check_window(window: int, problem: Problem, who: str) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from estimators.base import Cost, Estimator, Params
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.generators import generator
-from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
+from gradlab.gradients.engines import Context
 from gradlab.gradients.samples import Dense, GradientSamples
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
@@ -45,7 +45,7 @@ class EvolutionStrategies(Estimator):
         return Cost(2 * problem.horizon, 0)
 
     def sample(
-        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+        self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
         eager = problem.eager
         direction = perturbations(params, noise)

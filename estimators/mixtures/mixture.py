@@ -16,9 +16,9 @@ from estimators.mixtures.sources import LEAST, Cross, Independent, Same, Source
 from estimators.mixtures.weights import Level, Weights, check_level, check_weights
 from gradlab.foundation.arguments import got
 from gradlab.foundation.errors import BadShape, BadValue
-from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
+from gradlab.gradients.engines import Context
 from gradlab.gradients.samples import Factored, GradientSamples, concatenate
 from gradlab.problems.problem import Problem
 
@@ -75,9 +75,10 @@ class Mixture(Estimator):
         return _cost(self.parts, problem)
 
     def sample(
-        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+        self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        samples = _samples(self.parts, self.level, problem, params, noise, memo)
+        rule = not isinstance(self.source, Independent)
+        samples = _samples(self.parts, self.level, problem, params, noise, context, rule)
         if isinstance(self.source, Independent):
             return self.weights(problem, params, noise).mix(samples)
         return self._found(problem, samples).mix(samples)
@@ -92,7 +93,7 @@ class Mixture(Estimator):
         if isinstance(self.source, Independent):
             pilot = self.source.draw(problem, _group(self.parts))
             return self.fitted(problem, params, pilot).weights
-        samples = _samples(self.parts, self.level, problem, params, noise, None)
+        samples = _samples(self.parts, self.level, problem, params, noise, Context(), rule=True)
         return self._found(problem, samples)
 
     def fitted(self, problem: Problem, params: Params, noise: Noise) -> FixedMixture:
@@ -106,7 +107,7 @@ class Mixture(Estimator):
         self.check(problem)
         if noise.count < LEAST:
             raise BadValue(f"a pilot should have at least {LEAST} episodes, got {noise.count}")
-        samples = _samples(self.parts, self.level, problem, params, noise, None)
+        samples = _samples(self.parts, self.level, problem, params, noise, Context(), rule=True)
         weights = Weights.stack(self.level, [self._ruled(problem, samples)])
         return FixedMixture(self.parts, weights, self.rule.label)
 
@@ -174,9 +175,11 @@ class FixedMixture(Estimator):
         return _cost(self.parts, problem)
 
     def sample(
-        self, problem: Problem, params: Params, noise: Noise, memo: Memo | None
+        self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        samples = _samples(self.parts, self.weights.level, problem, params, noise, memo)
+        samples = _samples(
+            self.parts, self.weights.level, problem, params, noise, context, rule=False
+        )
         return self.weights.to(problem.device).mix(samples)
 
 
@@ -229,11 +232,16 @@ def _samples(
     problem: Problem,
     params: Params,
     noise: Noise,
-    memo: Memo | None,
+    context: Context,
+    rule: bool,
 ) -> list[GradientSamples]:
-    """The samples of all parts on the same episodes, of a form that the level can weight."""
+    """The samples of all parts on the same episodes, of a form that the level can weight.
+
+    Layer factors of the parts are wanted where a `rule` looks at them, or weights by parameter.
+    """
+    layers = rule or level in ("layer", "parameter")
     with differentiating():
-        samples = samples_of(parts, problem, ordinary(params), ordinary(noise), memo)
+        samples = samples_of(parts, problem, ordinary(params), ordinary(noise), context, layers)
     if level == "step":
         for part, found in zip(parts, samples, strict=True):
             if not isinstance(found, Factored) or bool((found.steps < 0).any()):

@@ -9,7 +9,7 @@ pulling them back through the policy alone gives every sample's gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,13 @@ Params = dict[str, Tensor]
 Surrogate = Callable[[BoundPolicy, Noise, Any], Float[Tensor, "*batch"]]
 
 
+class Context(NamedTuple):
+    """What the part of a combination is told; by default it is alone."""
+
+    memo: Memo | None = None  # the rollouts of these episodes that the other parts have run
+    layers: bool = True  # False: the combination finds the layer factors of all parts at once
+
+
 def per_sample_gradients(
     surrogate: Surrogate,
     problem: Problem,
@@ -38,13 +45,13 @@ def per_sample_gradients(
     noise: Noise,
     given: Any = (),
     engine: Engine = "pullback",
-    memo: Memo | None = None,
+    context: Context | None = None,
 ) -> GradientSamples:
     """Gradients of `surrogate` with respect to `params`, one per row of `noise`.
 
     `given` holds what a first pass found (a tuple of tensors with a leading N), as constants.
-    `memo` has the rollouts that other surrogates of these episodes have run, and gets those of this
-    one; `pullback` alone uses it, as nothing leaves a transform.
+    `context` is that of a part of a combination; `pullback` alone uses it, as nothing leaves a
+    transform.
     Under `vmap` and `loop` the step of the rollout is never compiled.
     """
     if engine not in ENGINES:
@@ -52,7 +59,7 @@ def per_sample_gradients(
     with differentiating():
         tensors = ordinary(params), ordinary(noise), ordinary(given)
         if engine == "pullback":
-            return pullback(surrogate, problem, *tensors, memo)
+            return pullback(surrogate, problem, *tensors, context or Context())
         return ENGINES[engine](surrogate, problem, *tensors)
 
 
@@ -62,7 +69,7 @@ def pullback(
     params: Params,
     noise: Noise,
     given: Any,
-    memo: Memo | None = None,
+    context: Context,
 ) -> Factored:
     """One batched backward pass to the policy's outputs, then the policy's own pullback."""
     policy = problem.policy
@@ -70,7 +77,7 @@ def pullback(
     # its calls are recorded and take constants: whatever else reads the parameters would be lost
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     tape: list[Call] = []
-    bound = problem.bind(leaves, tape, memo)
+    bound = problem.bind(leaves, tape, context.memo)
     values = surrogate(bound, noise, given)
     count = noise.count
     if not isinstance(values, Tensor) or values.shape != (count,):
@@ -82,6 +89,14 @@ def pullback(
         empty = noise.initial.new_zeros(count, 0, policy.output_dim + carry)
         none = torch.zeros(0, dtype=torch.long)
         return Factored(policy, params, obs, empty, none, buffers=bound.buffers)
+    steps = torch.tensor([s for call in tape for s in call.steps], device=noise.initial.device)
+    if not context.layers:
+        grads = torch.autograd.grad(
+            values.sum(), [call.probes.output for call in tape], materialize_grads=True
+        )
+        obs = _over_calls([call.inputs[0] for call in tape], count)
+        cotangent = _over_calls(grads, count)
+        return Factored(policy, params, obs, cotangent, steps, buffers=bound.buffers)
     probes = [(*call.probes.layers, call.probes.output) for call in tape]
     grads = torch.autograd.grad(
         values.sum(), [leaf for row in probes for leaf in row], allow_unused=True,
@@ -90,7 +105,6 @@ def pullback(
     width = len(probes[0])
     *layers, output = (_over_calls(grads[i::width], count) for i in range(width))
     recorded = [_over_calls(part, count) for part in zip(*(c.inputs for c in tape), strict=True)]
-    steps = torch.tensor([s for call in tape for s in call.steps], device=noise.initial.device)
     calls = policy.pull.collect(bound.constants, bound.buffers, recorded, layers, output)
     return Factored(
         policy, params, calls.inputs, calls.cotangent, steps, calls.known, buffers=bound.buffers

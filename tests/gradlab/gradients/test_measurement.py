@@ -13,8 +13,8 @@ import estimators as E
 import gradlab
 from estimators.base import Estimator
 from gradlab.foundation.errors import BadShape, BadValue, UnknownName
-from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
+from gradlab.gradients.engines import Context
 from gradlab.gradients.samples import Dense, GradientSamples
 from gradlab.problems.problem import Problem
 from gradlab.statistics import CrossMoments, Moments, PairRow, Row
@@ -103,9 +103,9 @@ class Losing(E.FOG):
         return "losing"
 
     def sample(
-        self, problem: Problem, params: dict[str, Tensor], noise: Noise, memo: Memo | None
+        self, problem: Problem, params: dict[str, Tensor], noise: Noise, context: Context
     ) -> GradientSamples:
-        rows = super().sample(problem, params, noise, memo).per_sample()
+        rows = super().sample(problem, params, noise, context).per_sample()
         lost = (torch.arange(noise.count) % 7 == 0).nonzero()[:, 0]
         return Dense({n: x.index_fill(0, lost, torch.nan) for n, x in rows.items()})
 
