@@ -95,30 +95,19 @@ def run_study(
             folder.clear(study.name)
         earlier = folder.claim(identity)
         code = _code(study, artefacts, named)
-        kept = accepted(folder, earlier, code, keep)
-        revision = git_revision()
-        settings = identity["config"]
+        made_by = {"command": command, "git_revision": git_revision(), "versions": versions()}
         record = {
             **identity,
+            **made_by,
             "preset": preset,
-            "command": command,
-            "git_revision": revision,
             "code": asdict(code),
-            "kept": kept,
-            "versions": versions(),
-            "device": settings.get("device", "cpu"),
-            "dtype": settings.get("dtype", str(torch.get_default_dtype())),
-            "host_cores": os.cpu_count(),
+            "kept": accepted(folder, earlier, code, keep),
+            **_conditions(identity["config"]),
         }
         write_json(folder.manifest, {**record, "completed": False})
         committed = None if retrain else study.committed
         survey = Survey.of(folder, artefacts, cells, digest(identity), committed)
-        header = {
-            "command": command,
-            "git_revision": revision,
-            "code": code.digest,
-            "versions": versions(),
-        }
+        header = {**made_by, "code": code.digest}
         used = _carry_out(
             study, config, folder, survey, header, jobs, _minutes(study, config, preset)
         )
@@ -127,11 +116,7 @@ def run_study(
             note(
                 f"the code changed while it ran ({now.changes(asdict(code))}): run again with --fresh"
             )
-        study.plot(rows, folder.path / "figure")
-        summary = study.summarise(rows)
-        answer = study.answer(rows)
-        text = f"{answer}\n\n\n{summary}\n"
-        write_whole(folder.path / "summary.txt", lambda p: p.write_text(text, encoding="utf-8"))
+        result = _shown(study, rows, folder.path)
         record |= {
             "completed": True,
             "jobs": used,
@@ -143,7 +128,25 @@ def run_study(
             },
         }
         write_json(folder.manifest, record)
-    return Result(rows, answer, summary, folder.path)
+    return result
+
+
+def _shown(study: Study, rows: pd.DataFrame, out: Path) -> Result:
+    """Draws the figures and writes summary.txt."""
+    study.plot(rows, out / "figure")
+    result = Result(rows, study.answer(rows), study.summarise(rows), out)
+    text = f"{result.answer}\n\n\n{result.summary}\n"
+    write_whole(out / "summary.txt", lambda path: path.write_text(text, encoding="utf-8"))
+    return result
+
+
+def _conditions(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Where and in which precision a run computes."""
+    return {
+        "device": settings.get("device", "cpu"),
+        "dtype": settings.get("dtype", str(torch.get_default_dtype())),
+        "host_cores": os.cpu_count(),
+    }
 
 
 def _code(study: Study, artefacts: Mapping[str, Artefact], named: Iterable[str]) -> Code:
