@@ -38,6 +38,7 @@ SHOWN_ONLY = (
     "gradlab.study.commandline",
     "gradlab.study.figures",
     "gradlab.study.progress",
+    "gradlab.study.text",
 )
 # what a study imports only to report: functions, and modules of its folder
 REPORTS = {"answer", "figures", "plot", "report", "summarise"}

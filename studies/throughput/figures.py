@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from studies.throughput.report import LABELS, STREAM_LIMIT, Record
+from gradlab.study.tables import grouped
+from studies.throughput.rows import LABELS, STREAM_LIMIT, Race, Stream, done, races_of, streams_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,21 +45,18 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
     """Per problem samples/s against N and against T, and memory against N; then the streams."""
     from gradlab.study import figures
 
-    records = rows.to_dict("records")
-    races = [row for row in records if row["kind"] == "race" and row["status"] == "ok"]
-    streams = [row for row in records if row["kind"] == "stream"]
-    problems = list(dict.fromkeys(row["problem"] for row in races))
+    races, streams = done(races_of(rows)), streams_of(rows)
+    problems = list(dict.fromkeys(race.problem for race in races))
     columns = len(problems) + bool(streams)
     if not columns:
         return
     with figures.style():
         figure, axes = figures.panels(3, columns)
         for column, problem in enumerate(problems):
-            here = [row for row in races if row["problem"] == problem]
-            samples = max(row["samples"] for row in here)
-            horizon = max(row["horizon"] for row in here)
-            longest = [row for row in here if row["horizon"] == horizon]
-            largest = [row for row in here if row["samples"] == samples]
+            here = [race for race in races if race.problem == problem]
+            samples, horizon = max(r.samples for r in here), max(r.horizon for r in here)
+            longest = [race for race in here if race.horizon == horizon]
+            largest = [race for race in here if race.samples == samples]
             _panel(axes[0, column], longest, "samples", "samples_per_second")
             _panel(axes[1, column], largest, "horizon", "samples_per_second")
             _panel(axes[2, column], longest, "samples", "peak_mib")
@@ -72,24 +70,23 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
         figures.save(figure, path)
 
 
-def _panel(axes: Axes, rows: list[Record], x: str, y: str) -> None:
-    """One curve per contender."""
+def _panel(axes: Axes, races: list[Race], x: str, y: str) -> None:
+    """One curve per contender; `x` and `y` are fields of a race."""
     from gradlab.study import figures
 
-    for name in dict.fromkeys(row["contender"] for row in rows):
-        mine = [row for row in rows if row["contender"] == name]
-        across, up = [row[x] for row in mine], [row[y] for row in mine]
+    for name, mine in grouped(races, lambda race: race.contender).items():
+        across, up = ([getattr(race, field) for race in mine] for field in (x, y))
         figures.line(axes, across, up, name=LOOKS[name], label=LABELS[name])
     axes.set(xscale="log", yscale="log", xlabel=AXES[x], ylabel=AXES[y])
-    ticks = sorted({row[x] for row in rows})
+    ticks = sorted({getattr(race, x) for race in races})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
 
 
-def _stream_panel(axes: Axes, streams: list[Record]) -> None:
+def _stream_panel(axes: Axes, streams: list[Stream]) -> None:
     from gradlab.study import figures
 
-    counts, peaks = [row["samples"] for row in streams], [row["peak_mib"] for row in streams]
+    counts, peaks = [one.samples for one in streams], [one.peak_mib for one in streams]
     figures.line(axes, counts, peaks, name="fog", label="stream")
     axes.axhline(STREAM_LIMIT, color="#555555", linewidth=0.8)
     axes.set(xscale="log", ylim=(0, None), title="streamed into moments")

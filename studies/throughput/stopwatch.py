@@ -177,6 +177,7 @@ def _brax_call(kind: str, backend: str, problem: Problem, params: Params, noise:
     from studies.throughput.peers import brax_ant
 
     build = brax_ant.per_sample if kind == "gradient" else brax_ant.forward
+    assert isinstance(problem.policy, GaussianPolicy)  # as `build` above makes it
     return build(backend, noise.count, problem.horizon, problem.policy.hidden)
 
 

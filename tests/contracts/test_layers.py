@@ -46,7 +46,10 @@ RULES = [
         tuple(f"gradlab.{part}" for part in ORDER[2 : ORDER.index("statistics")]),
     ),
     ("gradlab.critics", ("gradlab.simulators", "gradlab.tasks")),
-    ("gradlab.study", tuple(f"gradlab.{part}" for part in ORDER[2 : ORDER.index("study")])),
+    (  # words for intervals apart, the tools of studies know nothing of what is studied
+        "gradlab.study",
+        tuple(f"gradlab.{p}" for p in ORDER[2 : ORDER.index("study")] if p != "statistics"),
+    ),
 ]
 ARROWS = 100  # between top-level parts, at most
 

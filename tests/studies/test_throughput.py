@@ -17,6 +17,7 @@ from gradlab.problems.problem import Problem
 from gradlab.study import run_study
 from studies.throughput import STUDY, cells, report
 from studies.throughput.config import Config
+from studies.throughput.rows import STREAM_GROWTH, STREAM_LIMIT
 from studies.throughput.stopwatch import (
     CONTENDERS,
     LINUX,
@@ -121,7 +122,7 @@ def test_interval_of_a_median_covers_as_often_as_it_says() -> None:
 def test_summary_says_when_memory_grows() -> None:
     import pandas as pd
 
-    row = {"kind": "stream", "problem": "lq", "horizon": 4, "contender": "pullback"}
+    row = {"kind": "stream", "problem": "lq", "horizon": 4, "device": "cpu", "threads": 1}
     rows = pd.DataFrame(
         {**row, "samples": n, "status": "ok", "samples_per_second": 1.0, "peak_mib": peak}
         for n, peak in ((1000, 300.0), (10_000, 400.0))
@@ -183,8 +184,8 @@ def test_million_samples_stay_below_the_limit() -> None:
     hovering = Stream("hovering", 100_000, 256, 4, (64, 64), 1, "cpu", 0)
     short = separately(hovering)
     long = separately(dataclasses.replace(hovering, count=1_000_000))
-    assert long["peak_mib"] < report.STREAM_LIMIT
-    assert long["peak_mib"] < short["peak_mib"] * report.STREAM_GROWTH
+    assert long["peak_mib"] < STREAM_LIMIT
+    assert long["peak_mib"] < short["peak_mib"] * STREAM_GROWTH
 
 
 def test_one_graph_serves_every_step_and_horizon() -> None:
