@@ -27,10 +27,11 @@ def flat(name: str, interval: Interval) -> dict[str, float]:
 def read(record: type[Record], table: pd.DataFrame, **where: Any) -> list[Record]:
     """The rows of a table as records, in its order; those whose columns equal `where`, if given.
 
-    `record` is a dataclass. A field is read from the column of its name and has one of the types
-    str, int, float, bool, `Interval` (three columns, see `flat`), or one of these with `| None`.
-    A missing value is None where the type has it, else NaN for floats and ends of intervals. A
-    field with a default takes it where the table has no such column.
+    `record` is a dataclass. A field is read from the column of its name, or of that in its metadata
+    (`field(metadata={"column": "return"})`), and has one of the types str, int, float, bool,
+    `Interval` (three columns, see `flat`), or one of these with `| None`. A missing value is None
+    where the type has it, else NaN for floats and ends of intervals. A field with a default takes
+    it where the table has no such column.
 
     Raises `Missing` for a column that is not there, `BadValue` for a value of another type.
     """
@@ -44,7 +45,8 @@ def read(record: type[Record], table: pd.DataFrame, **where: Any) -> list[Record
     columns = {}
     for field in fields(record):  # pyright: ignore[reportArgumentType]
         kind, optional = _kind(hints[field.name])
-        needed = [f"{field.name}{end}" for end in (ENDS if kind is Interval else ENDS[:1])]
+        column = field.metadata.get("column", field.name)
+        needed = [f"{column}{end}" for end in (ENDS if kind is Interval else ENDS[:1])]
         lacking = [name for name in needed if name not in table.columns]
         if lacking and field.default is not MISSING:
             continue

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from studies.rollout_variance.report import ENDS, Table
+Table: TypeAlias = Any  # pandas' own types get lost at the first column
 
 NAMES = {"pg": "PG", "pg_q": "PG (Q)", "pg_return": "PG (return)", "qg": "QG", "sg": "SG"}
 # the looks of the project: SG is first-order, so FOG's
@@ -74,7 +74,7 @@ def plot_ascents(settings: list[Any], path: Path) -> None:
         title = "Is ascent by SG more erratic from a state of high variance?"
         figure, axes = figures.panels(len(settings), 2, title, width=4.0)
         for line, (name, mine) in zip(axes, settings, strict=True):
-            for axis, end in zip(line, ENDS, strict=True):
+            for axis, end in zip(line, ("low", "high"), strict=True):
                 _path_panel(axis, mine, end)
             line[0].set_ylabel(f"{name}\nchange of r + γQ [reward]")
         figures.letters(axes)

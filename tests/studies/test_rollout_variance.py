@@ -19,13 +19,17 @@ from gradlab.foundation.moment import Moment
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.critic import Critic, View
 from gradlab.problems.problem import Problem
+from gradlab.statistics import Interval
 from gradlab.study import run_study
 from gradlab.study.cells import identities, in_order
+from gradlab.study.tables import read
+from gradlab.study.text import Tally
 from studies import rollout_variance
 from studies.rollout_variance import STUDY, ascent, gradients, policies, report, statistics
 from studies.rollout_variance import answer as answers
 from studies.rollout_variance.answer import answer
 from studies.rollout_variance.config import Config
+from studies.rollout_variance.rows import Policy
 
 COMMITTED = Path(rollout_variance.__file__).parent / "artefacts"
 STATES, SAMPLES = 3, 4
@@ -339,18 +343,17 @@ def test_summary_has_the_three_verdicts_and_the_policy(rows) -> None:
 
 def test_counts_and_one_sided_odds_in_words() -> None:
     """No "(not in 0, not told in the rest)", and no infinite estimate."""
-    assert answers._counts(2, 0, 2) == "2 of 2 settings"
-    assert answers._counts(1, 2, 6) == "1 of 6 settings (not in 2, cannot be told in 3)"
-    row = pd.Series({"value": math.inf, "value_low": -5.3, "value_high": math.inf})
-    assert answers._value(row) == "above -5.3"
+    assert answers._counts(Tally(["a", "b"], [], 2)) == "2 of 2 settings"
+    some = Tally(["a"], ["b", "c"], 6)
+    assert answers._counts(some) == "1 of 6 settings (not in 2, cannot be told in 3)"
+    assert answers._value(Interval(math.inf, -5.3, math.inf)) == "above -5.3"
 
 
 def test_an_event_that_never_happens_is_said_to_play_no_part(rows) -> None:
-    policy = rows[0][rows[0]["kind"] == "policy"].iloc[0].copy()
-    policy["survival"] = 1.0
-    assert "No episode ended here" in report._policy(policy)
-    policy["survival"] = 0.9
-    assert "No episode ended here" not in report._policy(policy)
+    policy = read(Policy, rows[0], kind="policy")[0]
+    for share, said in ((1.0, True), (0.9, False)):
+        text = report._policy(dataclasses.replace(policy, survival=share))
+        assert ("No episode ended here" in text) == said
 
 
 def test_help_and_page_say_the_same_of_critics() -> None:
