@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
 from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
 
@@ -98,9 +100,11 @@ def columns(lines: Sequence[Sequence[str]], place: Callable[[str, int], str] = s
     )
 
 
-def lost(what: str, rows: int) -> str:
-    """That values which are not finite were left out of so many rows."""
-    return (
+def lost(what: str, table: pd.DataFrame) -> list[str]:
+    """A sentence where values that are not finite were left out of rows, else none."""
+    rows = len(table.loc[table["nonfinite"].fillna(0) > 0])
+    sentence = (
         f"{what} that are not finite were left out of {rows} rows (column nonfinite): what is said "
         "of those is biased."
     )
+    return [sentence] if rows else []

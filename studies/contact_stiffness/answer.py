@@ -5,30 +5,29 @@ from __future__ import annotations
 import pandas as pd
 
 from gradlab.critics.quality import Quality
-from gradlab.statistics import format_interval
-from gradlab.study import Answer
-from studies.contact_stiffness.report import ENDS, Row, Table, by_width, direction, length
+from gradlab.study import Answer, text
+from studies.contact_stiffness.rows import Estimate, Rows
 
 ROWS = 12  # of the table
 
 
-def answer(rows: Table) -> Answer:
+def answer(table: pd.DataFrame) -> Answer:
     """Is FOG still right at the hardest contact and the longest horizon,
     and is it noisier than PG?
     """
-    said, lines = [], []
-    for task, mine in rows.groupby("task", sort=False):
-        widths = list(by_width(mine))
-        lines += [_line(str(task), width, one) for width, one in widths]
-        if widths:
-            said.append(_hardest(str(task), *widths[-1]))
+    said, lines, estimates = [], [], []
+    for task, rows in Rows.by_task(table).items():
+        widths = list(rows.by_width())
+        lines += [_line(task, width, one) for width, one in widths]
+        said += [_hardest(task, *widths[-1])] if widths else []
+        estimates += rows.estimates
     return Answer(
         question=(
             "As contact goes from smooth to hard, do first-order gradients (FOG) still point the right way, and do they "
             "become noisier than zeroth-order ones (PG)?"
         ),
         answer=" ".join(said) or "No width was measured.",
-        rests_on=_rests_on(rows),
+        rests_on=_rests_on(estimates),
         would_change=(
             "Longer horizons, harder contact (--widths; the time step must bear it), a trained policy in place of a "
             "random one, hard events, another contact law, more episodes (--samples, --pg-samples)."
@@ -37,52 +36,39 @@ def answer(rows: Table) -> Answer:
     )
 
 
-def _longest(rows: Table) -> Row | None:
-    """FOG's row at the longest horizon."""
-    fog = rows[(rows["kind"] == "estimator") & (rows["estimator"] == "fog")]
-    return fog.sort_values("horizon").iloc[-1] if len(fog) else None
-
-
-def _ratio(rows: Table) -> str:
-    crossing = rows[rows["kind"] == "crossing"].iloc[0]
-    return format_interval(*(crossing[f"last_ratio{end}"] for end in ENDS))
-
-
-def _hardest(task: str, width: float, rows: Table) -> str:
-    fog = _longest(rows)
-    if fog is None:
-        return ""
+def _hardest(task: str, width: float, rows: Rows) -> str:
+    fog = max(rows.of("fog"), key=lambda one: one.horizon)
     return (
-        f"{task}, {width * 1e3:g} mm, T = {int(fog['horizon'])}: FOG's direction is {direction(fog)} (cosine with the "
-        f"truth), its length {length(fog)} of the truth's, its variance {_ratio(rows)} of PG's."
+        f"{task}, {text.millimetres(width)}, T = {fog.horizon}: FOG's direction is {text.cosine(fog.cosine)} (cosine "
+        f"with the truth), its length {fog.relative_norm} of the truth's, its variance "
+        f"{rows.crossings[0].last_ratio} of PG's."
     )
 
 
-def _line(task: str, width: float, rows: Table) -> dict[str, str]:
-    fog = _longest(rows)
-    if fog is None:
-        return {"task": task, "contact": f"{width * 1e3:g} mm"}
+def _line(task: str, width: float, rows: Rows) -> dict[str, str]:
+    fog = max(rows.of("fog"), key=lambda one: one.horizon)
     return {
         "task": task,
-        "contact": f"{width * 1e3:g} mm",
-        "T": f"{int(fog['horizon'])}",
-        "FOG direction (cosine)": direction(fog),
-        "FOG length (ratio)": length(fog),
-        "variance FOG/PG": _ratio(rows),
+        "contact": text.millimetres(width),
+        "T": f"{fog.horizon}",
+        "FOG direction (cosine)": text.cosine(fog.cosine),
+        "FOG length (ratio)": f"{fog.relative_norm}",
+        "variance FOG/PG": f"{rows.crossings[0].last_ratio}",
     }
 
 
-def _rests_on(rows: Table) -> str:
-    table = rows[rows["kind"] == "estimator"]
-    text = (
-        f"Truths from other episodes ({', '.join(dict.fromkeys(table['truth']))}) with a relative standard error of at "
-        f"most {table['truth_relative_stderr'].max():.0%}; one random policy per task; float32 for runners."
+def _rests_on(estimates: list[Estimate]) -> str:
+    truths = ", ".join(dict.fromkeys(one.truth for one in estimates))
+    error = max(one.truth_relative_stderr for one in estimates)
+    said = (
+        f"Truths from other episodes ({truths}) with a relative standard error of at most {error:.0%}; one random "
+        "policy per task; float32 for runners."
     )
-    fitted = table[table["critic_quality"].notna()]
-    if not len(fitted):
-        return text
-    worst = fitted.sort_values("critic_quality").iloc[0]
+    fitted = [one for one in estimates if one.critic_quality is not None]
+    if not fitted:
+        return said
+    worst = min(fitted, key=lambda one: one.critic_quality or 0.0)
     return (
-        f"{text} The critics of QG and N-step explain {worst['critic_quality']:.0%} of the returns' variance or more "
-        f"({Quality.in_words(worst)})."
+        f"{said} The critics of QG and N-step explain {worst.critic_quality:.0%} of the returns' variance or more "
+        f"({Quality.in_words(vars(worst))})."
     )

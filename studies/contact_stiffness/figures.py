@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from studies.contact_stiffness.report import NAMES, PRODUCTS, Table, by_width
+from studies.contact_stiffness.rows import NAMES, PRODUCTS
+
+Table: TypeAlias = Any  # pandas' own types get lost at the first column
 
 DASHES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (6, 4)))
 
@@ -63,6 +66,13 @@ def plot_jacobians(groups: list[tuple[Any, Table]], path: Path) -> None:
             axis.set_title(str(task))
         figures.letters(axes)
         figures.save(figure, path)
+
+
+def by_width(rows: Table) -> Iterator[tuple[float, Table]]:
+    """The rows of each width, from smooth to hard."""
+    found = rows[rows["width"].notna()]
+    for width in sorted(set(found["width"]), reverse=True):
+        yield width, found[found["width"] == width]
 
 
 def _over_horizon(axis: Any, rows: Table) -> None:

@@ -15,10 +15,13 @@ import torch
 from scipy import stats
 
 from gradlab.foundation.errors import BadShape, BadValue, GradlabError
+from gradlab.statistics import Interval
 from gradlab.study import run_study
 from studies.contact_stiffness import STUDY, cells, growth, problems, report
 from studies.contact_stiffness.answer import answer
 from studies.contact_stiffness.config import NAMES, Config
+from studies.contact_stiffness.rows import NAMES as LABELS
+from studies.contact_stiffness.rows import Crossing, Estimate, Growth, Rows
 
 FALSE_ALARM = 1e-6
 HORIZONS = [8.0, 16.0, 32.0, 64.0, 128.0]
@@ -110,11 +113,10 @@ def test_mean_squares_of_resamples_scatter_about_the_mean_square() -> None:
 
 
 def words(crossing: tuple[float, float, float]) -> str:
-    row = dict(zip(("crossing", "crossing_low", "crossing_high"), crossing, strict=True))
-    ratio = {"last_ratio": 0.7, "last_ratio_low": 0.4, "last_ratio_high": 1.1}
-    return report._crossing(
-        pd.DataFrame([{"kind": "crossing", **row, **ratio}, {"kind": "product", "horizon": 8}])
-    )
+    found = Crossing("hopper", 0.01, Interval(*crossing), Interval(0.7, 0.4, 1.1))
+    known = Interval(1.0, 0.5, 1.5)
+    first = Estimate("hopper", 0.01, 8, "fog", "PG", 0.1, known, known, known, known)
+    return report._crossing(Rows([first], [], [found], []))
 
 
 def test_crossings_in_words() -> None:
@@ -129,9 +131,9 @@ def test_crossings_in_words() -> None:
 
 
 def test_a_power_that_misfits_is_no_power() -> None:
-    fit = {"rate": 0.7, "rate_low": -0.5, "rate_high": 2.0, "spread": 7.0, "misfit": 6233.0}
+    fit = Growth("hopper", "fog", "product", Interval(0.7, -0.5, 2.0), 6233.0, 4, spread=7.0)
     assert report._explained(fit).startswith("goes as no power of it")
-    assert report._explained(fit | {"misfit": 1.0}).endswith("in step")
+    assert report._explained(dataclasses.replace(fit, misfit=1.0)).endswith("in step")
 
 
 # ------------------------------------------------------------------------------------- Jacobians
@@ -304,7 +306,7 @@ def test_measured_variances_hold_the_exact_ones(rows: tuple[pd.DataFrame, Path])
 
 def test_the_summary_has_every_answer(rows: tuple[pd.DataFrame, Path]) -> None:
     text = report.summarise(rows[0])
-    for name in report.NAMES.values():
+    for name in LABELS.values():
         assert name in text
     for phrase in ("Step Jacobians", "known answer", "relative standard"):
         assert phrase in text
@@ -353,30 +355,22 @@ def test_presets_have_cells_that_their_artefacts_serve() -> None:
 # ----------------------------------------------------------------------------------------- words
 
 
-def fits(power: tuple[float, ...], exponential: tuple[float, ...]) -> pd.DataFrame:
-    """Rows of the two laws of FOG: rate, low, high, misfit."""
-    names = ("rate", "rate_low", "rate_high", "misfit")
-    return pd.DataFrame(
-        [
-            {
-                "kind": "growth",
-                "estimator": "fog",
-                "law": law,
-                "points": 4,
-                **dict(zip(names, fit, strict=True)),
-            }
-            for law, fit in (("power", power), ("exponential", exponential))
-        ]
-    )
+def fits(power: tuple[float, ...], exponential: tuple[float, ...]) -> dict[str, Growth]:
+    """The two laws of FOG from rate, low, high, misfit."""
+    laws = {"power": power, "exponential": exponential}
+    return {
+        law: Growth("hopper", "fog", law, Interval(*rate), misfit, 4)
+        for law, (*rate, misfit) in laws.items()
+    }
 
 
 def test_no_growth_is_not_called_growth() -> None:
-    flat = report._laws(fits((0.01, -0.5, 0.5, 1.0), (0.0004, -0.028, 0.029, 0.9)), "fog")
+    flat = report._laws(fits((0.01, -0.5, 0.5, 1.0), (0.0004, -0.028, 0.029, 0.9)))
     assert flat.startswith("is not seen to change with T") and "grows" not in flat
     assert "e^" not in flat
-    grown = report._laws(fits((3.0, 2.5, 3.5, 1.0), (0.1, 0.08, 0.12, 5.0)), "fog")
+    grown = report._laws(fits((3.0, 2.5, 3.5, 1.0), (0.1, 0.08, 0.12, 5.0)))
     assert grown.startswith("grows as T^3.0 [2.5, 3.5]")
-    fallen = report._laws(fits((-3.0, -3.5, -2.5, 1.0), (-0.1, -0.12, -0.08, 5.0)), "fog")
+    fallen = report._laws(fits((-3.0, -3.5, -2.5, 1.0), (-0.1, -0.12, -0.08, 5.0)))
     assert fallen.startswith("falls as T^-3.0")
 
 
