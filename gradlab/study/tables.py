@@ -17,6 +17,7 @@ Record = TypeVar("Record")
 Key = TypeVar("Key", bound=Hashable)
 
 ENDS = ("", "_low", "_high")  # of the columns of an interval
+UNKNOWN = Interval(math.nan, math.nan, math.nan)  # a default where a table lacks one
 
 
 def flat(name: str, interval: Interval) -> dict[str, float]:

@@ -41,9 +41,10 @@ class Tally(NamedTuple):
         return self.total - len(self.yes) - len(self.no)
 
 
-def cosine(interval: Interval) -> str:
-    """A direction with its interval, which ends at −1 and 1."""
-    return format_interval(*interval, within=(-1.0, 1.0))
+def cosine(interval: Interval, decimals: bool = False) -> str:
+    """A direction with its interval, which ends at −1 and 1; with two decimals if asked for."""
+    within = (-1.0, 1.0)
+    return two_decimals(interval, within) if decimals else format_interval(*interval, within=within)
 
 
 def signed(interval: Interval) -> str:
@@ -51,8 +52,11 @@ def signed(interval: Interval) -> str:
     return format_interval(*interval, within=(-math.inf, math.inf))
 
 
-def two_decimals(interval: Interval) -> str:
-    """An interval with two decimals in all three places, its ends rounded outwards."""
+def two_decimals(interval: Interval, within: tuple[float, float] = (0.0, math.inf)) -> str:
+    """An interval with two decimals in all three places, its ends rounded outwards; as
+    `format_interval` has it where the interval is not a finite one around its estimate."""
+    if not interval.low <= interval.estimate <= interval.high < math.inf:
+        return format_interval(*interval, within=within)
     low, high = math.floor(100 * interval.low) / 100, math.ceil(100 * interval.high) / 100
     return f"{interval.estimate:.2f} [{low:.2f}, {high:.2f}]"
 

@@ -6,20 +6,19 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from gradlab.study import Answer
-from studies.bias_vs_relaxation.report import errors, errors_by_task
+from gradlab.study import Answer, text
+from gradlab.study.tables import grouped
+from studies.bias_vs_relaxation.report import ERROR, errors, errors_by_task
 from studies.bias_vs_relaxation.rows import (
-    BLIND,
     CRITICS,
     HARD,
-    Row,
-    Table,
+    Comparison,
+    Estimate,
     best_critic,
+    by_policy,
     comparisons,
-    overall,
-    policies,
-    policy_of,
-    said,
+    estimates,
+    pairs,
 )
 from studies.shared import stages
 
@@ -29,11 +28,11 @@ QUESTION = (
 )
 
 
-def answer(rows: Table) -> Answer:
+def answer(table: pd.DataFrame) -> Answer:
     """The question, the answer by length of the window, and a table of the best critics."""
-    compared = comparisons(rows)
-    practical = overall(rows, "single", "B")
-    if not len(compared):
+    compared = comparisons(estimates(table, "A"), pairs(table))
+    practical = estimates(table, "B")
+    if not compared:
         return Answer(
             "How well does each estimator see the hard gradient?",
             _least_error(practical),
@@ -41,7 +40,8 @@ def answer(rows: Table) -> Answer:
             "Another policy, task, critic or batch; the estimators' order depends on all of them.",
             errors_by_task(practical).head(12),
         )
-    best = best_critic(compared)
+    fitted = best_critic([one.abpt for one in compared])
+    best = [one for one in compared if one.abpt in fitted]
     forms = (("published", False), ("tiled", True))  # as trained with, and the best that it can do
     sentences = [_sentence(best, form, whole) for form, whole in forms]
     return Answer(
@@ -53,95 +53,93 @@ def answer(rows: Table) -> Answer:
     )
 
 
-def _sentence(best: Table, form: str, whole: bool) -> str:
+def _sentence(best: list[Comparison], form: str, whole: bool) -> str:
     """One sentence on windows short of T or over the whole episode;
     in the other form if need be.
     """
-    group = best[best["whole"] == whole]
-    if not len(group):
+    group = [one for one in best if one.whole == whole]
+    group = [one for one in group if one.abpt.form == form] or group
+    if not group:
         return ""
-    chosen = group[group["form"] == form]
-    group = chosen if len(chosen) else group
     where = "Over the whole episode" if whole else "With a window shorter than the episode"
-    form = (
-        "from s₀ alone, as published" if group.iloc[0]["form"] == "published" else "at every step"
-    )
+    how = "from s₀ alone, as published" if group[0].abpt.form == "published" else "at every step"
+    biases = [one.bias for one in group]
     return (
-        f"{where}, {_verdict(group['bias'])}: the 0-step return ({form}) "
-        f"{_direction(group['direction'])} and {_bias(group['bias'])} ({_example(group)})."
+        f"{where}, {_verdict(biases)}: the 0-step return ({how}) "
+        f"{_direction([one.direction for one in group])} and {_bias(biases)} ({_example(group)})."
     )
 
 
-def _example(group: Table) -> str:
+def _example(group: list[Comparison]) -> str:
     """The last flight, or the last known-answer problem, at the middle one of its windows."""
-    flights = group[~group["task"].isin(stages.KNOWN)]
-    mine = flights if len(flights) else group
-    mine = mine[mine["task"] == mine.iloc[-1]["task"]].sort_values("window")
-    row = mine.iloc[len(mine) // 2]
+    mine = [one for one in group if one.abpt.task not in stages.KNOWN] or group
+    mine = [one for one in mine if one.abpt.task == mine[-1].abpt.task]
+    mine.sort(key=lambda one: one.abpt.window or 0)
+    abpt, nstep = mine[len(mine) // 2].abpt, mine[len(mine) // 2].nstep
+    cosines = (text.cosine(row.cosine, decimals=True) for row in (abpt, nstep))
+    biases = (text.two_decimals(row.relative_bias) for row in (abpt, nstep))
     return (
-        f"{row['task']}, n = {int(row['window'])}: cosine {_with_and_without(row, 'cosine')} "
-        f"without it, length {row['abpt_relative_norm']:.2f} against "
-        f"{row['nstep_relative_norm']:.2f} of ∇J's, relative bias "
-        f"{_with_and_without(row, 'relative_bias')}"
+        f"{abpt.task}, n = {abpt.window}: cosine {' against '.join(cosines)} without it, length "
+        f"{abpt.relative_norm.estimate:.2f} against {nstep.relative_norm.estimate:.2f} of ∇J's, relative bias "
+        f"{' against '.join(biases)}"
     )
 
 
-def _verdict(biases: Table) -> str:
+def _verdict(biases: list[str]) -> str:
     """Yes or no where every comparison says so."""
-    lower, higher = ((biases == word) for word in ("falls", "rises"))
-    if lower.all() or higher.all():
-        return "yes" if lower.all() else "no"
-    return "it depends" if lower.any() or higher.any() else "it cannot be told"
+    if set(biases) in ({"falls"}, {"rises"}):
+        return "yes" if biases[0] == "falls" else "no"
+    return "it depends" if set(biases) - {"unclear"} else "it cannot be told"
 
 
-def _direction(verdicts: Table) -> str:
-    nearer, farther = (int((verdicts == word).sum()) for word in ("nearer", "farther"))
-    if not nearer and not farther:
-        return "does not turn the gradient as far as can be told"
+def _direction(verdicts: list[str]) -> str:
+    nearer, farther = verdicts.count("nearer"), verdicts.count("farther")
     parts = [f"turns the gradient towards ∇J in {nearer}"] if nearer else []
     parts += [f"turns it away from ∇J in {farther}"] if farther else []
+    if not parts:
+        return "does not turn the gradient as far as can be told"
     return f"{' and '.join(parts)} of {len(verdicts)} comparisons"
 
 
-def _bias(verdicts: Table) -> str:
-    lower, higher = (int((verdicts == word).sum()) for word in ("falls", "rises"))
-    if not lower and not higher:
-        return "does not change the relative bias as far as can be told"
+def _bias(verdicts: list[str]) -> str:
+    lower, higher = verdicts.count("falls"), verdicts.count("rises")
     parts = [f"raises the relative bias in {higher}"] if higher else []
     parts += [f"lowers the relative bias in {lower}"] if lower else []
+    if not parts:
+        return "does not change the relative bias as far as can be told"
     return f"{' and '.join(parts)} of {len(verdicts)}"
 
 
-def _with_and_without(row: Row, quantity: str) -> str:
-    return f"{said(row, f'abpt_{quantity}')} against {said(row, f'nstep_{quantity}')}"
-
-
-def _table(best: Table) -> pd.DataFrame:
+def _table(best: list[Comparison]) -> pd.DataFrame:
     """The middle of the short windows and the whole episode, direction first."""
-    chosen = []
-    for _, group in best.groupby(["task", "stage", "form"], sort=False):
-        short = group[~group["whole"]].sort_values("window")
-        chosen += [short.iloc[[len(short) // 2]]] if len(short) else []
-        chosen.append(group[group["whole"]])
-    table = pd.concat(chosen)
-    columns: dict[str, list[str]] = {
-        "task": list(table["task"]),
-        "0-step at": ["s₀" if form == "published" else "all" for form in table["form"]],
-        "n": [f"{int(w)}" for w in table["window"]],
-    }
-    for quantity, header in (("cosine", "cosine"), ("relative_bias", "bias")):
-        for name, who in (("abpt", "with"), ("nstep", "without")):
-            texts = [said(row, f"{name}_{quantity}") for _, row in table.iterrows()]
-            columns[f"{header} {who}"] = texts
-    return pd.DataFrame(columns)
+    chosen: list[Comparison] = []
+    for group in grouped(best, lambda one: (one.abpt.task, one.abpt.stage, one.abpt.form)).values():
+        short = sorted(
+            (one for one in group if not one.whole), key=lambda one: one.abpt.window or 0
+        )
+        chosen += short[len(short) // 2 : len(short) // 2 + 1]
+        chosen += [one for one in group if one.whole]
+    return pd.DataFrame(
+        {
+            "task": one.abpt.task,
+            "0-step at": "s₀" if one.abpt.form == "published" else "all",
+            "n": f"{one.abpt.window}",
+            "cosine with": text.cosine(one.abpt.cosine, decimals=True),
+            "cosine without": text.cosine(one.nstep.cosine, decimals=True),
+            "bias with": text.two_decimals(one.abpt.relative_bias),
+            "bias without": text.two_decimals(one.nstep.relative_bias),
+        }
+        for one in chosen
+    )
 
 
-def _rests_on(practical: Table) -> str:
+def _rests_on(practical: list[Estimate]) -> str:
     """Episodes, truths and critics; what rows share."""
-    hard = practical[practical["truth_width"] == HARD]
-    counts = sorted(set(hard["count"] + hard["nonfinite"]))
+    hard = [row for row in practical if row.truth_width == HARD]
+    counts = sorted({row.count + row.nonfinite for row in hard})
+    episodes = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
     sentences = [
-        f"{_range(counts)} episodes per estimator, float32 for flights.",
+        f"{episodes} episodes per estimator, float32 for flights.",
         f"∇J to a relative standard error of: {'; '.join(_truths(hard))}.",
         "Rows of a task share episodes and ∇J, and miss together.",
     ]
@@ -150,48 +148,37 @@ def _rests_on(practical: Table) -> str:
             "Share of the return's variance at t = 0 that the critic explains, and the most that any "
             f"could: {'; '.join(critics)}."
         )
-    if bad := sorted(set(hard.loc[hard["status"] != "ok", "status"].dropna())):
-        names = dict.fromkeys(hard.loc[hard["status"] != "ok", "label"])
-        sentences.append(f"{', '.join(names)}: {'; '.join(bad)}.")
+    if bad := [row for row in hard if row.status != "ok"]:
+        names = ", ".join(dict.fromkeys(row.label for row in bad))
+        sentences.append(f"{names}: {'; '.join(sorted({row.status for row in bad}))}.")
     return " ".join(sentences)
 
 
-def _range(counts: list[int]) -> str:
-    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-
-
-def _truths(hard: Table) -> Iterator[str]:
-    for group in policies(hard):
-        row = group.iloc[0]
-        error = row["truth_relative_stderr"]
+def _truths(hard: list[Estimate]) -> Iterator[str]:
+    for row, *_ in by_policy(hard):
+        error = row.truth_relative_stderr
         how = "exact" if error == 0 else f"{error:.1%}"
-        never = row["success_rate"] in (0.0, 1.0)
+        never = row.success_rate in (0.0, 1.0)
         rare = ", an event without a gradient: it never or always happens" if never else ""
-        yield f"{row['task']} ({policy_of(row)}) {how}{rare}"
+        yield f"{row.task} ({row.policy}) {how}{rare}"
 
 
-def _critics(hard: Table) -> Iterator[str]:
+def _critics(hard: list[Estimate]) -> Iterator[str]:
     """What the best fitted critic of each policy explains, beside what any could."""
-    for group in policies(best_critic(hard)):
-        fitted = group[group["critic_quality_start"].notna()]
-        if not len(fitted):
-            continue
-        row = fitted.iloc[0]
-        explains, ceiling = row["critic_quality_start"], row["critic_ceiling_start"]
-        error = row["critic_ceiling_start_stderr"]
+    fitted = [row for row in best_critic(hard) if row.critic_quality_start is not None]
+    for row, *_ in by_policy(fitted):
         yield (
-            f"{row['task']} ({CRITICS[row['critic_fit']]}) {explains:.0%} of {ceiling:.0%} ± {error:.0%}"
+            f"{row.task} ({CRITICS[row.critic_fit]}) {row.critic_quality_start:.0%} of "
+            f"{row.critic_ceiling_start:.0%} ± {row.critic_ceiling_start_stderr:.0%}"
         )
 
 
-def _would_change(compared: Table) -> str:
+def _would_change(compared: list[Comparison]) -> str:
     sentences = []
-    poor = compared[compared["critic_fit"] == "none"]
-    if len(poor):
-        blind = (poor[["abpt_relative_bias_low", "nstep_relative_bias_low"]] >= BLIND).all(axis=1)
+    if poor := [one for one in compared if one.abpt.critic_fit == "none"]:
         sentences.append(
             f"An untrained critic: then both are as far from ∇J as no gradient at all in "
-            f"{int(blind.sum())} of {len(poor)} comparisons."
+            f"{sum(one.blind for one in poor)} of {len(poor)} comparisons."
         )
     sentences.append(
         "A trainer that slides its window over the episode starts from many states, so that policy "
@@ -201,13 +188,13 @@ def _would_change(compared: Table) -> str:
     return " ".join(sentences)
 
 
-def _least_error(practical: Table) -> str:
+def _least_error(practical: list[Estimate]) -> str:
     sentences = []
-    for group in policies(practical):
-        table = errors(group)
+    for mine in by_policy(practical):
+        table = errors(mine)
         least = table.loc[table["order"].idxmin()]
         sentences.append(
-            f"On {group.iloc[0]['task']} the least error at a batch of 100 is {least['estimator']}'s, "
-            f"MSE(100)/‖∇J‖² = {least['MSE(100)/‖∇J‖²']}, with cosine {least['cosine']}."
+            f"On {mine[0].task} the least error at a batch of 100 is {least['estimator']}'s, "
+            f"{ERROR} = {least[ERROR]}, with cosine {least['cosine']}."
         )
     return " ".join(sentences)

@@ -4,40 +4,44 @@ truths, and supplements.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from gradlab.statistics import Interval
+from gradlab.study.tables import grouped
 from studies.bias_vs_relaxation.rows import (
     CRITICS,
     HARD,
     NAMES,
-    Table,
+    Estimate,
     best_critic,
+    by_policy,
+    estimates,
+    fields_of,
     form_of,
     levels,
     middle_window,
-    overall,
-    policies,
-    policy_of,
-    relative,
+    shown_windows,
 )
 
 COLUMNS = 3  # policies in the main figure: two panels each
 
 
-def plot(rows: Table, path: Path) -> None:
+def plot(table: pd.DataFrame, path: Path) -> None:
     """The main figure at `path`; every policy at `path`_policies, the estimator's own width at
     `path`_widths."""
-    single = overall(rows, "single", "A")
-    groups = list(policies(single))
+    groups = by_policy(estimates(table, "A"))
     plot_truths(groups[:COLUMNS], path)
     if len(groups) > COLUMNS:
         plot_truths(groups, path.with_name(f"{path.name}_policies"))
-    plot_widths(overall(rows, "single", "B"), path.with_name(f"{path.name}_widths"))
+    plot_widths(by_policy(estimates(table, "B")), path.with_name(f"{path.name}_widths"))
 
 
-def plot_truths(groups: list[Table], path: Path) -> None:
+def plot_truths(groups: list[list[Estimate]], path: Path) -> None:
     """Cosine and relative bias against the width of the truth's relaxation, best critic each."""
     from gradlab.study import figures
 
@@ -45,17 +49,13 @@ def plot_truths(groups: list[Table], path: Path) -> None:
         figure, axes = figures.panels(2, max(1, len(groups)), _title(groups), width=4.4)
         for column, group in enumerate(groups):
             top, bottom = axes[:, column]
-            top.set_title(f"{group.iloc[0]['task']}, {policy_of(group.iloc[0])}")
-            for curve in _curves(group):
-                x = _positions(curve["truth_width"])
-                name = curve.iloc[0]["estimator"]
+            top.set_title(f"{group[0].task}, {group[0].policy}")
+            for name, curve in _curves(group):
+                x = _positions(row.truth_width for row in curve)
                 for axis, quantity in ((top, "cosine"), (bottom, "relative_bias")):
-                    band = curve[f"{quantity}_low"], curve[f"{quantity}_high"]
-                    figures.line(
-                        axis, x, curve[quantity], *band, name=name, label=NAMES.get(name, name)
-                    )
+                    figures.line(axis, x, *fields_of(curve, quantity), name=name, label=NAMES[name])
             for axis in (top, bottom):
-                _width_axis(axis, sorted(set(group["truth_width"])), "width of the truth")
+                _width_axis(axis, sorted({row.truth_width for row in group}), "width of the truth")
             top.set_ylim(-1.05, 1.05)
             bottom.axhline(1.0, color="#555555", linewidth=0.8, linestyle=":", label="no gradient")
             # linear where biases are below that of no gradient at all, logarithmic above
@@ -70,67 +70,60 @@ def plot_truths(groups: list[Table], path: Path) -> None:
         figures.save(figure, path)
 
 
-def _title(groups: list[Table]) -> str:
-    shown = [group for group in groups if group["window"].notna().any()]
+def _title(groups: list[list[Estimate]]) -> str:
+    shown = [group for group in groups if middle_window(group) is not None]
     question = "Which gradients that see the hard task point along ∇J, and how far off are they?"
     if not shown:
         return question
-    windows = [f"{middle_window(group):.0f}" for group in shown]
-    critics = {
-        CRITICS[fit]
-        for group in shown
-        for fit in best_critic(group)["critic_fit"]
-        if fit in CRITICS
-    }
+    windows = [f"{middle_window(group)}" for group in shown]
+    fits = {row.critic_fit for group in shown for row in best_critic(group)}
+    critics = {CRITICS[fit] for fit in fits if fit in CRITICS}
     said = windows[0] if len(set(windows)) == 1 else ", ".join(windows)
     form = form_of(shown[0])
     return f"{question}\n{form} windows of n = {said}; {', '.join(sorted(critics))}"
 
 
-def _curves(group: Table) -> Iterable[Table]:
+def _curves(group: list[Estimate]) -> Iterator[tuple[str, list[Estimate]]]:
     """FOG, and N-step and ABPT at the middle window with the best critic."""
     chosen = best_critic(group)
-    shown = (chosen["window"] == middle_window(chosen)) & (chosen["form"] == form_of(chosen))
-    chosen = chosen[(chosen["estimator"] == "fog") | shown]
+    shown = [row for row in chosen if row.estimator == "fog"] + shown_windows(chosen)
+    curves = grouped(shown, lambda row: row.estimator)
     for name in ("fog", "nstep", "abpt"):
-        if len(curve := chosen[chosen["estimator"] == name]):
-            yield curve
+        if name in curves:
+            yield name, curves[name]
 
 
-def _bias_limits(group: Table) -> tuple[float, float]:
+def _bias_limits(group: list[Estimate]) -> tuple[float, float]:
     """From a little below zero to above every end that is drawn."""
-    drawn = [float(curve["relative_bias_high"].max()) for curve in _curves(group)]
-    low = min((float(curve["relative_bias"].min()) for curve in _curves(group)), default=0.0)
-    return min(-0.1, 1.1 * low), 1.15 * max([1.1, *(d for d in drawn if d < float("inf"))])
+    drawn = [row.relative_bias for _, curve in _curves(group) for row in curve]
+    low = min((bias.estimate for bias in drawn if bias.estimate < math.inf), default=0.0)
+    high = max([1.1, *(bias.high for bias in drawn if bias.high < math.inf)])
+    return min(-0.1, 1.1 * low), 1.15 * high
 
 
-def plot_widths(practical: Table, path: Path) -> None:
+def plot_widths(groups: list[list[Estimate]], path: Path) -> None:
     """Estimates of the hard gradient: bias, spread and error against the estimator's own width."""
     from gradlab.study import figures
 
-    groups = list(policies(practical))
     with figures.style():
         title = "Which width, and which estimator, has the least error at a batch of 100?"
         figure, axes = figures.panels(len(QUANTITIES), len(groups), title, width=4.4)
         for column, group in enumerate(groups):
-            axes[0, column].set_title(f"{group.iloc[0]['task']}, {policy_of(group.iloc[0])}")
-            table = relative(group)
-            for name, sweep in table[table["width"].notna()].groupby("estimator", sort=False):
-                for axis, (y, low, high) in zip(axes[:, column], QUANTITIES, strict=True):
-                    band = (sweep[low], sweep[high]) if low else (None, None)
-                    label = NAMES.get(name, name)
-                    figures.line(axis, sweep["width"], sweep[y], *band, name=name, label=label)
-            for _, row in levels(table).iterrows():
-                label = str(NAMES.get(row["estimator"], row["estimator"]))
-                for axis, (y, low, high) in zip(axes[:, column], QUANTITIES, strict=True):
-                    band = (row[low], row[high]) if low else (None, None)
-                    figures.level(axis, row[y], *band, name=row["estimator"], label=label)
-            widths = sorted(set(table["width"].dropna()))
-            for axis, (y, _, _) in zip(axes[:, column], QUANTITIES, strict=True):
+            axes[0, column].set_title(f"{group[0].task}, {group[0].policy}")
+            sweeps = grouped((r for r in group if r.width is not None), lambda row: row.estimator)
+            widths = sorted({row.width for row in group if row.width is not None})
+            for axis, quantity in zip(axes[:, column], QUANTITIES, strict=True):
+                for name, sweep in sweeps.items():
+                    x = [row.width or 0.0 for row in sweep]
+                    band = _band(sweep, quantity)
+                    figures.line(axis, x, *band, name=name, label=NAMES.get(name, name))
+                for row in levels(group):
+                    band = (ends and ends[0] for ends in _band([row], quantity))
+                    figures.level(axis, *band, name=row.estimator, label=row.name)
                 if widths:
                     _width_axis(axis, widths, "estimator's width")
                     axis.set_xlim(min(widths) / 1.3, max(widths) * 1.3)
-                figures.signed_log(axis, table[y])
+                figures.signed_log(axis, _band(group, quantity)[0])
         for axis, label in zip(axes[:, 0], LABELS, strict=True):
             axis.set_ylabel(label)
         figures.letters(axes)
@@ -139,12 +132,14 @@ def plot_widths(practical: Table, path: Path) -> None:
         figures.save(figure, path)
 
 
-QUANTITIES = (
-    ("relative_bias", "relative_bias_low", "relative_bias_high"),
-    ("spread", "spread_low", "spread_high"),
-    ("relative_mse", "relative_mse_low", "relative_mse_high"),
-    ("relative_mse_cost", None, None),
-)
+def _band(rows: list[Estimate], name: str) -> tuple[Any, Any, Any]:
+    """Values and ends of a quantity; no ends for one without an interval."""
+    if isinstance(getattr(rows[0], name), Interval):
+        return fields_of(rows, name)
+    return [getattr(row, name) for row in rows], None, None
+
+
+QUANTITIES = ("relative_bias", "spread", "relative_mse", "relative_mse_cost")
 LABELS = (
     "relative bias [1]",
     "spread of a batch of 100,\n√(tr Σ/100) / ‖∇J‖ [1]",

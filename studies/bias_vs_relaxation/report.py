@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
 import pandas as pd
 
+from gradlab.study import text
 from studies.bias_vs_relaxation.rows import (
-    BLIND,
     CRITICS,
     HARD,
     NAMES,
-    Row,
-    Table,
+    Comparison,
+    Estimate,
+    Pair,
     best_width,
+    by_policy,
     comparisons,
+    estimates,
     levels,
-    overall,
-    policies,
-    policy_of,
-    relative,
-    said,
+    pairs,
 )
-
-
-def summarise(rows: Table) -> str:
-    """Every comparison, every truth and every estimator, in tables with a sentence each."""
-    compared, practical = comparisons(rows), overall(rows, "single", "B")
-    sections = [LEGEND]
-    if len(compared):
-        sections += [_all_comparisons(compared), _by_truth(overall(rows, "pair", "A"))]
-    sections.append(_practical(practical))
-    return "\n\n".join(sections)
-
 
 LEGEND = (
     "Relative bias is ‖E ĝ − ∇J‖/‖∇J‖, relative length ‖E ĝ‖/‖∇J‖, both debiased, with 95 % "
@@ -42,10 +30,19 @@ LEGEND = (
     "with g_k the gradient through policy call k and w_k its weight in the estimator.\nWhat is left "
     "is √(1 − cosine²), the relative bias after the best rescaling."
 )
+ERROR = "MSE(100)/‖∇J‖²"
 
 
-def _all_comparisons(compared: Table) -> str:
-    table = pd.DataFrame(_comparison(row) for _, row in compared.iterrows())
+def summarise(table: pd.DataFrame) -> str:
+    """Every comparison, every truth and every estimator, in tables with a sentence each."""
+    paired = pairs(table)
+    compared = comparisons(estimates(table, "A"), paired)
+    sections = [_all_comparisons(compared), _by_truth(paired)] if compared else []
+    return "\n\n".join([LEGEND, *sections, _practical(estimates(table, "B"))])
+
+
+def _all_comparisons(compared: list[Comparison]) -> str:
+    table = pd.DataFrame([_comparison(one) for one in compared])
     return (
         "1. With and without the 0-step return, on the same episodes\n\n"
         f"{table.to_string(index=False)}\n\n"
@@ -55,53 +52,55 @@ def _all_comparisons(compared: Table) -> str:
     )
 
 
-def _comparison(row: Row) -> dict[str, str]:
-    biases = [row[f"{name}_relative_bias_low"] for name in ("abpt", "nstep")]
-    blind = min(biases) >= BLIND
+def _comparison(one: Comparison) -> dict[str, str]:
+    row = one.abpt
     out = {
-        "task": f"{row['task']} {row['success_rate']:.0%}",
-        "critic": row["critic_fit"],
-        "form": row["form"],
-        "n": f"{int(row['window'])}",
+        "task": f"{row.task} {row.success_rate:.0%}",
+        "critic": row.critic_fit,
+        "form": row.form,
+        "n": f"{row.window}",
     }
-    for name, who in (("abpt", "0-step + N"), ("nstep", "N")):
+    for mine, who in ((one.abpt, "0-step + N"), (one.nstep, "N")):
         out |= {
-            f"cosine {who}": said(row, f"{name}_cosine"),
-            f"length {who}": _number(row[f"{name}_relative_norm"]),
-            f"bias {who}": said(row, f"{name}_relative_bias"),
-            f"from aim {who}": _number(row[f"{name}_relative_bias_target"]),
-            f"left {who}": _number(row[f"{name}_left_after_scaling"]),
+            f"cosine {who}": text.cosine(mine.cosine, decimals=True),
+            f"length {who}": text.decimal(mine.relative_norm.estimate),
+            f"bias {who}": text.two_decimals(mine.relative_bias),
+            f"from aim {who}": text.decimal(mine.relative_bias_target.estimate),
+            f"left {who}": text.decimal(mine.left_after_scaling.estimate),
         }
     return out | {
-        "direction": row["direction"],
-        "bias": "blind" if blind else row["bias"],
-        "difference": said(row, "difference"),
-        "p": "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}",
+        "direction": one.direction,
+        "bias": "blind" if one.blind else one.bias,
+        "difference": text.signed(one.difference),
+        "p": "< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}",
     }
 
 
-def _by_truth(pairs: Table) -> str:
+def _by_truth(paired: list[Pair]) -> str:
     """The same difference against ever sharper relaxations."""
-    shown = pairs.assign(
-        text=[said(row, "relative_difference") for _, row in pairs.iterrows()],
-        width=[f"width {w:g}" if w > HARD else "hard" for w in pairs["truth_width"]],
-    )
+    widths = {
+        width: f"width {width:g}" if width > HARD else "hard"
+        for width in sorted({pair.truth_width for pair in paired})
+    }
     keys = ["task", "stage", "critic_fit", "form", "window"]
-    table = shown.pivot(index=keys, columns="width", values="text")
-    order = dict.fromkeys(shown.sort_values("truth_width")["width"])
+    lines = [
+        {**{key: getattr(pair, key) for key in keys}, "window": float(pair.window),
+         "width": widths[pair.truth_width], "text": text.signed(pair.relative_difference)}
+        for pair in paired
+    ]  # fmt: skip
+    table = pd.DataFrame(lines).pivot(index=keys, columns="width", values="text")
     return (
         "2. The difference of squared relative biases (0-step + N-step minus N-step alone) against "
         "relaxed truths\n\n"
-        f"{table[list(order)].reset_index().to_string(index=False)}"
+        f"{table[list(widths.values())].reset_index().to_string(index=False)}"
     )
 
 
-def _practical(practical: Table) -> str:
+def _practical(practical: list[Estimate]) -> str:
     tables = [
-        f"{group.iloc[0]['task']}, {policy_of(group.iloc[0])} (truth: {group.iloc[0]['truth']}, "
-        f"‖∇J‖ = {group.iloc[0]['truth_norm']:.3g})\n\n"
-        f"{errors(group).drop(columns='order').to_string(index=False)}"
-        for group in policies(practical)
+        f"{mine[0].task}, {mine[0].policy} (truth: {mine[0].truth}, ‖∇J‖ = {mine[0].truth_norm:.3g})\n\n"
+        f"{errors(mine).drop(columns='order').to_string(index=False)}"
+        for mine in by_policy(practical)
     ]
     return (
         "3. Every estimator of the hard gradient at a batch of 100\n\n"
@@ -110,51 +109,39 @@ def _practical(practical: Table) -> str:
     )
 
 
-def errors_by_task(practical: Table) -> pd.DataFrame:
+def errors_by_task(practical: Iterable[Estimate]) -> pd.DataFrame:
     """`errors` of every policy, with the task in front."""
-    tables = [
-        errors(group).drop(columns="order").assign(task=group.iloc[0]["task"])
-        for group in policies(practical)
-    ]
-    table = pd.concat(tables)
+    tables = [errors(mine).assign(task=mine[0].task) for mine in by_policy(practical)]
+    table = pd.concat(tables).drop(columns="order")
     return table.loc[:, ["task", *table.columns.drop("task")]]
 
 
-def errors(group: Table) -> pd.DataFrame:
+def errors(rows: list[Estimate]) -> pd.DataFrame:
     """MSE(100) of every estimator of one policy, the swept ones at the width chosen on one half."""
-    table = relative(group)
     found = []
     for name in ("relaxed_fog", "split"):
-        best = best_width(table[table["estimator"] == name])
+        best = best_width(row for row in rows if row.estimator == name)
         if best is not None:
+            bias, error = best.relative_bias_odd, best.relative_mse_odd
             found.append(
-                {
-                    "estimator": f"{NAMES[name]}({best['width']:g})",
-                    "cosine": said(best, "cosine"),
-                    "relative bias": said(best, "relative_bias_odd"),
-                    "MSE(100)/‖∇J‖²": f"{best['relative_mse_odd']:.2g}",
-                    "order": best["relative_mse_odd"],
-                }
+                (f"{NAMES[name]}({best.width:g})", best.cosine, bias, f"{error:.2g}", error)
             )
-    for _, row in levels(table).iterrows():
-        found.append(
-            {
-                "estimator": _described(row),
-                "cosine": said(row, "cosine"),
-                "relative bias": said(row, "relative_bias"),
-                "MSE(100)/‖∇J‖²": said(row, "relative_mse"),
-                "order": row["relative_mse"],
-            }
-        )
-    return pd.DataFrame(found)
+    for row in levels(rows):
+        error = row.relative_mse
+        found.append((_described(row), row.cosine, row.relative_bias, str(error), error.estimate))
+    return pd.DataFrame(
+        {
+            "estimator": name,
+            "cosine": text.cosine(cosine, decimals=True),
+            "relative bias": text.two_decimals(bias),
+            ERROR: said,
+            "order": error,
+        }
+        for name, cosine, bias, said, error in found
+    )
 
 
-def _described(row: Row) -> str:
-    name = NAMES.get(row["estimator"], row["estimator"])
-    critic = "" if row["critic_fit"] == "-" else f", {CRITICS[row['critic_fit']]}"
-    window = "" if math.isnan(row["window"]) else f", n = {int(row['window'])}, {row['form']}"
-    return f"{name}{window}{critic}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "unknown"
+def _described(row: Estimate) -> str:
+    critic = "" if row.critic_fit == "-" else f", {CRITICS[row.critic_fit]}"
+    window = "" if row.window is None else f", n = {row.window}, {row.form}"
+    return f"{row.name}{window}{critic}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from gradlab.statistics import Interval
-from gradlab.study.tables import grouped, read
+from gradlab.study.tables import UNKNOWN, grouped, read
 
 STREAM_LIMIT = 1536.0  # of the peak memory of a stream [MiB]
 STREAM_GROWTH = 1.05  # what counts as no higher: the allocator's own jitter [1]
@@ -30,7 +30,6 @@ LABELS = {
     "brax_generalized_forward": "Brax generalized, forward",
     "brax_spring_forward": "Brax spring, forward",
 }
-UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from gradlab.foundation.checkpoints import read_artefact
 from gradlab.foundation.errors import GradlabError
+from gradlab.statistics import Interval
 from gradlab.statistics.saving import from_tensors
 from gradlab.study import run_study
 from gradlab.study.cells import identities
@@ -36,6 +38,12 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return result.rows
 
 
+def overall(rows: pd.DataFrame, experiment: str) -> pd.DataFrame:
+    """Single estimators, all parameters together."""
+    single = (rows["kind"] == "single") & (rows["part"] == "all")
+    return rows[single & (rows["experiment"] == experiment)]
+
+
 def test_experiments_are_never_mixed(rows: pd.DataFrame) -> None:
     """A: every truth, no estimator with a width; B: the hard truth alone."""
     a, b = (rows[rows["experiment"] == name] for name in "AB")
@@ -49,7 +57,7 @@ def test_experiments_are_never_mixed(rows: pd.DataFrame) -> None:
 def test_numbers_against_closed_forms(rows: pd.DataFrame) -> None:
     """On Heaviside: PG and Split show no bias, FOG sees nothing at all; on the terminal gate the
     exact critic's QG has (T−1)/T of the gradient."""
-    table = table_.overall(rows, "single", "B")
+    table = overall(rows, "B")
     heaviside = table[table["task"] == "heaviside"].set_index("estimator")
     fog = heaviside.loc["fog"]
     assert fog["relative_bias"] == pytest.approx(1.0, abs=1e-12)
@@ -66,7 +74,7 @@ def test_numbers_against_closed_forms(rows: pd.DataFrame) -> None:
 
 def test_targets_are_the_call_weights(rows: pd.DataFrame) -> None:
     """Published N-step over half of the horizon is biased for ∇J but less so for its own target."""
-    table = table_.overall(rows, "single", "A")
+    table = overall(rows, "A")
     table = table[(table["truth_width"] == 0.0) & (table["task"] == "terminal_gate")]
     n_step = table[(table["estimator"] == "nstep") & (table["form"] == "published")]
     short = n_step[n_step["window"] == 2].iloc[0]
@@ -75,8 +83,8 @@ def test_targets_are_the_call_weights(rows: pd.DataFrame) -> None:
 
 
 def test_the_long_form_has_every_comparison(rows: pd.DataFrame) -> None:
-    pairs = table_.overall(rows, "pair", "A")
-    hard = pairs[pairs["truth_width"] == 0.0]
+    pairs = table_.pairs(rows)
+    hard = [pair for pair in pairs if pair.truth_width == 0.0]
     section = report.summarise(rows).split("1. With and without")[1].split("\n\n")[1]
     assert len(section.splitlines()) == 1 + len(hard)
 
@@ -90,33 +98,33 @@ def test_the_answer_fits_on_a_screen_and_says_what_it_rests_on(rows: pd.DataFram
     assert "exact" in said.rests_on
 
 
-def _compared(**changes: float | str) -> pd.DataFrame:
-    """Two rows of a pair against the hard truth and the pair itself, with some values changed."""
-    shared = {
-        "experiment": "A", "part": "all", "truth_width": 0.0, "task": "racing", "stage": 60,
-        "critic_fit": "full", "form": "published", "window": 24.0, "success_rate": 0.6,
-        "horizon": 48, "critic_quality_start": 0.28, "critic_ceiling_start": 0.25,
-        "critic_ceiling_start_stderr": 0.02,
-    }  # fmt: skip
-    rows = []
+def _compared(**changes: Any) -> list[table_.Comparison]:
+    """The comparison of one pair against the hard truth, with some values changed."""
+    known = Interval(0.5, 0.45, 0.55)
+    singles = []
     for name in ("abpt", "nstep"):
-        row = {"kind": "single", "estimator": name, **shared}
-        for quantity in (
-            "cosine",
-            "relative_norm",
-            "relative_bias",
-            "relative_bias_target",
-            "left_after_scaling",
-        ):
-            for end, value in zip(("", "_low", "_high"), (0.5, 0.45, 0.55), strict=True):
-                row[f"{quantity}{end}"] = changes.get(f"{name}_{quantity}{end}", value)
-        rows.append(row)
-    pair = {"kind": "pair", "estimator": "abpt-nstep", **shared}
-    pair |= {"p_value": changes.get("p_value", 1e-6)}
-    pair |= {
-        f"relative_difference{end}": changes.get("difference", 0.2) for end in ("", "_low", "_high")
-    }
-    return pd.DataFrame([*rows, pair])
+        values = dict.fromkeys(
+            ("cosine", "relative_norm", "relative_bias", "relative_bias_target", "left_after_scaling"),
+            known,
+        )  # fmt: skip
+        values |= {
+            key.removeprefix(f"{name}_"): known._replace(**ends)
+            for key, ends in changes.items()
+            if key.startswith(name)
+        }
+        singles.append(
+            table_.Estimate(
+                task="racing", stage=60, success_rate=0.6, critic_fit="full", horizon=48,
+                estimator=name, form="published", window=24, width=None, truth_width=0.0,
+                critic_quality_start=0.28, critic_ceiling_start=0.25,
+                critic_ceiling_start_stderr=0.02, **values,
+            )
+        )  # fmt: skip
+    gap = Interval(*[changes.get("difference", 0.2)] * 3)
+    pair = table_.Pair(
+        "racing", 60, "full", "published", 24, 0.0, gap, changes.get("p_value", 1e-6)
+    )
+    return table_.comparisons(singles, [pair])
 
 
 @pytest.mark.parametrize(
@@ -125,18 +133,18 @@ def _compared(**changes: float | str) -> pd.DataFrame:
         ({}, "unclear", "unclear", "rises"),
         ({"difference": -0.2}, "unclear", "unclear", "falls"),
         ({"p_value": 0.2}, "unclear", "unclear", "unclear"),
-        ({"abpt_cosine_low": 0.56}, "nearer", "unclear", "rises"),
-        ({"abpt_cosine_high": 0.40}, "farther", "unclear", "rises"),
-        ({"nstep_relative_norm_low": 0.56}, "unclear", "shorter", "rises"),
+        ({"abpt_cosine": {"low": 0.56}}, "nearer", "unclear", "rises"),
+        ({"abpt_cosine": {"high": 0.40}}, "farther", "unclear", "rises"),
+        ({"nstep_relative_norm": {"low": 0.56}}, "unclear", "shorter", "rises"),
         ({"p_value": math.nan}, "unclear", "unclear", "unclear"),
     ],
 )
 def test_direction_length_and_bias_are_judged_apart(
     changes: dict, direction: str, length: str, bias: str
 ) -> None:
-    (row,) = table_.comparisons(_compared(**changes)).to_dict("records")
-    assert (row["direction"], row["length"], row["bias"]) == (direction, length, bias)
-    assert not row["whole"]
+    (found,) = _compared(**changes)
+    assert (found.direction, found.length, found.bias) == (direction, length, bias)
+    assert not found.whole and not found.blind
 
 
 @pytest.mark.parametrize(
@@ -150,7 +158,7 @@ def test_direction_length_and_bias_are_judged_apart(
     ],
 )
 def test_yes_and_no_are_said_where_every_comparison_says_so(biases: list[str], said: str) -> None:
-    assert answers._verdict(pd.Series(biases)) == said
+    assert answers._verdict(biases) == said
 
 
 def test_a_critic_is_shown_beside_its_ceiling(rows: pd.DataFrame) -> None:
@@ -167,15 +175,15 @@ def test_a_critic_is_shown_beside_its_ceiling(rows: pd.DataFrame) -> None:
 
 def test_best_width_is_chosen_on_one_half_and_reported_on_the_other(rows: pd.DataFrame) -> None:
     """Spoiling the odd half changes what is said of the chosen width, not the choice."""
-    table = table_.overall(rows, "single", "B")
-    sweep = table[(table["task"] == "heaviside") & (table["estimator"] == "split")]
+    found = table_.estimates(rows, "B")
+    sweep = [row for row in found if (row.task, row.estimator) == ("heaviside", "split")]
     best = table_.best_width(sweep)
-    assert best is not None
-    assert best["mse_even"] == sweep["mse_even"].min()
+    assert best is not None and len(sweep) == 2
+    assert best.mse_even == min(row.mse_even for row in sweep)
     spoilt = rows.assign(mse_odd=1e6, cost_over_fog=1.0, mse_equal_cost=1.0)
     text = report.summarise(spoilt)
-    said = next(line for line in text.splitlines() if f"Split({best['width']:g})" in line)
-    assert f"{1e6 / best['truth_norm'] ** 2:.2g}" in said
+    said = next(line for line in text.splitlines() if f"Split({best.width:g})" in line)
+    assert f"{1e6 / best.truth_norm**2:.2g}" in said
 
 
 def test_the_hard_truth_of_a_flight_depends_on_no_option() -> None:
