@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import stats
@@ -12,16 +13,17 @@ from scipy import stats
 from gradlab.study import file_name
 from studies.loss_landscape.arrows import TRUTH
 from studies.loss_landscape.config import RETURN
-from studies.loss_landscape.report import (
-    ESTIMATORS,
-    NAMES,
-    UNITS,
-    Row,
-    Table,
-    policies_of,
-    title_of,
-)
+from studies.loss_landscape.rows import ESTIMATORS, NAMES
 
+# a pandas table and one row of it; pandas' own types get lost at the first column
+Table: TypeAlias = Any
+Row: TypeAlias = Any
+
+UNITS = {
+    "plain": "lengths of θ",
+    "filter": "lengths of each filter",
+    "pca": "extents of the training path",
+}
 # the looks of the project: SG is FOG, Q is what QG differentiates, SG+PG is the registered mixture
 LOOKS = {
     RETURN: "return_surface", "sg": "fog", "fog": "fog", "q": "qg", "qg": "qg", "pg": "pg",
@@ -52,6 +54,16 @@ def plot(rows: Table, path: Path) -> None:
             plot_steps(policy, path.with_name(f"{path.name}_steps_{file_name(task)}-{label}"))
     plot_cuts(rows, path.with_name(f"{path.name}_cuts"))
     plot_roughness(rows, path.with_name(f"{path.name}_roughness"))
+
+
+def policies_of(rows: Table) -> Iterator[tuple[Any, Table]]:
+    """Rows of one policy after the other."""
+    yield from rows.groupby(["task", "label"], sort=False)
+
+
+def title_of(row: Row) -> str:
+    """Task and policy of a row."""
+    return f"{row['task']}, {row['policy']}"
 
 
 def _square(surface: Table, column: str = "value") -> tuple[np.ndarray, np.ndarray]:

@@ -21,10 +21,12 @@ from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, views
 from gradlab.study import run_study
 from gradlab.study.cells import identities
+from gradlab.study.tables import read
 from studies import loss_landscape
-from studies.loss_landscape import STUDY, arrows, objectives, policies, report
+from studies.loss_landscape import STUDY, arrows, judgement, objectives, policies, report
 from studies.loss_landscape.answer import answer
 from studies.loss_landscape.config import Config
+from studies.loss_landscape.rows import ESTIMATORS, NAMES, Arrow
 
 COMMITTED = Path(loss_landscape.__file__).parent / "artefacts"
 TINY = Config(
@@ -95,8 +97,8 @@ def test_bands_hold_their_value(rows: tuple[pd.DataFrame, Path]) -> None:
 
 def test_summary_names_every_surface_and_estimator(rows: tuple[pd.DataFrame, Path]) -> None:
     text = report.summarise(rows[0])
-    drawn = [report.ESTIMATORS[name] for name in TINY.estimators]
-    for name in (*report.NAMES.values(), *drawn):
+    drawn = [ESTIMATORS[name] for name in TINY.estimators]
+    for name in (*NAMES.values(), *drawn):
         assert name in text
     assert "α at each point" in text and "Holm" in text
 
@@ -278,23 +280,28 @@ def arrow_table(bias: float, stderr: float, count: int = 200, freedom: float = 1
     return pd.DataFrame(table | {f"gap_freedom_{e}": freedom for e in "ab"})
 
 
+def judged(table: pd.DataFrame) -> judgement.Judged:
+    arrows = read(Arrow, table.assign(estimator="fog", episodes=64))
+    return judgement.judged(arrows)
+
+
 @pytest.mark.statistical
 def test_arrows_that_could_show_a_bias_of_a_fifth_show_it() -> None:
     """Precise arrows are counted and find it in four of five; vague ones are not counted."""
-    precise = report.judged(arrow_table(bias=0.2, stderr=0.035))
+    precise = judged(arrow_table(bias=0.2, stderr=0.035))
     assert precise.could == precise.arrows == 200
     # at least 160 are expected; fewer than 140 in 1e-3 of repetitions (binomial, standard deviation
     # 5.7)
     assert precise.apart >= 140
-    vague = report.judged(arrow_table(bias=0.2, stderr=0.1))
+    vague = judged(arrow_table(bias=0.2, stderr=0.1))
     assert vague.could == 0 and vague.apart < 100
-    none = report.judged(arrow_table(bias=0.0, stderr=0.035))
+    none = judged(arrow_table(bias=0.0, stderr=0.035))
     assert none.apart <= 9  # 2 of 200 expected at 1 %; more than 9 in 1e-4 of repetitions
 
 
 def test_direction_and_length_of_arrows_are_free_of_noise() -> None:
     """Arrows of the right direction, 20 % too long, under noise of their own size."""
-    found = report.judged(arrow_table(bias=0.2, stderr=1.0, count=20_000))
+    found = judged(arrow_table(bias=0.2, stderr=1.0, count=20_000))
     assert found.cosine.low <= 1.0 and found.cosine.estimate == pytest.approx(1.0, abs=0.03)
     assert found.length.estimate == pytest.approx(1.2, abs=0.03)  # three jackknife errors
 
@@ -307,15 +314,15 @@ def test_one_episode_that_makes_all_of_the_variance_tells_nothing() -> None:
     assert mean.freedom[0] == pytest.approx(0.0, abs=0.1)
     assert mean.freedom[1] == 63
     table = arrow_table(bias=0.0, stderr=1e-6, count=4, freedom=0.0)
-    found = report.judged(table)
+    found = judged(table)
     assert found.apart == 0 and found.could == 0
 
 
 def test_the_error_of_step_is_part_of_the_verdict() -> None:
     table = arrow_table(bias=0.3, stderr=1e-3)
-    assert report.judged(table).apart == 200
+    assert judged(table).apart == 200
     table[["truncation_a", "truncation_b"]] = 0.31
-    vague = report.judged(table)
+    vague = judged(table)
     assert vague.apart == 0 and vague.could == 0
 
 

@@ -87,7 +87,8 @@ def test_a_tally_counts_what_cannot_be_told() -> None:
 
 
 def test_words_for_numbers() -> None:
-    assert text.two_decimals(Interval(0.123, 0.119, 0.121)) == "0.12 [0.11, 0.13]"  # outwards
+    assert text.two_decimals(Interval(0.123, 0.119, 0.126)) == "0.12 [0.11, 0.13]"  # outwards
+    assert text.two_decimals(Interval(0.05, 0.1, 0.2)) == "between 0.10 and 0.20"
     assert text.ratio(Interval(0.123, 0.119, 0.126)) == "0.12 [0.12, 0.13]"  # to the nearest
     assert text.ratio(Interval(math.nan, math.nan, math.nan)) == ""
     assert text.cosine(Interval(1.2, 0.9, 1.0)) == "above 0.90"
