@@ -1,5 +1,6 @@
 """Tools that every study uses. Reading order: cells, seeds, answer, definition,
-runner, commandline.
+runner, commandline. `tables` reads rows back as typed records, `text` has the words that reports
+share.
 
 `gradlab.study.figures` is imported by a study's `plot` alone, so that workers need not load
 matplotlib.

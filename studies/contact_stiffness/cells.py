@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,12 +18,12 @@ from gradlab.foundation.errors import BadValue
 from gradlab.gradients.sampling import block_generator
 from gradlab.oracle.closed_forms import static
 from gradlab.problems.problem import Problem
-from gradlab.statistics import Interval, Moments, OracleGradient, compare
+from gradlab.statistics import Moments, OracleGradient, compare
 from gradlab.statistics.saving import from_tensors, to_tensors
 from gradlab.study import Artefact, Cell, Saved, seed_for
 from gradlab.tasks.static import Decision
-from studies.contact_stiffness import growth
-from studies.contact_stiffness.config import BATCH, NAMES, Config, check
+from studies.contact_stiffness import growth, laws
+from studies.contact_stiffness.config import BATCH, NAMES, SWEPT, Config, check
 from studies.contact_stiffness.problems import (
     PANELS,
     PEGS,
@@ -37,10 +36,7 @@ from studies.contact_stiffness.problems import (
 
 PILOT = 64  # episodes behind the weights of InverseVariance
 CHUNK = 512  # episodes at once
-SWEPT = ("fog", "pg")  # at every horizon; they are each other's truth
 WITH_CRITIC = ("qg", "nstep")
-
-RESAMPLES = 300  # of the episodes behind mean squares of Jacobian products
 
 
 # ------------------------------------------------------------------------------------ artefacts
@@ -197,7 +193,7 @@ def _estimators(config: Config, task: str, horizon: int) -> Iterator[str]:
 def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
     """Rows of one estimator, or of the growth rates of a task."""
     if "estimator" not in cell.payload:
-        yield from _growth_rows(config, cell.payload["task"], needs)
+        yield from _laws(config, cell.payload["task"], needs)
         return
     task, width, horizon, name = (
         cell.payload[key] for key in ("task", "width", "horizon", "estimator")
@@ -276,118 +272,15 @@ def _truth(name: str, read: Mapping[str, Moments], exact: Saved | None) -> Oracl
     return OracleGradient.sampled(read[other], f"{other.upper()} x {count}")
 
 
-# --------------------------------------------------------------------------------- growth rates
-
-
-def _growth_rows(config: Config, task: str, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
-    """Fits of variances against horizon and stiffness, products of Jacobians, and crossings."""
-    table = {
-        (width, horizon, name): _variance(needs[_samples_name(task, width, horizon, name)])
+def _laws(config: Config, task: str, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
+    """Rows of the growth rates of a task."""
+    variances = {
+        (width, horizon, name): laws.variance_of(
+            _moments(needs[_samples_name(task, width, horizon, name)])
+        )
         for width in config.widths
         for horizon in config.horizons
         for name in SWEPT
     }
-    horizons = sorted(config.horizons)
-    for width in config.widths:
-        described = {"task": task, "width": width}
-        for name in SWEPT:
-            points = [table[width, horizon, name] for horizon in horizons]
-            yield {
-                **described,
-                "estimator": name,
-                "law": "exponential",
-                **_fit_row(horizons, points),
-            }
-            logs = [math.log(h) for h in horizons]
-            yield {**described, "estimator": name, "law": "power", **_fit_row(logs, points)}
-        yield {**described, **_crossing_row(table, width, horizons)}
-        points = [table[width, horizon, "fog"] for horizon in horizons]
-        jacobians = needs[f"jacobians/{task}-{width:g}"]
-        yield from _jacobian_rows(described, jacobians, horizons, points)
-    for horizon in horizons:
-        for name in SWEPT:
-            stiffness = [-math.log(width) for width in config.widths]
-            points = [table[width, horizon, name] for width in config.widths]
-            described = {"task": task, "horizon": horizon, "estimator": name, "law": "stiffness"}
-            yield {**described, **_fit_row(stiffness, points)}
-
-
-def _variance(saved: Saved) -> Interval:
-    """Variance of one sample with its 95 % interval, as `compare` has it."""
-    moments = _moments(saved)
-    value = moments.variance() * moments.group
-    factor = math.exp(min(1.96 * moments.variance_relative_stderr(), 700.0))
-    return Interval(value, value / factor, value * factor)
-
-
-def _fit_row(
-    x: Sequence[float], points: Sequence[Interval], resampled: np.ndarray | None = None
-) -> dict[str, Any]:
-    """A fit; `resampled` [resamples, points] are resamples of an x that has errors of its own."""
-    middle, low, high = (list(column) for column in zip(*points, strict=True))
-    fit = growth.fit_growth(x, middle, low, high)
-    if resampled is not None:
-        fits = [growth.fit_growth(line, middle, low, high) for line in resampled.tolist()]
-        fit = growth.widened(fit, [found.rate.estimate for found in fits])
-    return {
-        "kind": "growth", **_flat("rate", fit.rate), "intercept": fit.intercept,
-        "misfit": fit.misfit, "points": fit.points,
-    }  # fmt: skip
-
-
-def _crossing_row(
-    table: Mapping[tuple[float, int, str], Interval], width: float, horizons: Sequence[int]
-) -> dict[str, Any]:
-    """Where FOG's variance rises above PG's, and their ratio at the longest horizon."""
-    ratios = [_log_ratio(*(table[width, horizon, name] for name in SWEPT)) for horizon in horizons]
-    found = growth.crossing(horizons, *([r[k] for r in ratios] for k in range(3)))
-    last = Interval(*(math.exp(min(part, 700.0)) for part in ratios[-1]))
-    return {"kind": "crossing", **_flat("crossing", found), **_flat("last_ratio", last)}
-
-
-def _log_ratio(first: Interval, second: Interval) -> Interval:
-    """ln of a ratio of two independent variances, with its interval."""
-    if not (first.estimate > 0 and second.estimate > 0):
-        low = -math.inf if second.estimate > 0 else math.nan
-        return Interval(low, low, low)
-    middle = math.log(first.estimate / second.estimate)
-    reach = math.hypot(
-        math.log(first.high / first.estimate), math.log(second.high / second.estimate)
-    )
-    return Interval(middle, middle - reach, middle + reach)
-
-
-def _jacobian_rows(
-    described: Mapping[str, Any],
-    saved: Saved,
-    horizons: Sequence[int],
-    points: Sequence[Interval],
-) -> Iterator[dict[str, Any]]:
-    """Growth of the product, and the powers of its mean square, alone and summed over the episode,
-    that FOG's variance (`points`) goes with."""
-    norms: dict[str, Tensor] = saved.tensors
-    found = growth.product_growth(norms["product"], norms["step"], horizons)
-    columns = [horizon - 1 for horizon in horizons]
-    ends: list[dict[str, float]] = [{} for _ in horizons]
-    for law in ("product", "summed"):
-        chosen = norms[law][:, columns].double().numpy()
-        values = growth.log_mean_square(chosen)
-        resampled = growth.resampled_mean_squares(chosen, RESAMPLES)
-        low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
-        for k, row in enumerate(ends):
-            row |= _flat(f"log_{law}", Interval(*map(float, (values[k], low[k], high[k]))))
-        yield {
-            **described, "estimator": "fog", "law": law,
-            **_fit_row(values.tolist(), points, resampled), "spread": float(np.ptp(values)),
-        }  # fmt: skip
-    yield {
-        **described, "kind": "jacobian", **_flat("typical", found.typical),
-        **_flat("square", found.square), **_flat("step_norm", found.step_norm),
-        "episodes": found.episodes, "nonfinite": saved.metadata["lost"],
-    }  # fmt: skip
-    for row, horizon in zip(ends, horizons, strict=True):
-        yield {**described, "kind": "product", "horizon": horizon, **row}
-
-
-def _flat(name: str, interval: Interval) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+    jacobians = {width: needs[f"jacobians/{task}-{width:g}"] for width in config.widths}
+    return laws.rows_of(task, sorted(config.horizons), variances, jacobians)

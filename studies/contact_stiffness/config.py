@@ -12,6 +12,7 @@ from studies.contact_stiffness.problems import check_width, tasks
 BATCH = 16  # episodes of PG's leave-one-out baseline, and the B of MSE(B)
 
 
+SWEPT = ("fog", "pg")  # at every horizon; they are each other's truth
 NAMES = ("fog", "pg", "qg", "nstep", "inverse_variance")
 
 

@@ -17,9 +17,9 @@ from gradlab.foundation.noise import Noise
 from gradlab.gradients.sampling import block_generator, noise_stream
 from gradlab.landscapes import Plane
 from gradlab.problems.problem import Problem
-from gradlab.statistics import Interval
 from gradlab.statistics.roughness import compare_roughness, roughness
 from gradlab.study import Artefact, Cell, Saved, file_name, seed_for
+from gradlab.study.tables import flat
 from studies.loss_landscape import arrows, objectives, policies
 from studies.loss_landscape.config import RETURN, Config, check
 
@@ -233,7 +233,7 @@ def _roughness_rows(
         found = roughness(_on_grid(config, values), stride, CONFIDENCE)
         yield {
             "kind": "roughness", **key, "stride": stride, **_scale(config, stride),
-            **_flat("share", found.share), **_flat("variance", found.variance),
+            **flat("share", found.share), **flat("variance", found.variance),
             "share_seen": found.seen, "spread": found.spread,
             "episodes": found.episodes, "nonfinite": found.nonfinite,
         }  # fmt: skip
@@ -247,15 +247,11 @@ def _pair_rows(
         found = compare_roughness(_on_grid(config, values), _on_grid(config, sg), stride)
         yield {
             "kind": "pair", **key, "stride": stride, **_scale(config, stride),
-            **_flat("difference", found.variance), "p_value": found.variance_p_value,
-            **_flat("share_difference", found.share), "share_p_value": found.share_p_value,
+            **flat("difference", found.variance), "p_value": found.variance_p_value,
+            **flat("share_difference", found.share), "share_p_value": found.share_p_value,
         }  # fmt: skip
 
 
 def _scale(config: Config, stride: int) -> dict[str, float]:
     """What the stride is in the plane's coordinates."""
     return {"scale": stride * 2 * config.radius / (config.points - 1)}
-
-
-def _flat(name: str, interval: Interval) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import moment_at
 from gradlab.statistics import Interval
 from gradlab.study import Artefact, Cell, Saved, seed_for
+from gradlab.study.tables import flat
 from studies.rollout_variance import ascent, policies, statistics
 from studies.rollout_variance.config import Config, check
 from studies.rollout_variance.gradients import (
@@ -30,6 +31,7 @@ from studies.rollout_variance.gradients import (
     variance_of,
 )
 from studies.rollout_variance.policies import HORIZON, Episodes, Setting
+from studies.shared.medians import median_interval
 
 CONFIDENCE = 0.95
 COSTS = {"compliant": 1.0, "smoothed": 1.0, "brax": 4.0, "convex": 5.0}  # roughly, per step
@@ -90,7 +92,14 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
         name: np.zeros((len(bench.steps), config.states), dtype=bool) for name in Contact._fields
     }
     for k, step in enumerate(bench.steps):
-        for row in _step_rows(config, bench, k, variances, flags):
+        if (seen := _measured(config, bench, step)) is None:
+            continue
+        index = seen.states.numpy()  # a tensor with one entry would be taken for a number
+        for name, found in seen.variances.items():
+            variances[name][k, index] = found.value.numpy()
+        for name, flag in seen.contact._asdict().items():
+            flags[name][k, index] = flag.numpy()
+        for row in _step_rows(bench, step, seen):
             yield {**shared, "step": step, **row}
     fields = {name: statistics.logs(values) for name, values in variances.items()}
     found = statistics.answers(
@@ -99,7 +108,7 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
     for one in found:
         yield {
             **shared, "kind": "answer", "name": one.name, "estimator": one.estimator,
-            **_flat("value", one.interval),
+            **flat("value", one.interval),
         }  # fmt: skip
     if config.updates:
         for row in _ascent_rows(config, bench, torch.from_numpy(variances["sg"])):
@@ -123,7 +132,7 @@ def _policy_row(bench: Bench, policy: Saved) -> dict[str, Any]:
     return {
         "kind": "policy",
         **policies.described(bench.problem, bench.seen),
-        **_flat("explained", explained),
+        **flat("explained", explained),
         **bench.critic.quality["q"].columns(),
         **{f"own_{name}": policy.metadata["trained"][name] for name in ("return", "return_stderr", "speed")},
         "untrained_return": policy.metadata["untrained"]["return"],
@@ -158,18 +167,20 @@ def _explained(bench: Bench) -> Interval:
     return Interval(float(value), float(value) - reach, float(value) + reach)
 
 
-def _step_rows(
-    config: Config,
-    bench: Bench,
-    k: int,
-    variances: dict[str, np.ndarray],
-    flags: dict[str, np.ndarray],
-) -> Iterator[dict[str, Any]]:
-    """Variances at one step; fills in row k of `variances` and `flags`."""
-    step = bench.steps[k]
+class Measured(NamedTuple):
+    """What is seen at one step, of the n states in which an episode is alive."""
+
+    states: Tensor  # their indices [n]
+    contact: Contact
+    variances: dict[str, Variance]  # by estimator, over action noise
+    across: dict[str, Interval]  # by estimator, over the states with one sample each
+
+
+def _measured(config: Config, bench: Bench, step: int) -> Measured | None:
+    """Variances and contact at one step; None where no episode is alive."""
     states = bench.seen.result.alive[:, step].nonzero()[:, 0]
     if not len(states):
-        return
+        return None
     size = config.samples
     start = bench.moment(step, states)
     noise = torch.randn(
@@ -180,21 +191,21 @@ def _step_rows(
     sampled = gradients_at(
         bench.problem, bench.params, start.repeat(size), noise, config.estimators
     )
-    contact = contact_of(
-        policies.articulated(bench.problem),
-        start.state,
-        sampled.after.unflatten(0, (-1, size)),
-    )
-    index = states.numpy()  # a tensor with one entry would be taken for a number
-    for name, flag in contact._asdict().items():
-        flags[name][k, index] = flag.numpy()
+    after = sampled.after.unflatten(0, (-1, size))
+    contact = contact_of(policies.articulated(bench.problem), start.state, after)
+    variances, across = {}, {}
     for name, gradients in sampled.gradients.items():
-        found = variance_of(gram_of(gradients, size))
-        variances[name][k, index] = found.value.numpy()
-        yield from _state_rows(name, states, found, contact)
-        first = gradients.per_sample()
-        yield _over_states(name, found, {key: value[::size] for key, value in first.items()})
-    yield _return_row(bench, step, states)
+        variances[name] = variance_of(gram_of(gradients, size))
+        across[name] = _across({k: v[::size] for k, v in gradients.per_sample().items()})
+    return Measured(states, contact, variances, across)
+
+
+def _step_rows(bench: Bench, step: int, seen: Measured) -> Iterator[dict[str, Any]]:
+    """Every state at one step, and what is said over the states."""
+    for name, found in seen.variances.items():
+        yield from _state_rows(name, seen.states, found, seen.contact)
+        yield _over_states(name, found, seen.across[name])
+    yield _return_row(bench, step, seen.states)
 
 
 def _state_rows(
@@ -208,24 +219,24 @@ def _state_rows(
         }  # fmt: skip
 
 
-def _over_states(name: str, found: Variance, first: Mapping[str, Tensor]) -> dict[str, Any]:
+def _over_states(name: str, found: Variance, across: Interval) -> dict[str, Any]:
     """Median and quantiles over states, and the variance over states of one sample each."""
     known = found.value[found.value.isfinite()].numpy()
     quantiles = np.quantile(known, (0.05, 0.25, 0.75, 0.95)) if len(known) else [np.nan] * 4
     return {
-        "kind": "step", "estimator": name, **_flat("value", statistics.median_interval(known)),
+        "kind": "step", "estimator": name, **flat("value", median_interval(known)),
         **dict(zip(("q05", "q25", "q75", "q95"), map(float, quantiles), strict=True)),
-        **_across(first), "alive": len(found.value), "nonfinite": len(found.value) - len(known),
+        **flat("across", across), "alive": len(found.value), "nonfinite": len(found.value) - len(known),
     }  # fmt: skip
 
 
-def _across(first: Mapping[str, Tensor]) -> dict[str, float]:
+def _across(first: Mapping[str, Tensor]) -> Interval:
     """The variance over states; NaN with fewer than three."""
     rows = torch.cat([value.flatten(1) for value in first.values()], dim=1).double()
     if len(rows) < 3:
-        return _flat("across", Interval(np.nan, np.nan, np.nan))
+        return Interval(np.nan, np.nan, np.nan)
     value, low, high, _ = variance_of((rows @ rows.mT)[None])
-    return _flat("across", Interval(float(value), float(low), float(high)))
+    return Interval(float(value), float(low), float(high))
 
 
 def _return_row(bench: Bench, step: int, states: Tensor) -> dict[str, Any]:
@@ -239,7 +250,12 @@ def _return_row(bench: Bench, step: int, states: Tensor) -> dict[str, Any]:
         problem, bench.params, moment, noise, ("pg_return",), bench.seen.to_go[states, step]
     )
     gradients = sampled.gradients["pg_return"].per_sample()
-    return {"kind": "step", "estimator": "pg_return", **_across(gradients), "alive": len(states)}
+    return {
+        "kind": "step",
+        "estimator": "pg_return",
+        **flat("across", _across(gradients)),
+        "alive": len(states),
+    }
 
 
 def _ascent_rows(config: Config, bench: Bench, variance: Tensor) -> Iterator[dict[str, Any]]:
@@ -274,7 +290,3 @@ def _ascent_rows(config: Config, bench: Bench, variance: Tensor) -> Iterator[dic
                     yield {
                         "kind": "path", **where, "ascent_seed": r, "update": update, "value": value,
                     }  # fmt: skip
-
-
-def _flat(name: str, interval: Interval) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))

@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
 from gradlab.foundation.errors import BadShape
 from gradlab.statistics import Interval
@@ -37,22 +36,6 @@ def logs(variance: Float[np.ndarray, "T N"]) -> Field:
     """log10, and NaN for what has none."""
     good = np.isfinite(variance) & (variance > 0)
     return np.where(good, np.log10(np.where(good, variance, 1.0)), np.nan)
-
-
-def median_interval(values: Float[np.ndarray, " n"]) -> Interval:
-    """The median with the order statistics that hold it with 95 %, whatever the law (binomial).
-
-    With fewer than 6 values no pair of them does, and the ends are NaN.
-    """
-    known = np.sort(values[np.isfinite(values)])
-    count = len(known)
-    if count == 0:
-        return Interval(np.nan, np.nan, np.nan)
-    middle = float(np.median(known))
-    below = int(stats.binom.ppf((1 - CONFIDENCE) / 2, count, 0.5))
-    if below < 1:
-        return Interval(middle, np.nan, np.nan)
-    return Interval(middle, float(known[below - 1]), float(known[count - below]))
 
 
 def spread(field: Field) -> float:

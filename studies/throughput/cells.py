@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 from filelock import FileLock
 
 from gradlab.study import Cell, Saved
+from gradlab.study.tables import flat
+from studies.shared.medians import median_interval
 from studies.throughput.config import Config, check
 from studies.throughput.stopwatch import Race, Stream, separately
 
@@ -77,13 +78,7 @@ def _race_rows(config: Config, setting: dict[str, Any]) -> Iterator[dict[str, An
         for other in YARDSTICKS:
             if other in result["seconds"] and other != name:
                 pairs = [a / b for a, b in zip(seconds, result["seconds"][other], strict=True)]
-                low, high = median_interval(pairs)
-                middle = statistics.median(pairs)
-                ratios |= {
-                    f"over_{other}": middle,
-                    f"over_{other}_low": low,
-                    f"over_{other}_high": high,
-                }
+                ratios |= flat(f"over_{other}", median_interval(pairs, extremes=True))
         yield {
             **row,
             "status": "ok",
@@ -128,24 +123,6 @@ def _stream_row(config: Config, count: int) -> dict[str, Any]:
         "samples_per_second": count / result["seconds"],
         "peak_mib": result["peak_mib"],
     }
-
-
-def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """The narrowest pair of order statistics that holds the median with at least this probability.
-
-    Free of any distribution: the number of values below the median is binomial(n, ½). With five
-    values or fewer the extremes are all there is (94 % for five).
-    """
-    ordered, n = sorted(values), len(values)
-    depth = 0
-    while n - 2 * (depth + 1) > 0 and _coverage(n, depth + 1) >= level:
-        depth += 1
-    return ordered[depth], ordered[n - 1 - depth]
-
-
-def _coverage(n: int, depth: int) -> float:
-    """Probability that the median lies between the order statistics `depth` from either end."""
-    return 1 - 2 * sum(math.comb(n, k) for k in range(depth + 1)) / 2**n
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from studies.rollout_variance import answer as answers
 from studies.rollout_variance.answer import answer
 from studies.rollout_variance.config import Config
 from studies.rollout_variance.rows import Policy
+from studies.shared.medians import median_interval
 
 COMMITTED = Path(rollout_variance.__file__).parent / "artefacts"
 STATES, SAMPLES = 3, 4
@@ -255,12 +256,12 @@ def test_chosen_states_are_near_the_quantile_and_different() -> None:
 
 
 def test_the_median_lies_between_order_statistics() -> None:
-    found = statistics.median_interval(np.arange(1.0, 65.0))
+    found = median_interval(np.arange(1.0, 65.0))
     # P(fewer than k of n below the median) <= 2.5 %
     below = int(found.low)
     assert found.estimate == 32.5 and found.high == 65 - below
     assert stats.binom.cdf(below - 1, 64, 0.5) <= 0.025 < stats.binom.cdf(below, 64, 0.5)
-    assert math.isnan(statistics.median_interval(np.arange(3.0)).low)
+    assert math.isnan(median_interval(np.arange(3.0)).low)
 
 
 def test_outliers_are_counted_at_the_flag() -> None:
