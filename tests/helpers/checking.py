@@ -96,7 +96,9 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     if nested and budget.test == _test and budget.left <= 0:
         return function
     whole = nested or inspect.isgeneratorfunction(function)
-    inner = _thorough(function, typechecker=typechecker) if whole else None
+    inner = (
+        _thorough(function, typechecker=typechecker) if whole else decorated(_evaluated(function))
+    )
     scope = contextlib.nullcontext if whole else _context
 
     @functools.wraps(function)
@@ -104,9 +106,6 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         # not every release of torch compiles through a checker
         if not enabled or torch.compiler.is_compiling() or not budget.spend():
             return function(*args, **kwargs)
-        nonlocal inner
-        if inner is None:  # made when it is needed: most functions are not called in a process
-            inner = decorated(_evaluated(function))
         with scope():
             return inner(*args, **kwargs)
 
