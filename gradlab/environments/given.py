@@ -39,7 +39,7 @@ def problem_of(problem: str | Problem, options: dict[str, Any], steps: int | Non
 
 def spaces_of(problem: Problem) -> tuple[Box, Box]:
     """Of one observation and one action."""
-    bound = 1.0 if problem.policy.squash else np.inf
+    bound = 1.0 if problem.policy.head.squash else np.inf
     return (
         Box(-np.inf, np.inf, (problem.task.observation_dim,), np.float32),
         Box(-bound, bound, (problem.simulator.action_dim,), np.float32),

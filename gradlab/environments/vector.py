@@ -236,11 +236,11 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
                 f"got {list(action.shape)}"
             )
         largest = float(action.abs().max())
-        bound = 1.0 if self.problem.policy.squash else math.inf
+        bound = 1.0 if self.problem.policy.head.squash else math.inf
         if bound < largest <= bound + ROUNDING:
             return action.clamp(-bound, bound)
         if not largest <= bound or math.isinf(largest):
-            wanted = "lie in [-1, 1]" if self.problem.policy.squash else "be finite"
+            wanted = "lie in [-1, 1]" if self.problem.policy.head.squash else "be finite"
             raise BadValue(
                 f"actions of {self.problem.name} should {wanted}, got {largest} in magnitude; "
                 "clip them, for instance with gymnasium.wrappers.vector.ClipAction"
