@@ -24,6 +24,7 @@ from .foundation import checkpoints as checkpoints
 from .foundation import errors as errors
 from .foundation.errors import GradlabError as GradlabError
 from .foundation.generators import generator as generator
+from .foundation.memory import keep_freed_memory as keep_freed_memory
 from .foundation.moment import Moment as Moment
 from .foundation.noise import Noise as Noise
 from .gradients.engines import per_sample_gradients as per_sample_gradients

@@ -104,6 +104,9 @@ def test_contenders_compute_the_same_gradient() -> None:
         rows = CONTENDERS[name](problem, params, noise)()
         for leaf, expected in mean.items():
             torch.testing.assert_close(rows[leaf].mean(0), expected, rtol=1e-10, atol=1e-14)
+    found = CONTENDERS["moments"](problem, params, noise)()
+    for leaf, expected in mean.items():
+        torch.testing.assert_close(found.mean[leaf], expected, rtol=1e-10, atol=1e-14)
 
 
 def test_interval_of_a_median_covers_as_often_as_it_says() -> None:
