@@ -32,10 +32,13 @@ def q_values(
     times: slice,
     entropy: float = 0.0,
 ) -> Float[Tensor, "*batch K"]:
-    """Q_t(s_t, a_t) − κ·log π(a_t|s_t) at times < T, a_t the pre-drawn action of `policy`."""
+    """Q_t(s_t, a_t) − κ·log π(a_t|s_t) at times < T, a_t the pre-drawn action of `policy`.
+
+    A recurrent policy remembers what it did in `path`; its critic does not know of that.
+    """
     q = problem.require_q("a value of Q")
     view = views(problem, path, result, times)
-    z = policy(view.obs, steps=range(problem.horizon + 1)[times])
+    z = policy(view.obs, range(problem.horizon + 1)[times], path.carry[..., times, :])
     latent = policy.latent(z, noise.action[..., times, :])
     value = q(view, policy.action(latent))
     if not entropy:

@@ -42,6 +42,7 @@ from .policies.networks import Network as Network
 from .policies.normalised import Normalised as Normalised
 from .policies.normalised import observed as observed
 from .policies.policy import Policy as Policy
+from .policies.recurrent import RecurrentPolicy as RecurrentPolicy
 from .problems.critic import Critic as Critic
 from .problems.critic import View as View
 from .problems.problem import Problem as Problem

@@ -147,6 +147,7 @@ def moment_at(path: Trajectory, result: Outcome, time: int | None = None) -> Mom
             events=result.running.shape[-1],
             noise_dim=path.process.shape[-1],
             action_dim=path.action.shape[-1],
+            carry_dim=path.carry.shape[-1],
         )
     if time == 0:
         return start
@@ -154,6 +155,7 @@ def moment_at(path: Trajectory, result: Outcome, time: int | None = None) -> Mom
     return Moment(
         state=path.state[..., time, :],
         memory=path.memory[..., time, :],
+        carry=path.carry[..., time, :],
         step=start.step + time,
         discounted=start.discounted + time,
         running=result.running[..., last, :],
@@ -162,6 +164,7 @@ def moment_at(path: Trajectory, result: Outcome, time: int | None = None) -> Mom
         held_memory=path.memory_before[..., last, :].detach(),
         held_process=path.process[..., last, :].detach(),
         held_action=path.action[..., last, :].detach(),
+        held_carry=path.carry_before[..., last, :].detach(),
     )
 
 
@@ -227,6 +230,7 @@ def evaluate_step(
     """`evaluate`, one step at a time: `reward` is that of the `Outcome` at the same step.
 
     `after` is what the simulator makes of the state of `start`, the action and the process noise.
+    No policy runs here: what a recurrent one carries stays as it is, for its caller to replace.
     """
     before, memory, steps = start.state, start.memory, start.step
     # a task treats the steps of a trajectory one by one: episodes may stand where time does
@@ -254,6 +258,7 @@ def evaluate_step(
     end = Moment(
         state=after,
         memory=problem.task.advance(memory, after, steps),
+        carry=start.carry,
         step=steps + 1,
         discounted=start.discounted + 1,
         running=running,
@@ -262,6 +267,7 @@ def evaluate_step(
         held_memory=held(start.held_memory, memory),
         held_process=held(start.held_process, process),
         held_action=held(start.held_action, action),
+        held_carry=start.held_carry,
     )
     return StepOutcome(
         reward=reward,
