@@ -17,6 +17,7 @@ from torch import Tensor
 from estimators.base import Cost, SurrogateEstimator, check_window
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.tensors import shared
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate, views, while_alive
@@ -315,28 +316,47 @@ class LambdaReturn(SurrogateEstimator):
         cut = window if tiled else None
         path = rollout(problem, policy, noise, length=length, cut_every=cut)
         result = evaluate(problem, path, cut_every=cut)
-        weights = self.call_weights(problem)[:length].to(result.value)
-        total = (weights * result.value).sum(-1)
+        cast = {"dtype": result.value.dtype, "device": result.value.device}
+        key = self.lambda_, window, horizon
+        total = (_powers(*key, **cast)[:length] * result.value).sum(-1)
         times = slice(1, min(length + 1, horizon))
         if times.start >= times.stop or (self.lambda_ == 1 and window == horizon):
             return total
-        offsets = (torch.arange(horizon + 1)[times].double() - 1) % window + 1  # into its window
-        inner = (1 - self.lambda_) * self.lambda_ ** (offsets - 1.0)
-        mixture = torch.where(offsets == window, self.lambda_ ** (window - 1.0), inner)
         tails = tail_values(problem, policy, path, result, noise, times, self.tail, self.entropy)
-        return total + (mixture.to(tails) * tails).sum(-1)
+        return total + (_of_tails(*key, **cast)[times] * tails).sum(-1)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         window = self._window(problem)
-        index = torch.arange(problem.horizon)
-        weights = self.lambda_ ** (index % window).to(torch.float64)
+        key = self.lambda_, window, problem.horizon
+        weights = _powers(*key, dtype=problem.dtype, device="cpu").clone()
         if self.starts == "first":
-            weights = torch.where(index < window, weights, 0.0)
-        return weights.to(problem.dtype)
+            weights[window:] = 0
+        return weights
 
     def cost(self, problem: Problem) -> Cost:
         steps = self._window(problem) if self.starts == "first" else problem.horizon
         return Cost(steps, steps / problem.horizon)
+
+
+@shared
+def _powers(
+    lambda_: float, window: int, horizon: int, *, dtype: torch.dtype, device: torch.device | str
+) -> Float[Tensor, " T"]:
+    """λ^{k mod n} of every step."""
+    index = torch.arange(horizon, device="cpu") % window
+    return (lambda_ ** index.to(torch.float64)).to(dtype=dtype, device=device)
+
+
+@shared
+def _of_tails(
+    lambda_: float, window: int, horizon: int, *, dtype: torch.dtype, device: torch.device | str
+) -> Float[Tensor, " T_plus_1"]:
+    """(1 − λ) λ^{m−1} of the tail m steps into its window, λ^{n−1} at its end."""
+    times = torch.arange(horizon + 1, dtype=torch.float64, device="cpu")
+    offsets = (times - 1) % window + 1
+    inner = (1 - lambda_) * lambda_ ** (offsets - 1.0)
+    weights = torch.where(offsets == window, lambda_ ** (window - 1.0), inner)
+    return weights.to(dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)
