@@ -1,4 +1,4 @@
-"""Estimators that read a critic: value gradients, n-step and λ-returns, and ABPT.
+"""Estimators that read a critic: value gradients, n-step and λ-returns.
 
 Values are V(s) = Q(s, a) at the policy's one pre-drawn action of that time (ABPT eq. 15), or a V
 critic as in SHAC. Where a value ends a window its policy parameters are constants: with live ones
@@ -215,7 +215,8 @@ def n_step_along(
     return total
 
 
-def _window_label(window: int | None, starts: str) -> str:
+def window_label(window: int | None, starts: str) -> str:
+    """n, or T for the whole horizon; and how windows start, if not once."""
     length = "T" if window is None else str(window)
     return length if starts == "first" else f"{length}, {starts}"
 
@@ -245,7 +246,7 @@ class NStep(SurrogateEstimator):
 
     @property
     def label(self) -> str:
-        return f"NStep({_window_label(self.window, self.starts)})"
+        return f"NStep({window_label(self.window, self.starts)})"
 
     def check(self, problem: Problem) -> None:
         _check_starts(self.starts, "NStep")
@@ -293,7 +294,7 @@ class LambdaReturn(SurrogateEstimator):
 
     @property
     def label(self) -> str:
-        return f"LambdaReturn({self.lambda_:g}, {_window_label(self.window, self.starts)})"
+        return f"LambdaReturn({self.lambda_:g}, {window_label(self.window, self.starts)})"
 
     def check(self, problem: Problem) -> None:
         _check_starts(self.starts, "LambdaReturn")
@@ -357,56 +358,3 @@ def _of_tails(
     inner = (1 - lambda_) * lambda_ ** (offsets - 1.0)
     weights = torch.where(offsets == window, lambda_ ** (window - 1.0), inner)
     return weights.to(dtype=dtype, device=device)
-
-
-@dataclass(frozen=True)
-class ABPT(SurrogateEstimator):
-    """Half a 0-step return and half an n-step return.
-
-    Estimates: as published (`zero_step="start"`), ½ (ZeroStep + NStep(n)) from s_0, call weights
-    (1, ½, ..., ½, 0, ...); with `zero_step="all"`, ½ (QG(all) + tiled NStep(n)), call weights 1.
-    Requires: a Q critic. `window=None` means the whole horizon.
-    Unbiased when: zero_step="all", and QG(all) and tiled NStep both are.
-    Cost: n environment steps and n/T of a backward pass ("start"); 2T and 1 ("all").
-    Reference: ABPT eq. 9 and 10.
-    """
-
-    window: int | None = None
-    zero_step: Literal["start", "all"] = "start"
-    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
-
-    @property
-    def label(self) -> str:
-        form = "first" if self.zero_step == "start" else "all"
-        return f"ABPT({_window_label(self.window, form)})"
-
-    def check(self, problem: Problem) -> None:
-        if self.zero_step not in ("start", "all"):
-            raise BadValue(f"ABPT zero_step must be 'start' or 'all', got {self.zero_step!r}")
-        check_window(self._window(problem), problem, "ABPT")
-        problem.require_q("ABPT")
-
-    def _window(self, problem: Problem) -> int:
-        return problem.horizon if self.window is None else self.window
-
-    @property
-    def _starts(self) -> Literal["first", "tiled"]:
-        return "first" if self.zero_step == "start" else "tiled"
-
-    def surrogate(
-        self, problem: Problem, policy: BoundPolicy, noise: Noise
-    ) -> Float[Tensor, "*batch"]:
-        window, starts = self._window(problem), self._starts
-        path, result = windows(problem, policy, noise, window, starts)
-        along = problem, policy, noise, path, result
-        n_steps = n_step_along(*along, window, starts, "q", self.entropy)
-        length = 1 if self.zero_step == "start" else problem.horizon
-        return 0.5 * (value_along(*along, length, self.entropy) + n_steps)
-
-    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
-        windows = NStep(self.window, self._starts).call_weights(problem)
-        return 0.5 * (windows + QG(at=self.zero_step).call_weights(problem))
-
-    def cost(self, problem: Problem) -> Cost:
-        parts = NStep(self.window, self._starts), QG(at=self.zero_step)
-        return parts[0].cost(problem) + parts[1].cost(problem)
