@@ -77,6 +77,7 @@ def test_contender_that_cannot_run_is_left_out_with_its_reason(
     assert "peers" in result["skipped"]["jax"]
 
 
+@pytest.mark.slow
 def test_race_runs_in_a_process_of_its_own() -> None:
     result = separately(dataclasses.replace(RACE, contenders=("pullback",)))
     assert len(result["seconds"]["pullback"]) == RACE.repeats
@@ -175,6 +176,7 @@ def test_jax_twin_refuses_what_it_does_not_know() -> None:
         jax_quadrotor.per_sample(flying(torch.float32, integrator="rk4"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINUX, reason="reads the high-water mark of Linux")
 def test_memory_of_a_stream_does_not_grow() -> None:
     """Five times the samples; keeping each sample's gradient (1,124 bytes here) would add 36 MB."""
@@ -194,6 +196,7 @@ def test_million_samples_stay_below_the_limit() -> None:
     assert long["peak_mib"] < short["peak_mib"] * STREAM_GROWTH
 
 
+@pytest.mark.slow
 def test_one_graph_serves_every_step_and_horizon() -> None:
     """Counted without generating code, in a process without the checks of annotations."""
     program = """
