@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 import torch
@@ -185,6 +188,16 @@ def test_samples_are_sliced_like_a_list() -> None:
         assert torch.equal(samples[chosen].squared_norms(), whole[chosen])
     with pytest.raises(BadValue, match="samples take a slice without a step, got"):
         samples[0:4:2]
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "errors", "testing"])
+def test_a_module_is_had_in_a_new_process(name: str) -> None:
+    """Nothing has imported it before."""
+    program = f"from gradlab import {name}; print({name}.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip().endswith(f".{name}"), done.stderr
 
 
 def test_every_name_of_gradlab_is_where_the_stub_says() -> None:
