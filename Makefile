@@ -20,7 +20,7 @@ study: $(STAMP)
 	@$(PY) -m studies.bias_vs_relaxation $(ARGS)
 
 test: $(STAMP)
-	@echo "the default tests take 5 to 10 minutes on two free cores (make slow: tens of minutes)"
+	@echo "the default tests take about 10 minutes on two free cores (make slow: tens of minutes)"
 	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 slow: $(STAMP)

@@ -1,5 +1,9 @@
-"""Policy-gradient estimators; read `base`, then `pathwise`, `score`, `value`, `mixtures`."""
+"""Policy-gradient estimators.
 
+Read `base`, then `pathwise`, `score`, `value`, `abpt`, `mixtures`.
+"""
+
+from estimators.abpt import ABPT as ABPT
 from estimators.base import Cost as Cost
 from estimators.base import Estimator as Estimator
 from estimators.base import SurrogateEstimator as SurrogateEstimator
@@ -20,7 +24,6 @@ from estimators.registry import make as make
 from estimators.registry import names as names
 from estimators.registry import register as register
 from estimators.score import PG as PG
-from estimators.value import ABPT as ABPT
 from estimators.value import QG as QG
 from estimators.value import LambdaReturn as LambdaReturn
 from estimators.value import NStep as NStep

@@ -12,6 +12,7 @@ from estimators.base import SurrogateEstimator
 from estimators.score import score_surrogate
 from gradlab.events import running_maximum
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.tensors import positions
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate
@@ -123,7 +124,7 @@ class Split(SurrogateEstimator):
         ending = [i for i, event in enumerate(problem.task.events) if event.terminates]
         if not ending:
             return hard.dense
-        worst = hard.running[..., :-1, ending].max(-1).values
+        worst = hard.running[..., :-1, positions(ending, hard.running)].max(-1).values
         first = torch.ones_like(hard.dense[..., :1])
         living = torch.cat([first, (-worst).clamp(0, 1)], dim=-1)
         return living * torch.where(living == 0, 0.0, hard.dense)
@@ -133,7 +134,7 @@ class Split(SurrogateEstimator):
         switching = [i for i, event in enumerate(problem.task.events) if event.switches]
         if not switching:
             return 1.0
-        worst = running_maximum(margins[..., switching]).max(-1).values
+        worst = running_maximum(margins[..., positions(switching, margins)]).max(-1).values
         return (-worst / (self.width or 1.0)).clamp(0, 1)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from estimators.abpt import ABPT
 from estimators.base import Estimator
 from estimators.evolution import EvolutionStrategies
 from estimators.mixtures import InverseVariance, Mixture
 from estimators.pathwise import FOG, RelaxedFOG, Split
 from estimators.score import PG
-from estimators.value import ABPT, QG, LambdaReturn, NStep, ZeroStep
+from estimators.value import QG, LambdaReturn, NStep, ZeroStep
 from gradlab.foundation.naming import Names
 
 ESTIMATORS = Names(

@@ -94,7 +94,7 @@ class PG(TwoPassEstimator):
     def surrogate(
         self, problem: Problem, policy: BoundPolicy, noise: Noise, given: Scored
     ) -> Float[Tensor, "*batch"]:
-        z = policy(given.obs, steps=range(problem.horizon))
+        z = policy.over(given.obs, steps=range(problem.horizon))
         return (policy.log_prob_held(z, noise.action) * given.advantage).sum(-1)
 
     def _baseline(
@@ -136,6 +136,7 @@ def score_surrogate(
     `path` is that of `policy` and `noise`. The density is taken at detached observations: an
     attached one would leak a gradient through the state.
     """
-    z = policy(path.obs.detach(), steps=range(path.obs.shape[-2]))
+    first = path.carry[..., 0, :].detach()
+    z = policy.over(path.obs.detach(), steps=range(path.obs.shape[-2]), carry=first)
     log_prob = policy.log_prob_held(z, noise.action)
     return (log_prob * reward_to_go(values.detach())).sum(-1)

@@ -1,4 +1,4 @@
-"""Estimators that read a critic: value gradients, n-step and λ-returns, and ABPT.
+"""Estimators that read a critic: value gradients, n-step and λ-returns.
 
 Values are V(s) = Q(s, a) at the policy's one pre-drawn action of that time (ABPT eq. 15), or a V
 critic as in SHAC. Where a value ends a window its policy parameters are constants: with live ones
@@ -17,6 +17,7 @@ from torch import Tensor
 from estimators.base import Cost, SurrogateEstimator, check_window
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.tensors import shared
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate, views, while_alive
@@ -32,10 +33,13 @@ def q_values(
     times: slice,
     entropy: float = 0.0,
 ) -> Float[Tensor, "*batch K"]:
-    """Q_t(s_t, a_t) − κ·log π(a_t|s_t) at times < T, a_t the pre-drawn action of `policy`."""
+    """Q_t(s_t, a_t) − κ·log π(a_t|s_t) at times < T, a_t the pre-drawn action of `policy`.
+
+    A recurrent policy remembers what it did in `path`; its critic does not know of that.
+    """
     q = problem.require_q("a value of Q")
     view = views(problem, path, result, times)
-    z = policy(view.obs, steps=range(problem.horizon + 1)[times])
+    z = policy(view.obs, range(problem.horizon + 1)[times], path.carry[..., times, :])
     latent = policy.latent(z, noise.action[..., times, :])
     value = q(view, policy.action(latent))
     if not entropy:
@@ -211,7 +215,8 @@ def n_step_along(
     return total
 
 
-def _window_label(window: int | None, starts: str) -> str:
+def window_label(window: int | None, starts: str) -> str:
+    """n, or T for the whole horizon; and how windows start, if not once."""
     length = "T" if window is None else str(window)
     return length if starts == "first" else f"{length}, {starts}"
 
@@ -241,7 +246,7 @@ class NStep(SurrogateEstimator):
 
     @property
     def label(self) -> str:
-        return f"NStep({_window_label(self.window, self.starts)})"
+        return f"NStep({window_label(self.window, self.starts)})"
 
     def check(self, problem: Problem) -> None:
         _check_starts(self.starts, "NStep")
@@ -289,7 +294,7 @@ class LambdaReturn(SurrogateEstimator):
 
     @property
     def label(self) -> str:
-        return f"LambdaReturn({self.lambda_:g}, {_window_label(self.window, self.starts)})"
+        return f"LambdaReturn({self.lambda_:g}, {window_label(self.window, self.starts)})"
 
     def check(self, problem: Problem) -> None:
         _check_starts(self.starts, "LambdaReturn")
@@ -312,78 +317,44 @@ class LambdaReturn(SurrogateEstimator):
         cut = window if tiled else None
         path = rollout(problem, policy, noise, length=length, cut_every=cut)
         result = evaluate(problem, path, cut_every=cut)
-        weights = self.call_weights(problem)[:length].to(result.value)
-        total = (weights * result.value).sum(-1)
+        cast = {"dtype": result.value.dtype, "device": result.value.device}
+        key = self.lambda_, window, horizon
+        total = (_powers(*key, **cast)[:length] * result.value).sum(-1)
         times = slice(1, min(length + 1, horizon))
         if times.start >= times.stop or (self.lambda_ == 1 and window == horizon):
             return total
-        offsets = (torch.arange(horizon + 1)[times].double() - 1) % window + 1  # into its window
-        inner = (1 - self.lambda_) * self.lambda_ ** (offsets - 1.0)
-        mixture = torch.where(offsets == window, self.lambda_ ** (window - 1.0), inner)
         tails = tail_values(problem, policy, path, result, noise, times, self.tail, self.entropy)
-        return total + (mixture.to(tails) * tails).sum(-1)
+        return total + (_of_tails(*key, **cast)[times] * tails).sum(-1)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         window = self._window(problem)
-        index = torch.arange(problem.horizon)
-        weights = self.lambda_ ** (index % window).to(torch.float64)
+        key = self.lambda_, window, problem.horizon
+        weights = _powers(*key, dtype=problem.dtype, device="cpu").clone()
         if self.starts == "first":
-            weights = torch.where(index < window, weights, 0.0)
-        return weights.to(problem.dtype)
+            weights[window:] = 0
+        return weights
 
     def cost(self, problem: Problem) -> Cost:
         steps = self._window(problem) if self.starts == "first" else problem.horizon
         return Cost(steps, steps / problem.horizon)
 
 
-@dataclass(frozen=True)
-class ABPT(SurrogateEstimator):
-    """Half a 0-step return and half an n-step return.
+@shared
+def _powers(
+    lambda_: float, window: int, horizon: int, *, dtype: torch.dtype, device: torch.device | str
+) -> Float[Tensor, " T"]:
+    """λ^{k mod n} of every step."""
+    index = torch.arange(horizon, device="cpu") % window
+    return (lambda_ ** index.to(torch.float64)).to(dtype=dtype, device=device)
 
-    Estimates: as published (`zero_step="start"`), ½ (ZeroStep + NStep(n)) from s_0, call weights
-    (1, ½, ..., ½, 0, ...); with `zero_step="all"`, ½ (QG(all) + tiled NStep(n)), call weights 1.
-    Requires: a Q critic. `window=None` means the whole horizon.
-    Unbiased when: zero_step="all", and QG(all) and tiled NStep both are.
-    Cost: n environment steps and n/T of a backward pass ("start"); 2T and 1 ("all").
-    Reference: ABPT eq. 9 and 10.
-    """
 
-    window: int | None = None
-    zero_step: Literal["start", "all"] = "start"
-    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
-
-    @property
-    def label(self) -> str:
-        form = "first" if self.zero_step == "start" else "all"
-        return f"ABPT({_window_label(self.window, form)})"
-
-    def check(self, problem: Problem) -> None:
-        if self.zero_step not in ("start", "all"):
-            raise BadValue(f"ABPT zero_step must be 'start' or 'all', got {self.zero_step!r}")
-        check_window(self._window(problem), problem, "ABPT")
-        problem.require_q("ABPT")
-
-    def _window(self, problem: Problem) -> int:
-        return problem.horizon if self.window is None else self.window
-
-    @property
-    def _starts(self) -> Literal["first", "tiled"]:
-        return "first" if self.zero_step == "start" else "tiled"
-
-    def surrogate(
-        self, problem: Problem, policy: BoundPolicy, noise: Noise
-    ) -> Float[Tensor, "*batch"]:
-        window, starts = self._window(problem), self._starts
-        path, result = windows(problem, policy, noise, window, starts)
-        along = problem, policy, noise, path, result
-        n_steps = n_step_along(*along, window, starts, "q", self.entropy)
-        length = 1 if self.zero_step == "start" else problem.horizon
-        return 0.5 * (value_along(*along, length, self.entropy) + n_steps)
-
-    def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
-        windows = NStep(self.window, self._starts).call_weights(problem)
-        return 0.5 * (windows + QG(at=self.zero_step).call_weights(problem))
-
-    def cost(self, problem: Problem) -> Cost:
-        parts = NStep(self.window, self._starts), QG(at=self.zero_step)
-        return parts[0].cost(problem) + parts[1].cost(problem)
+@shared
+def _of_tails(
+    lambda_: float, window: int, horizon: int, *, dtype: torch.dtype, device: torch.device | str
+) -> Float[Tensor, " T_plus_1"]:
+    """(1 − λ) λ^{m−1} of the tail m steps into its window, λ^{n−1} at its end."""
+    times = torch.arange(horizon + 1, dtype=torch.float64, device="cpu")
+    offsets = (times - 1) % window + 1
+    inner = (1 - lambda_) * lambda_ ** (offsets - 1.0)
+    weights = torch.where(offsets == window, lambda_ ** (window - 1.0), inner)
+    return weights.to(dtype=dtype, device=device)

@@ -24,6 +24,7 @@ from .foundation import checkpoints as checkpoints
 from .foundation import errors as errors
 from .foundation.errors import GradlabError as GradlabError
 from .foundation.generators import generator as generator
+from .foundation.memory import keep_freed_memory as keep_freed_memory
 from .foundation.moment import Moment as Moment
 from .foundation.noise import Noise as Noise
 from .gradients.engines import per_sample_gradients as per_sample_gradients
@@ -41,6 +42,7 @@ from .policies.networks import Network as Network
 from .policies.normalised import Normalised as Normalised
 from .policies.normalised import observed as observed
 from .policies.policy import Policy as Policy
+from .policies.recurrent import RecurrentPolicy as RecurrentPolicy
 from .problems.critic import Critic as Critic
 from .problems.critic import View as View
 from .problems.problem import Problem as Problem

@@ -18,6 +18,7 @@ from gradlab.foundation import naming
 from gradlab.foundation.checkpoints import check_shapes, load
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.generators import generator
+from gradlab.foundation.memory import keep_freed_memory
 from gradlab.gradients.measurement import measure
 from gradlab.problems import registry
 from gradlab.problems.problem import Problem
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: Sequence[str]) -> None:
     """Compares estimators on a problem: my_file.py:problem --estimators fog pg mine.py:Mine."""
+    keep_freed_memory()
     given = _parser().parse_args(args)
     for name in ("count", "batch", "most"):
         if getattr(given, name) < 1:

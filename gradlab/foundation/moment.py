@@ -23,6 +23,7 @@ class Moment(NamedTuple):
 
     state: Float[Tensor, "*batch ns"]
     memory: Float[Tensor, "*batch nm"]
+    carry: Float[Tensor, "*batch nc"]  # what a recurrent policy remembers; no number for others
     step: Float[Tensor, "*batch"]  # t, the index of the step that comes next [steps]
     discounted: Float[Tensor, "*batch"]  # steps γ has counted: the next reward weighs γ^discounted
     running: Float[Tensor, "*batch E"]  # M_{t−1}, every margin's maximum so far; −inf at first [1]
@@ -32,6 +33,7 @@ class Moment(NamedTuple):
     held_memory: Float[Tensor, "*batch nm"]
     held_process: Float[Tensor, "*batch nw"]
     held_action: Float[Tensor, "*batch nu"]
+    held_carry: Float[Tensor, "*batch nc"]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Moment:
         """`function` of every tensor."""
@@ -57,13 +59,15 @@ def beginning(
     events: int,
     noise_dim: int,
     action_dim: int,
+    carry_dim: int,
 ) -> Moment:
-    """The moment before step 0."""
+    """The moment before step 0; a recurrent policy begins with zeros."""
     batch = state.shape[:-1]
     zero = state.new_zeros(batch)
     return Moment(
         state=state,
         memory=memory,
+        carry=state.new_zeros((*batch, carry_dim)),
         step=zero,
         discounted=zero,
         running=state.new_full((*batch, events), -torch.inf),
@@ -72,6 +76,7 @@ def beginning(
         held_memory=memory.detach(),
         held_process=state.new_zeros((*batch, noise_dim)),
         held_action=state.new_zeros((*batch, action_dim)),
+        held_carry=state.new_zeros((*batch, carry_dim)),
     )
 
 

@@ -8,7 +8,7 @@ not outlive it: what is cached here is an ordinary tensor, and compiled code get
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -115,6 +115,24 @@ def shared(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lookup
 
 
+def positions(picked: Iterable[int], like: Tensor) -> Tensor:
+    """Whole numbers to index with, on the device of `like`; shared, so never written to.
+
+    A list in an index is copied to the device at every use.
+    """
+    return _whole_numbers(*picked, dtype=torch.long, device=like.device)
+
+
+def flags(values: Iterable[bool], like: Tensor) -> Tensor:
+    """Booleans on the device of `like`; shared, so never written to."""
+    return _whole_numbers(*map(int, values), dtype=torch.bool, device=like.device)
+
+
+@shared
+def _whole_numbers(*values: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
 def constant(values: Vector | Matrix, like: Tensor) -> Tensor:
     """The numbers with the dtype and device of `like`; shared, so never written to."""
     if torch.compiler.is_compiling():
@@ -140,8 +158,3 @@ def _table(
 def _literal(values: float | list) -> float | tuple:
     """Nested lists as nested tuples."""
     return tuple(_literal(v) for v in values) if isinstance(values, list) else values
-
-
-def like(values: Vector | Matrix, tensor: Tensor) -> Tensor:
-    """The numbers as a tensor with the dtype and device of another."""
-    return torch.tensor(values, dtype=tensor.dtype, device=tensor.device)

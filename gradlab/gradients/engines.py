@@ -20,6 +20,7 @@ from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.tensors import positions
 from gradlab.gradients.samples import Dense, Factored, GradientSamples
 from gradlab.policies.factors import Call
 from gradlab.policies.policy import BoundPolicy, Policy
@@ -89,7 +90,7 @@ def pullback(
         empty = noise.initial.new_zeros(count, 0, policy.output_dim + carry)
         none = torch.zeros(0, dtype=torch.long)
         return Factored(policy, params, obs, empty, none, buffers=bound.buffers)
-    steps = torch.tensor([s for call in tape for s in call.steps], device=noise.initial.device)
+    steps = positions([s for call in tape for s in call.steps], noise.initial)
     if not context.layers:
         grads = torch.autograd.grad(
             values.sum(), [call.probes.output for call in tape], materialize_grads=True

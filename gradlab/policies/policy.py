@@ -214,16 +214,62 @@ class BoundPolicy:
     memo: Memo | None = field(default=None, compare=False)
 
     def __call__(
-        self, obs: Float[Tensor, "*batch no"], steps: int | Sequence[int] | None = None
+        self,
+        obs: Float[Tensor, "*batch no"],
+        steps: int | Sequence[int] | None = None,
+        carry: Float[Tensor, "*batch nc"] | None = None,
     ) -> Float[Tensor, "*batch nz"]:
-        """z at the observations; `steps` says which time steps the calls belong to."""
+        """z at the observations; `steps` says which time steps the calls belong to.
+
+        A recurrent policy needs what it remembers at each of them, such as `path.carry`. Raises
+        `BadValue` without.
+        """
+        return self.advance(obs, steps, carry)[0]
+
+    def over(
+        self,
+        obs: Float[Tensor, "*batch T no"],
+        steps: Sequence[int] | None = None,
+        carry: Float[Tensor, "*batch nc"] | None = None,
+    ) -> Float[Tensor, "*batch T nz"]:
+        """z at observations in time: a recurrent policy goes through them one after another.
+
+        It begins with `carry`, by default as at the beginning of an episode. For a feed-forward
+        policy this is a call.
+        """
+        if not self.policy.carry_dim:
+            return self(obs, steps)
+        if carry is None:
+            carry = obs.new_zeros((*obs.shape[:-2], self.policy.carry_dim))
+        outputs = []
+        for t, now in enumerate(obs.unbind(-2)):
+            z, carry = self.advance(now, None if steps is None else steps[t], carry)
+            outputs.append(z)
+        return torch.stack(outputs, dim=-2)
+
+    def advance(
+        self,
+        obs: Float[Tensor, "*batch no"],
+        steps: int | Sequence[int] | None = None,
+        carry: Float[Tensor, "*batch nc"] | None = None,
+    ) -> tuple[Float[Tensor, "*batch nz"], Float[Tensor, "*batch nc"] | None]:
+        """z as of a call, and the next carry (None: feed-forward)."""
+        if not self.policy.carry_dim:
+            carry = None
+        elif carry is None:
+            raise BadValue(
+                "what a recurrent policy does depends on what it remembers; try policy.over(obs) "
+                "for observations in time, or carry=path.carry[..., :-1, :]"
+            )
         probes = self.probes(obs)
         if probes is None:
-            return self.policy.apply(self.params, self.buffers, obs, None)[0]
-        flat = obs.flatten(0, -2)
-        z, _, recorded = self.policy.pull.probed(self.constants, self.buffers, flat, None, probes)
-        self.record(obs, None, recorded, probes, steps)
-        return z.unflatten(0, obs.shape[:-1])
+            return self.policy.apply(self.params, self.buffers, obs, carry)
+        flat = obs.flatten(0, -2), None if carry is None else carry.flatten(0, -2)
+        pull = self.policy.pull
+        z, after, recorded = pull.probed(self.constants, self.buffers, *flat, probes)
+        self.record(obs, carry, recorded, probes, steps)
+        shape = obs.shape[:-1]
+        return z.unflatten(0, shape), None if after is None else after.unflatten(0, shape)
 
     def latent(
         self, z: Float[Tensor, "*batch nz"], eps: Float[Tensor, "*batch nu"]

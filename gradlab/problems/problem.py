@@ -278,6 +278,7 @@ class Problem(Shown):
             events=len(self.task.events),
             noise_dim=self.simulator.noise_dim,
             action_dim=self.simulator.action_dim,
+            carry_dim=self.policy.carry_dim,
         )
 
     def require_q(self, who: str) -> Callable[[View, Tensor], Float[Tensor, "*batch"]]:

@@ -28,6 +28,7 @@ from gradlab.events import running_maximum, running_maximum_since_switch
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.moment import Moment, beginning
+from gradlab.foundation.tensors import flags, positions
 from gradlab.problems.critic import View
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.rollout import Trajectory
@@ -94,7 +95,7 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
     increment = reached - torch.where(fresh, torch.zeros_like(known), known)
 
     ending = [i for i, event in enumerate(events) if event.terminates]
-    over = _over(problem, margins[..., ending], path, ending)
+    over = _over(problem, margins[..., positions(ending, margins)], path, ending)
     alive = torch.where(over, 0.0, _survival(problem, running, ending, start))
     over = over[..., :-1]
     alive_now = _cut(alive[..., :-1, None], cut_every)[..., 0]
@@ -147,6 +148,7 @@ def moment_at(path: Trajectory, result: Outcome, time: int | None = None) -> Mom
             events=result.running.shape[-1],
             noise_dim=path.process.shape[-1],
             action_dim=path.action.shape[-1],
+            carry_dim=path.carry.shape[-1],
         )
     if time == 0:
         return start
@@ -154,6 +156,7 @@ def moment_at(path: Trajectory, result: Outcome, time: int | None = None) -> Mom
     return Moment(
         state=path.state[..., time, :],
         memory=path.memory[..., time, :],
+        carry=path.carry[..., time, :],
         step=start.step + time,
         discounted=start.discounted + time,
         running=result.running[..., last, :],
@@ -162,6 +165,7 @@ def moment_at(path: Trajectory, result: Outcome, time: int | None = None) -> Mom
         held_memory=path.memory_before[..., last, :].detach(),
         held_process=path.process[..., last, :].detach(),
         held_action=path.action[..., last, :].detach(),
+        held_carry=path.carry_before[..., last, :].detach(),
     )
 
 
@@ -185,7 +189,7 @@ def views(problem: Problem, path: Trajectory, result: Outcome, times: slice = sl
         state = torch.where(over, living.detach(), state)
         memory = torch.where(over, memory.detach(), memory)
         # nor is it told of an end: log(1 - event) would be infinite there
-        spared = events.detach().masked_fill(torch.tensor(ends, device=events.device), 0.0)
+        spared = events.detach().masked_fill(flags(ends, events), 0.0)
         events = torch.where(over, spared, events)
     step = _times(problem, path)[0][..., times]
     obs = problem.task.observe(state, memory, step)
@@ -227,6 +231,7 @@ def evaluate_step(
     """`evaluate`, one step at a time: `reward` is that of the `Outcome` at the same step.
 
     `after` is what the simulator makes of the state of `start`, the action and the process noise.
+    No policy runs here: what a recurrent one carries stays as it is, for its caller to replace.
     """
     before, memory, steps = start.state, start.memory, start.step
     # a task treats the steps of a trajectory one by one: episodes may stand where time does
@@ -245,7 +250,8 @@ def evaluate_step(
             bonuses[event.name] = earned
             reward = reward + earned
     ending = [i for i, event in enumerate(events) if event.terminates]
-    over = (margins[:, ending].detach() > problem.last_margin).any(-1)
+    last = positions(ending, margins)
+    over = (margins[:, last].detach() > problem.last_margin).any(-1)
     ended = start.ended[:, None]
 
     def held(kept: Tensor, now: Tensor) -> Tensor:
@@ -254,6 +260,7 @@ def evaluate_step(
     end = Moment(
         state=after,
         memory=problem.task.advance(memory, after, steps),
+        carry=start.carry,
         step=steps + 1,
         discounted=start.discounted + 1,
         running=running,
@@ -262,13 +269,14 @@ def evaluate_step(
         held_memory=held(start.held_memory, memory),
         held_process=held(start.held_process, process),
         held_action=held(start.held_action, action),
+        held_carry=start.held_carry,
     )
     return StepOutcome(
         reward=reward,
         terms=terms,
         bonuses=bonuses,
         happened=(margins > 0) & (carried <= 0),
-        terminated=~(running[:, ending] <= 0).all(-1),
+        terminated=~(running[:, last] <= 0).all(-1),
         end=end,
     )
 
@@ -278,7 +286,7 @@ def _afresh(problem: Problem, running: Float[Tensor, "*batch E"]) -> Float[Tenso
     repeats = [event.switches for event in problem.task.events]
     if not any(repeats):
         return running
-    again = (running > 0) & torch.tensor(repeats, device=running.device)
+    again = (running > 0) & flags(repeats, running)
     return torch.where(again, -torch.inf, running)
 
 
@@ -327,7 +335,7 @@ def _over(
     happened = beyond.any(dim=-1).cumsum(dim=-1) > 0
     first = torch.zeros_like(happened[..., :1])
     if path.start is not None:
-        carried = path.start.running[..., ending].detach() > problem.last_margin
+        carried = path.start.running[..., positions(ending, margins)].detach() > problem.last_margin
         first = carried.any(dim=-1, keepdim=True)
         happened = happened | first
     return path.ended | torch.cat([first, happened], dim=-1)
@@ -342,7 +350,7 @@ def _survival(
         first = _carried_survival(problem, start, ending).unsqueeze(-1)
     if not ending:
         return torch.cat([first, torch.ones_like(running[..., 0])], dim=-1)
-    worst = running[..., ending].max(dim=-1).values
+    worst = running[..., positions(ending, running)].max(dim=-1).values
     return torch.cat([first, 1 - problem.event_step(worst)], dim=-1)
 
 
@@ -352,7 +360,8 @@ def _carried_survival(
     """1 − Step(max_e M^e) over the events `ending`."""
     if not ending:
         return torch.ones_like(moment.state[..., 0])
-    return 1 - problem.event_step(moment.running[..., ending].max(dim=-1).values)
+    last = positions(ending, moment.running)
+    return 1 - problem.event_step(moment.running[..., last].max(dim=-1).values)
 
 
 def _cut(carried: Tensor, cut_every: int | None) -> Tensor:

@@ -45,6 +45,8 @@ class Trajectory(NamedTuple):
     process: Float[Tensor, "*batch T nw"]  # the noise that each step had
     state: Float[Tensor, "*batch T_plus_1 ns"]
     memory: Float[Tensor, "*batch T_plus_1 nm"]
+    carry_before: Float[Tensor, "*batch T nc"]  # what a recurrent policy had at each step
+    carry: Float[Tensor, "*batch T_plus_1 nc"]  # and hands on; no number if it is feed-forward
     ended: Bool[Tensor, "*batch T_plus_1"]  # before t: what follows is the last step again
     start: Moment | None = None  # where it began; None: at step 0 of every episode
 
@@ -79,10 +81,10 @@ def rollout(
 
     With `cut_every=n` the state at n, 2n, ... is a constant for what follows it (tiled windows):
     `before` has the constant, while `state` keeps the attached value, so that a window's end can
-    still be differentiated.
+    still be differentiated. What a recurrent policy carries is cut with the state.
 
     A `relay` decides what flows back at the state or the action of every step (`relay.py`). Nothing
-    does through it once an episode has ended. Memory passes beside it.
+    does through it once an episode has ended. Memory and carry pass beside it.
 
     A rollout that nothing can be differentiated by, such as that of a frozen policy, is not run if
     the policy's `memo` knows its path: the same states come from the same inputs, wherever a window
@@ -131,6 +133,7 @@ def _run(
     """The loop itself."""
     begin = problem.start(noise) if start is None else start.map(_laid_out)
     state, memory = _constant(problem, begin.state), begin.memory
+    carry = _constant(problem, begin.carry) if policy.policy.carry_dim else None
     nodes = () if relay is None else relay.nodes
     step = one_step(problem, policy.policy, relay if "action" in nodes else None)
     # one number for all episodes at step 0, and one per episode from anywhere else
@@ -141,29 +144,32 @@ def _run(
     ending = _ending(problem, begin)
     path: list[Transition] = []
     begun: list[tuple[Tensor, ...]] = []  # what each step starts from
-    states, memories = [state], [memory]
+    states, memories, carries = [state], [memory], [begin.carry if carry is None else carry]
     params = policy.params if policy.tape is None else policy.constants
     for t, index in enumerate(indices):
         if cut_every is not None and t > 0 and t % cut_every == 0:
             state = _constant(problem, state.detach())
+            carry = None if carry is None else _constant(problem, carry.detach())
         if relay is not None and "state" in nodes:
             if ending is not None:  # what a relay sends back does not reach an ended episode
                 state = ending.hold(state.detach(), state)
             state = _constant(problem, passed_on(relay, t, "state", state))
         probes = policy.probes(state)
-        inputs = params, policy.buffers, probes, state, memory, index, eps[t], process[t], ending
-        now = step(t, *inputs)
-        policy.record(now.obs, None, now.recorded, probes, t)
+        given = state, memory, carry, index, eps[t], process[t], ending
+        now = step(t, params, policy.buffers, probes, *given)
+        had = () if carry is None else (carry,)
+        begun.append(now.start or (state, memory, process[t], *had))
+        policy.record(now.obs, begun[-1][3] if had else None, now.recorded, probes, t)
         path.append(now)
-        begun.append(now.start or (state, memory, process[t]))
         if ending is not None and now.ended is not None:
             # aliases are left to here: compiled code would make them anew, slowly
-            held_state, held_memory, held_noise = (part.detach() for part in begun[-1])
-            action = now.action.detach()
-            ending = Ending(now.ended, held_state, held_memory, held_noise, action, ending.last)
-        state, memory = now.state, now.memory
+            held_state, held_memory, held_noise, *rest = (part.detach() for part in begun[-1])
+            held = held_state, held_memory, held_noise, now.action.detach()
+            ending = Ending(now.ended, *held, ending.last, rest[0] if had else None)
+        state, memory, carry = now.state, now.memory, now.carry
         states.append(state)
         memories.append(memory)
+        carries.append(begin.carry if carry is None else carry)
     obs, output, latent, action = (
         torch.stack(column, dim=-2) for column in zip(*(now[:4] for now in path), strict=True)
     )
@@ -172,14 +178,16 @@ def _run(
     used = noise.process[..., :length, :]
     if ending is not None:
         before, memory_before, used = (
-            torch.stack(column, dim=-2) for column in zip(*begun, strict=True)
+            torch.stack(column, dim=-2) for column in list(zip(*begun, strict=True))[:3]
         )
     elif cut_every is not None or "state" in nodes:
         before = torch.stack([part[0] for part in begun], dim=-2)
-    ended = _ended(path, begin.ended)
-    return Trajectory(
-        obs, output, latent, action, before, memory_before, used, state, memory, ended, start
-    )
+    kept = torch.stack(carries, dim=-2)
+    carry_before = kept[..., :-1, :]
+    if carry is not None:
+        carry_before = torch.stack([part[3] for part in begun], dim=-2)
+    chosen = obs, output, latent, action, before, memory_before, used, state, memory
+    return Trajectory(*chosen, carry_before, kept, _ended(path, begin.ended), start)
 
 
 def _length(problem: Problem, noise: Noise, start: Moment | None, length: int | None) -> int:
@@ -207,6 +215,7 @@ def _check_start(problem: Problem, noise: Noise, start: Moment, length: int) -> 
     expected = {
         "state": (*noise.action.shape[:-2], problem.simulator.state_dim),
         "memory": (*noise.action.shape[:-2], problem.task.memory_dim),
+        "carry": (*noise.action.shape[:-2], problem.policy.carry_dim),
         "running": (*noise.action.shape[:-2], len(problem.task.events)),
         "step": tuple(noise.action.shape[:-2]),
     }
@@ -258,8 +267,9 @@ def _ending(problem: Problem, start: Moment) -> Ending | None:
         return None
     last = constant((problem.last_margin,), start.state)
     # copies: compiled code is specialised on which inputs are views of each other
-    state, memory, process, action = (part.detach().clone() for part in start[-4:])
-    return Ending(start.ended.unsqueeze(-1), state, memory, process, action, last)
+    state, memory, process, action, carry = (part.detach().clone() for part in start[-5:])
+    held = state, memory, process, action
+    return Ending(start.ended.unsqueeze(-1), *held, last, carry if carry.shape[-1] else None)
 
 
 def _ended(path: list[Transition], first: Bool[Tensor, "*batch"]) -> Bool[Tensor, "*batch L"]:

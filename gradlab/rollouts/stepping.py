@@ -34,6 +34,7 @@ class VectorEpisodes:
             events=len(task.events),
             noise_dim=simulator.noise_dim,
             action_dim=simulator.action_dim,
+            carry_dim=problem.policy.carry_dim,
         )
         self._process = torch.zeros(count, problem.horizon, simulator.noise_dim, **like)
         self._step = compiled_step(simulator) if problem.compile else simulator.step

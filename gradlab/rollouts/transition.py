@@ -32,6 +32,7 @@ class Ending(NamedTuple):
     process: Float[Tensor, "*batch np"]
     action: Float[Tensor, "*batch nu"]
     last: Float[Tensor, " 1"]  # margin of a terminating event above which an episode ends [1]
+    carry: Float[Tensor, "*batch nc"] | None = None  # None: the policy is feed-forward
 
     def hold(self, kept: Tensor, now: Tensor) -> Tensor:
         """`kept` where the episode has ended, else `now`."""
@@ -46,7 +47,8 @@ class Choice(NamedTuple):
     latent: Tensor
     action: Tensor
     recorded: tuple[Tensor, ...]  # by the policy's pull; () when not recording
-    start: tuple[Tensor, ...]  # held state, memory and process noise; () if none could be held
+    start: tuple[Tensor, ...]  # held state, memory, process noise, carry; () if none could be held
+    carry: Tensor | None  # after the call
 
 
 class Transition(NamedTuple):
@@ -59,7 +61,8 @@ class Transition(NamedTuple):
     state: Tensor  # after the step
     memory: Tensor  # after the step
     recorded: tuple[Tensor, ...]  # by the policy's pull; () when not recording
-    start: tuple[Tensor, ...]  # held state, memory and process noise; () if none could be held
+    start: tuple[Tensor, ...]  # held state, memory, process noise, carry; () if none could be held
+    carry: Tensor | None  # after the step; None where the policy is feed-forward
     ended: Tensor | None  # after the step; None where no event ends an episode
 
 
@@ -119,48 +122,54 @@ def _halves(
         probes: Probes | None,
         state: Tensor,
         memory: Tensor,
+        carry: Tensor | None,
         step: Tensor,
         eps: Tensor,
         process: Tensor,
         ending: Ending | None,
     ) -> Choice:
         start: tuple[Tensor, ...] = ()
+        last = carry
         if ending is not None:
             given = (state, memory, process)
             start = tuple(ending.hold(*pair) for pair in zip(ending[1:4], given, strict=True))
             state, memory, process = start
+            if carry is not None and ending.carry is not None:
+                carry = ending.hold(ending.carry, carry)
+                start = (*start, carry)
         obs = task.observe(state, memory, step)
-        recorded: tuple[Tensor, ...] = ()
         if probes is None:
-            output, _ = policy.apply(params, buffers, obs, None)
+            (output, carry), recorded = policy.apply(params, buffers, obs, carry), ()
         else:
-            output, _, recorded = pull.probed(params, buffers, obs, None, probes)
+            output, carry, recorded = pull.probed(params, buffers, obs, carry, probes)
         latent = policy.latent(output, eps)
         action = policy.action(latent)
         if ending is not None:
             action = ending.hold(ending.action, action)
-        return Choice(obs, output, latent, action, recorded, start)
+            if carry is not None and last is not None:  # observations may go on, with their clock
+                carry = ending.hold(last.detach(), carry)
+        return Choice(obs, output, latent, action, recorded, start, carry)
 
     def move(
         chosen: Choice,
         state: Tensor,
         memory: Tensor,
+        carry: Tensor | None,
         step: Tensor,
         eps: Tensor,
         process: Tensor,
         ending: Ending | None,
     ) -> Transition:
-        obs, output, latent, action, recorded, start = chosen
         if ending is not None:
-            state, memory, process = start
-        after = simulator.step(state, action, process)
+            state, memory, process = chosen.start[:3]
+        after = simulator.step(state, chosen.action, process)
         memory_after = task.advance(memory, after, step)
         over = None
         if ending is not None:
             # a margin of NaN ends nothing: the episode stays, to be counted
             over = margins_after(after.detach(), memory, step) > ending.last
             over = ending.ended | (over if over.shape[-1] == 1 else over.any(-1, keepdim=True))
-        return Transition(obs, output, latent, action, after, memory_after, recorded, start, over)
+        return Transition(*chosen[:4], after, memory_after, *chosen[4:], over)
 
     return (compile_step(choose), compile_step(move)) if compiled else (choose, move)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.foundation.errors import BadShape
-from gradlab.foundation.tensors import Matrix, Vector, like
+from gradlab.foundation.tensors import Matrix, Vector, constant
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,11 @@ class PointMass:
         noise: Float[Tensor, "*batch nw"],
     ) -> Float[Tensor, "*batch ns"]:
         """One step; `noise` is standard normal, [..., 0] without process noise."""
-        after = state @ like(self.transition, state).T + action @ like(self.control, state).T
+        after = (
+            state @ constant(self.transition, state).T + action @ constant(self.control, state).T
+        )
         if self.process_std:
-            after = after + noise * like(self.process_std, state)
+            after = after + noise * constant(self.process_std, state)
         return after
 
 

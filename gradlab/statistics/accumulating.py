@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.foundation.errors import BadValue
+from gradlab.foundation.tensors import positions
 from gradlab.statistics.parts import parts
 from gradlab.statistics.powers import Powers
 from gradlab.statistics.rows import Chunk, Leaves, by_block
@@ -108,9 +109,12 @@ def halves(x: Tensor) -> Tensor:
 
 def _of_parts(chunk: Chunk) -> Float[Tensor, "parts n"]:
     """‖g_i − c‖² over each part."""
-    row = {name: k for k, name in enumerate(chunk.deviation)}
+    row, squares = {name: k for k, name in enumerate(chunk.deviation)}, chunk.squares
     return torch.stack(
-        [chunk.squares[[row[n] for n in names]].sum(0) for names in parts(row).values()]
+        [
+            squares[positions([row[n] for n in names], squares)].sum(0)
+            for names in parts(row).values()
+        ]
     )
 
 

@@ -153,8 +153,10 @@ class _Walk:
                     y = y.reshape(-1, sizes[name])
                     begin = (self.first + rows.start) % self.blocks
                     into = deviation[name][begin % step :: step]
-                    sums = by_block(y, begin // step, self.blocks // step)
-                    into.copy_(sums) if rows.start < step else into.add_(sums)
+                    new = rows.start < step
+                    sums = by_block(y, begin // step, self.blocks // step, into if new else None)
+                    if not new:
+                        into.add_(sums)
                     if self.per_parameter:
                         _add_half_squares(half_squares[name], y.double(), begin, step)
         lost = self.lost
@@ -196,17 +198,19 @@ def tiles(count: int, most: int, blocks: int) -> Iterator[tuple[slice, int]]:
             yield slice(some, min(some + step * most, count), step), step
 
 
-def by_block(x: Shaped[Tensor, "n p"], first: int, blocks: int) -> Shaped[Tensor, "G p"]:
-    """Sums over the rows of each block, the first row being in block `first`.
+def by_block(
+    x: Shaped[Tensor, "n p"], first: int, blocks: int, out: Tensor | None = None
+) -> Shaped[Tensor, "G p"]:
+    """Sums over the rows of each block, the first row being in block `first`; into `out`.
 
     Padding to whole rounds keeps the order of summation fixed, on any device.
     """
     tail = -(first + x.shape[0]) % blocks
     whole = torch.nn.functional.pad(x, (0, 0, first, tail)) if first or tail else x
     rounds = whole.reshape(-1, blocks, x.shape[1])
-    if len(rounds) > FEW:
-        return rounds.sum(0)
-    total = rounds[0] if len(rounds) == 1 else rounds[0] + rounds[1]
+    if not 1 < len(rounds) <= FEW:
+        return torch.sum(rounds, 0, out=out)
+    total = torch.add(rounds[0], rounds[1], out=out)
     for row in rounds[2:]:
         total += row
     return total

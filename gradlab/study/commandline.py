@@ -22,6 +22,7 @@ from typing import Annotated, Any, NoReturn
 import tyro
 
 from gradlab.foundation.errors import BadValue, GradlabError, NotWritten, UnknownName
+from gradlab.foundation.memory import keep_freed_memory
 from gradlab.study.definition import Study
 from gradlab.study.runner import Result, run_study
 
@@ -110,6 +111,7 @@ def _run(definition: Study, args: Sequence[str], command: str) -> Result:
     options, config, jobs = parse(definition, args)
     if options.out is not None and not options.out.strip():
         raise BadValue(f"expected a folder for --out, got {options.out!r}; try leaving it out")
+    keep_freed_memory()
     return run_study(
         definition,
         config,

@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 
 from gradlab.foundation.checkpoints import content_checksum, read_artefact, write_artefact
+from gradlab.foundation.memory import keep_freed_memory
 from gradlab.study.cells import Artefact, Cell
 from gradlab.study.definition import Study
 from gradlab.study.seeds import seed_for
@@ -118,6 +119,7 @@ def stop_when_alone(process: int) -> None:
     workers. A change of parent is the one sign that does not depend on whether somebody has
     collected the dead process.
     """
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _study_process.append(process)
 

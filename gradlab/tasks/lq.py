@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradlab.events import Event
 from gradlab.foundation.errors import BadShape
-from gradlab.foundation.tensors import Matrix, Vector, like
+from gradlab.foundation.tensors import Matrix, Vector, constant
 from gradlab.tasks.base import Memoryless
 
 
@@ -62,7 +62,7 @@ class Regulation(Memoryless):
         self, noise: Float[Tensor, "*batch ni"]
     ) -> tuple[Float[Tensor, "*batch ns"], Float[Tensor, "*batch 0"]]:
         """start_mean + L ξ."""
-        state = like(self.start_mean, noise) + noise @ like(self.start_factor, noise).T
+        state = constant(self.start_mean, noise) + noise @ constant(self.start_factor, noise).T
         return state, noise[..., :0]
 
     def observe(
@@ -83,10 +83,10 @@ class Regulation(Memoryless):
         step: Float[Tensor, "*times T"],
     ) -> dict[str, Float[Tensor, "*batch T"]]:
         """Terms `state` and `action`, both at most zero for positive semidefinite costs."""
-        error = after - like(self.goal, after)
+        error = after - constant(self.goal, after)
         return {
-            "state": -((error @ like(self.state_cost, after)) * error).sum(-1),
-            "action": -((action @ like(self.action_cost, action)) * action).sum(-1),
+            "state": -((error @ constant(self.state_cost, after)) * error).sum(-1),
+            "action": -((action @ constant(self.action_cost, action)) * action).sum(-1),
         }
 
     def margins(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.events import Event
 from gradlab.foundation.errors import BadValue
-from gradlab.foundation.tensors import Matrix, Vector, like
+from gradlab.foundation.tensors import Matrix, Vector, constant
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Quadratic:
 
     def reward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """f(x)."""
-        error = x - like(self.target, x)
-        return -0.5 * ((error @ like(self.curvature, x)) * error).sum(-1)
+        error = x - constant(self.target, x)
+        return -0.5 * ((error @ constant(self.curvature, x)) * error).sum(-1)
 
     def margins(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch 0"]:
         """No events."""

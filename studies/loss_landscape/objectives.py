@@ -110,13 +110,13 @@ def _extended(
     An ended episode repeats its last step, as rollouts do.
     """
     step, noise, path = held.step, held.noise, held.path
-    ended, memory = path.ended[:, step], path.memory[:, step]
+    ended, memory, carry = path.ended[:, step], path.memory[:, step], path.carry[:, step]
     process = noise.process[:, step]
     action = torch.where(ended[:, None], held.action, action)
     after = problem.simulator.step(held.state, action, process)
     memory_after = problem.task.advance(memory, after, problem.steps[step])
     inputs = (held.state, memory, process)
-    new = (held.obs, z, latent, action, *inputs, after, memory_after, ended)
+    new = (held.obs, z, latent, action, *inputs, after, memory_after, carry, carry, ended)
     parts = (torch.cat([a, b[:, None]], dim=1) for a, b in zip(path[:-1], new, strict=True))
     return Trajectory(*parts, start=None)
 

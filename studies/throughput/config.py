@@ -19,7 +19,8 @@ class Config:
     sub-step), ant_50ms (Brax's control period, 10 sub-steps), ant_convex (Brax's ant, MuJoCo's
     contact problem)."""
     contenders: tuple[str, ...] = ("batched", "pullback", "pullback_compiled", "vmap", "jax")
-    """Who races: these, batched_compiled, jax_unrolled, whose compilation takes a minute,
+    """Who races: these, batched_compiled, moments and moments_compiled (the pullback and the
+    statistics that `compare` needs), jax_unrolled, whose compilation takes a minute,
     pullback_checkpoint and pullback_compiled_checkpoint (each step run again in the backward pass),
     forward and forward_compiled (no gradient), and on the ant brax_generalized, brax_spring and
     their _forward."""

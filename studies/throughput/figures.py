@@ -22,6 +22,8 @@ LOOKS = {
     "vmap": "abpt",
     "jax": "qg",
     "jax_unrolled": "lambda_return",
+    "moments": "zero_step",
+    "moments_compiled": "pg",
     "pullback_checkpoint": "nstep",
     "pullback_compiled_checkpoint": "split",
     "brax_generalized": "qg",

@@ -21,6 +21,8 @@ LABELS = {
     "vmap": "vmap(grad)",
     "jax": "JAX jit(vmap(grad))",
     "jax_unrolled": "JAX, unrolled",
+    "moments": "pullback and statistics",
+    "moments_compiled": "pullback and statistics, compiled",
     "pullback_checkpoint": "pullback, checkpointed",
     "pullback_compiled_checkpoint": "pullback, compiled, checkpointed",
     "brax_generalized": "Brax generalized jit(vmap(grad))",

@@ -29,6 +29,7 @@ import gradlab
 from estimators.pathwise import FOG
 from gradlab.foundation.errors import BadValue, Unavailable, UnknownName
 from gradlab.foundation.generators import generator
+from gradlab.foundation.memory import keep_freed_memory
 from gradlab.foundation.noise import Noise
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
@@ -146,6 +147,8 @@ def _torch_call(
     def work() -> object:
         if engine == "batched":
             result: object = batched(problem, params, noise)
+        elif engine == "moments":
+            result = FOG()(problem, params, noise).moments()
         else:
             result = FOG(engine=engine)(problem, params, noise).per_sample()  # type: ignore[arg-type]
         if noise.initial.is_cuda:
@@ -207,6 +210,8 @@ CONTENDERS: Mapping[str, Callable[[Problem, Params, Noise], Call]] = {
     "pullback_compiled_checkpoint": lambda *setting: _torch_call(
         "pullback", True, *setting, checkpoint=True
     ),
+    "moments": lambda *setting: _torch_call("moments", False, *setting),
+    "moments_compiled": lambda *setting: _torch_call("moments", True, *setting),
     "vmap": lambda *setting: _torch_call("vmap", False, *setting),
     "jax": lambda *setting: _jax_call(False, *setting),
     "jax_unrolled": lambda *setting: _jax_call(True, *setting),
@@ -326,6 +331,7 @@ def _status() -> Iterator[tuple[str, str]]:
 def _main(text: str) -> None:
     message = json.loads(text)
     torch.set_num_threads(message["threads"])
+    keep_freed_memory()
     if LINUX:  # XLA takes as many threads as the process may use cores
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[-message["threads"] :])

@@ -214,6 +214,7 @@ def test_checkpointed_steps_end_too() -> None:
     other_ways_agree("checkpoint")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
 def test_compiled_steps_end_too() -> None:
     """In a process of its own: run-time type checks of the tests cannot be compiled."""

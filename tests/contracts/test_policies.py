@@ -14,6 +14,7 @@ import estimators as E
 import gradlab
 from estimators.base import Estimator
 from gradlab.gradients.samples import Dense, Factored, concatenate
+from gradlab.landscapes import random_plane, returns_over_plane
 from gradlab.policies.policy import Policy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
@@ -63,6 +64,8 @@ POLICIES: dict[str, Policy] = {
     "module": gradlab.ModulePolicy(Merged()),
     "normalised module": gradlab.ModulePolicy(Merged(), normalise=True, std=0.3),
     "own": gradlab.NetworkPolicy(Own(), std="state"),
+    "recurrent": gradlab.RecurrentPolicy(4, (5,), std="global"),
+    "normalised recurrent": gradlab.RecurrentPolicy(3, normalise=True),
 }
 LAYERED = ("perceptron", "layer norm", "normalised")
 ESTIMATORS: dict[str, Callable[[str], Estimator]] = {
@@ -192,3 +195,15 @@ def test_a_mixture_of_steps_takes_any_network() -> None:
             row.weight_steps(w).per_sample()[leaf] for row, w in zip(rows, weights, strict=True)
         )
         assert (value - expected).abs().max() <= 1e-9 * value.abs().max(), leaf
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_planes_take_any_policy(name: str) -> None:
+    problem, params = posed(name)
+    noise, plane = noise_of(problem), random_plane(params, torch.Generator().manual_seed(0))
+    points = torch.tensor([[0.0, 0.0], [0.3, -0.2]], dtype=torch.float64)
+    found = returns_over_plane(problem, plane, points, noise)
+    for row, (a, b) in zip(found, points.tolist(), strict=True):
+        path = rollout(problem, problem.bind(plane.point(a, b)), noise)
+        expected = evaluate(problem, path).value.sum(-1)
+        torch.testing.assert_close(row, expected, rtol=1e-12, atol=1e-13)

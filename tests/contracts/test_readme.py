@@ -22,7 +22,7 @@ PAGES = (
     "docs/own_mjcf.md",
     "docs/policies.md",
     "docs/running.md",
-    "studies/contact_stiffness/README.md",
+    pytest.param("studies/contact_stiffness/README.md", marks=pytest.mark.slow),
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 

@@ -77,6 +77,7 @@ def test_contender_that_cannot_run_is_left_out_with_its_reason(
     assert "peers" in result["skipped"]["jax"]
 
 
+@pytest.mark.slow
 def test_race_runs_in_a_process_of_its_own() -> None:
     result = separately(dataclasses.replace(RACE, contenders=("pullback",)))
     assert len(result["seconds"]["pullback"]) == RACE.repeats
@@ -104,6 +105,9 @@ def test_contenders_compute_the_same_gradient() -> None:
         rows = CONTENDERS[name](problem, params, noise)()
         for leaf, expected in mean.items():
             torch.testing.assert_close(rows[leaf].mean(0), expected, rtol=1e-10, atol=1e-14)
+    found = CONTENDERS["moments"](problem, params, noise)()
+    for leaf, expected in mean.items():
+        torch.testing.assert_close(found.mean[leaf], expected, rtol=1e-10, atol=1e-14)
 
 
 def test_interval_of_a_median_covers_as_often_as_it_says() -> None:
@@ -172,6 +176,7 @@ def test_jax_twin_refuses_what_it_does_not_know() -> None:
         jax_quadrotor.per_sample(flying(torch.float32, integrator="rk4"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINUX, reason="reads the high-water mark of Linux")
 def test_memory_of_a_stream_does_not_grow() -> None:
     """Five times the samples; keeping each sample's gradient (1,124 bytes here) would add 36 MB."""
@@ -191,6 +196,7 @@ def test_million_samples_stay_below_the_limit() -> None:
     assert long["peak_mib"] < short["peak_mib"] * STREAM_GROWTH
 
 
+@pytest.mark.slow
 def test_one_graph_serves_every_step_and_horizon() -> None:
     """Counted without generating code, in a process without the checks of annotations."""
     program = """

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.foundation.tensors import constants_of, plain
+from gradlab.foundation.tensors import constants_of, plain, positions
 from gradlab.simulators.articulated.contact import Dynamics
 from gradlab.simulators.articulated.geometry import MINVAL, candidates, contacts
 from gradlab.simulators.articulated.model import ContactLaw, Model, Pair
@@ -87,14 +87,15 @@ def rows_of(model: Model, now: Dynamics, margins: bool = True) -> Rows:
     pick = _contact_of_row(model)
     if pick:
         touch = contacts(model, now.frames)
+        those = positions(pick, distance)
         normal, tangent, point = (
-            x[..., list(pick)] for x in (touch.normal, touch.tangent, touch.position)
+            x[..., those] for x in (touch.normal, touch.tangent, touch.position)
         )
         other = torch.linalg.cross(normal, tangent, dim=-2)
         push = normal * tables.side[0] + tangent * tables.side[1] + other * tables.side[2]
         wrench = torch.cat((torch.linalg.cross(point, push, dim=-2), push), -2)
         rows = (wrench.mT @ now.frames.motion) * tables.reach
-        distance = torch.cat((touch.distance[..., list(pick)], distance), -1)
+        distance = torch.cat((touch.distance[..., those], distance), -1)
     inside = distance - tables.margin if margins else distance
     impedance = _impedance(tables, inside)
     resistance = torch.maximum((1 - impedance) / impedance * tables.softness, tables.least)

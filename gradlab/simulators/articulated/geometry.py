@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.foundation.tensors import constants_of, plain
+from gradlab.foundation.tensors import constants_of, plain, positions
 from gradlab.simulators.articulated.kinematics import Frames
 from gradlab.simulators.articulated.model import Array, Model, Pair
 
@@ -219,12 +219,13 @@ def _between(model: Model, now: Frames) -> Contacts:
         both = parallel & (tables.half > 0).unflatten(-1, (2, -1)).all(-2)
         x, y = torch.where(both, low[0], x), torch.where(both, low[1], y)
         # the second contacts of capsules go behind all the first ones
-        again = [*range(_kinds(model)[1]), *double]
+        again = positions((*range(_kinds(model)[1]), *double), x)
+        those = positions(double, x)
         first, second, one, two, z1, z2, r1, r2 = (
             t[..., again] for t in (first, second, one, two, z1, z2, r1, r2)
         )
-        x, y = (torch.cat((a, b[..., double]), -1) for a, b in zip((x, y), high, strict=True))
-        missing = torch.cat((missing, (~both)[..., double].to(missing.dtype)), -1)
+        x, y = (torch.cat((a, b[..., those]), -1) for a, b in zip((x, y), high, strict=True))
+        missing = torch.cat((missing, (~both)[..., those].to(missing.dtype)), -1)
     start = first + one * x.unsqueeze(-2)
     length, normal = _direction(second + two * y.unsqueeze(-2) - start, z1, z2, r1 + r2)
     distance = length - (r1 + r2)

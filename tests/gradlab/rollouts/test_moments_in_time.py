@@ -383,6 +383,7 @@ print(counters["stats"]["unique_graphs"], apart(expected, found) < 1e-10)
 """
 
 
+@pytest.mark.slow
 def test_compiled_steps_have_one_more_graph_for_times_of_their_own() -> None:
     """In a process without the checks of annotations, which cannot be compiled."""
     done = run_code(GRAPHS)

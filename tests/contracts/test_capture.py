@@ -1,0 +1,90 @@
+"""Rollout, backward pass, factors and statistics of a chunk never wait for a device.
+
+Nothing is read by the host, no shape depends on data and no tensor comes from the host, but where
+`ALLOWED` says why: what is left could be captured as a graph of a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import estimators as E
+import gradlab
+from estimators.base import Estimator
+from gradlab.foundation.noise import Noise
+from gradlab.policies.policy import BoundPolicy
+from gradlab.problems.problem import Problem
+from tests.contracts.test_contracts import registered
+from tests.helpers.capture import Found, watched
+from tests.helpers.toy import toy_problem
+
+# (file, function) and the reason
+ALLOWED = {
+    ("gradlab/gradients/samples.py", "same_calls"): "a sum adds cotangents if calls are the same",
+    ("estimators/mixtures/weights.py", "check_weights"): "a rule's weights are checked",
+    ("estimators/evolution.py", "perturbations"): "every episode's seed makes its own directions",
+    ("gradlab/statistics/rows.py", "all_finite"): "rows are looked for only if some are lost",
+    ("gradlab/statistics/accumulating.py", "add"): "lost rows are counted, once a chunk",
+    ("gradlab/problems/problem.py", "draw"): "a pilot is drawn on the host, as all noise is",
+}
+ESTIMATORS = registered()
+DRAWS = {
+    "mixture-pilot",
+    "evolution_strategies",
+}  # on the host: whatever they drew comes from there
+BODIES: dict[str, dict[str, Any]] = {
+    "compliant": {"preset": "dflex", "contact": "compliant"},
+    "smoothed": {"preset": "dflex", "contact": "smoothed"},
+    "convex": {"preset": "gymnasium", "contact": "convex"},
+    "brax": {"preset": "brax", "contact": "brax"},
+}
+
+
+def found(estimator: Estimator, problem: Problem) -> set[Found]:
+    """What is not allowed, in one chunk; constants and checks of a first call come before it."""
+    params = problem.init(torch.Generator().manual_seed(0))
+    noise = problem.draw(8, torch.Generator().manual_seed(1))
+    estimator(problem, params, noise).moments()
+    with watched() as waits:
+        samples = estimator(problem, params, noise)
+        samples.mean()
+        samples.moments()
+    return {one for one in waits if (one.file, one.function) not in ALLOWED}
+
+
+@pytest.mark.parametrize("switching", [False, True])
+@pytest.mark.parametrize("name", sorted(ESTIMATORS.keys() - DRAWS))
+def test_estimators(name: str, switching: bool) -> None:
+    assert not found(ESTIMATORS[name], toy_problem(switching=switching, horizon=4))
+
+
+@pytest.mark.parametrize("name", ["hovering", "racing", "landing", "tracking", "lq", "gate"])
+def test_problems(name: str) -> None:
+    """`Split` relaxes events, judges hard ones and reads scores."""
+    problem = gradlab.make(name)
+    assert not found(E.Split(0.1), problem.replace(horizon=min(problem.horizon, 3)))
+
+
+@pytest.mark.parametrize("law", BODIES)
+def test_contact_laws(law: str) -> None:
+    assert not found(E.FOG(), gradlab.make("hopper", horizon=1, **BODIES[law]))
+
+
+class Waiting(E.FOG):
+    """FOG that asks for a number, a mask and a table of the host on its way."""
+
+    def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
+        value = super().surrogate(problem, policy, noise)
+        some = value[value < 9.0]
+        table = torch.ones(len(value), dtype=value.dtype)
+        return value * torch.tensor([1.0], dtype=value.dtype) * table * bool(some.sum() < 9.0)
+
+
+def test_what_would_wait_is_found() -> None:
+    kinds = {one.what for one in found(Waiting(), toy_problem(horizon=2))}
+    assert {"tensor", "_local_scalar_dense", "a list or a mask as an index"} <= kinds
+    assert "a tensor of the host in mul" in kinds
