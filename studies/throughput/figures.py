@@ -38,7 +38,7 @@ LOOKS = {
 AXES = {
     "samples": "samples per call N",
     "horizon": "horizon T [steps]",
-    "samples_per_second": "samples/s",
+    "samples_per_second": "samples/s, median of rounds",
     "peak_mib": "peak memory [MiB]",
 }
 
@@ -53,7 +53,9 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
     if not columns:
         return
     with figures.style():
-        figure, axes = figures.panels(3, columns)
+        figure, axes = figures.panels(
+            3, columns, "How fast are per-sample gradients, and how much memory do they take?"
+        )
         for column, problem in enumerate(problems):
             here = [race for race in races if race.problem == problem]
             samples, horizon = max(r.samples for r in here), max(r.horizon for r in here)
@@ -63,11 +65,13 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
             _panel(axes[1, column], largest, "horizon", "samples_per_second")
             _panel(axes[2, column], longest, "samples", "peak_mib")
             axes[0, column].set_title(f"{problem}, T={horizon}")
-            axes[1, column].set_title(f"N={samples}")
+            axes[1, column].set_title(f"{problem}, N={samples}")
+            axes[2, column].set_title(f"{problem}, T={horizon}")
         if streams:
             _stream_panel(axes[0, -1], streams)
             for panel in axes[1:, -1]:
                 panel.set_axis_off()
+        figures.letters([panel for panel in axes.ravel() if panel.axison])
         figures.legend(figure, axes[:, : len(problems)] if problems else axes)
         figures.save(figure, path)
 
@@ -92,4 +96,4 @@ def _stream_panel(axes: Axes, streams: list[Stream]) -> None:
     figures.line(axes, counts, peaks, name="fog", label="stream")
     axes.axhline(STREAM_LIMIT, color="#555555", linewidth=0.8)
     axes.set(xscale="log", ylim=(0, None), title="streamed into moments")
-    axes.set(xlabel="samples in all", ylabel="peak memory of the process [MiB]")
+    axes.set(xlabel="samples in all", ylabel="memory of the process [MiB]")
