@@ -83,7 +83,7 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     if function is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
     nested = "<locals>" in getattr(function, "__qualname__", "")
-    if nested and not enabled:
+    if nested and (torch.compiler.is_compiling() or not enabled):
         return function
     if dataclasses.is_dataclass(function) and "__init__" in vars(function):
         made = function.__init__
