@@ -82,8 +82,10 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     """Stands in for the decorator of the same name."""
     if function is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
+    if torch.compiler.is_compiling():  # a nested one, whose qualified name is not known in there
+        return function
     nested = "<locals>" in getattr(function, "__qualname__", "")
-    if nested and (torch.compiler.is_compiling() or not enabled):
+    if nested and not enabled:
         return function
     if dataclasses.is_dataclass(function) and "__init__" in vars(function):
         made = function.__init__
