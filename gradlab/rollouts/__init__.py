@@ -1,4 +1,4 @@
 """From noise to trajectories, and from trajectories to returns.
 
-Reading order: rollout, transition, relay, outcome, stepping.
+Reading order: rollout, passage, relay, outcome, stepping.
 """

@@ -32,6 +32,7 @@ from gradlab.foundation.tensors import flags, positions
 from gradlab.problems.critic import View
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.rollout import Trajectory
+from gradlab.tasks.base import Transition
 
 
 class Outcome(NamedTuple):
@@ -74,7 +75,8 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
     start = path.start
     steps, discount = _times(problem, path)
     steps, weight = steps[..., :-1], discount[..., :-1]
-    dense = _total(problem.task.terms(path.before, path.action, after, memory, steps), after)
+    made = Transition(path.before, path.action, after, memory, steps)
+    dense = _total(problem.task.terms(made), after)
     events = problem.task.events
     if not events:
         alive = torch.ones_like(path.state[..., 0])
@@ -82,7 +84,7 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
         later = none[..., 1:, :]
         return Outcome(weight * dense, dense, dense, alive, none, later, later, discount)
 
-    margins = problem.task.margins(after, memory, steps)
+    margins = problem.task.margins(made)
     carried = None if start is None else start.running
     running, fresh = _running(problem, margins, cut_every, carried)
     reached = problem.event_step(running)
@@ -235,9 +237,10 @@ def evaluate_step(
     """
     before, memory, steps = start.state, start.memory, start.step
     # a task treats the steps of a trajectory one by one: episodes may stand where time does
-    terms = problem.task.terms(before, action, after, memory, steps)
+    made = Transition(before, action, after, memory, steps)
+    terms = problem.task.terms(made)
     reward = _total(terms, after)
-    margins = problem.task.margins(after, memory, steps)
+    margins = problem.task.margins(made)
     carried = _afresh(problem, start.running)
     running = torch.maximum(carried, margins)
     reached = problem.event_step(running)
@@ -259,7 +262,7 @@ def evaluate_step(
 
     end = Moment(
         state=after,
-        memory=problem.task.advance(memory, after, steps),
+        memory=problem.task.advance(made),
         carry=start.carry,
         step=steps + 1,
         discounted=start.discounted + 1,

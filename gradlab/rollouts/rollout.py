@@ -29,8 +29,8 @@ from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import constant
 from gradlab.policies.policy import BoundPolicy, Policy
 from gradlab.problems.problem import Problem
+from gradlab.rollouts.passage import Ending, Passage, one_step
 from gradlab.rollouts.relay import Relay, check_relay, passed_on
-from gradlab.rollouts.transition import Ending, Transition, one_step
 
 
 class Trajectory(NamedTuple):
@@ -142,7 +142,7 @@ def _run(
         indices = [begin.step + t for t in range(length)]
     eps, process = (_by_time(part) for part in (noise.action, noise.process))
     ending = _ending(problem, begin)
-    path: list[Transition] = []
+    path: list[Passage] = []
     begun: list[tuple[Tensor, ...]] = []  # what each step starts from
     states, memories, carries = [state], [memory], [begin.carry if carry is None else carry]
     params = policy.params if policy.tape is None else policy.constants
@@ -272,7 +272,7 @@ def _ending(problem: Problem, start: Moment) -> Ending | None:
     return Ending(start.ended.unsqueeze(-1), *held, last, carry if carry.shape[-1] else None)
 
 
-def _ended(path: list[Transition], first: Bool[Tensor, "*batch"]) -> Bool[Tensor, "*batch L"]:
+def _ended(path: list[Passage], first: Bool[Tensor, "*batch"]) -> Bool[Tensor, "*batch L"]:
     """Whether an episode has ended before t; L is T + 1."""
     begin = first.unsqueeze(-1)
     flags = [begin if now.ended is None else now.ended for now in path]

@@ -15,7 +15,7 @@ from gradlab.foundation.moment import Moment, beginning
 from gradlab.foundation.noise import Noise
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import StepOutcome, evaluate_step
-from gradlab.rollouts.transition import compiled_step
+from gradlab.rollouts.passage import compiled_step
 
 
 class VectorEpisodes:

@@ -1,6 +1,6 @@
 """Observations, rewards and events. Read `base.py` first: what a task is; then the one you need."""
 
-from gradlab.tasks.base import Memoryless, Task
+from gradlab.tasks.base import Memoryless, Task, Transition
 from gradlab.tasks.gate import Gate, TerminalGate
 from gradlab.tasks.hovering import Hovering
 from gradlab.tasks.landing import Landing
@@ -27,4 +27,5 @@ __all__ = [
     "Task",
     "TerminalGate",
     "Tracking",
+    "Transition",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,12 +12,34 @@ from torch import Tensor
 from gradlab.events import Event
 
 
+class Transition(NamedTuple):
+    """A step, or the steps of a trajectory with a dimension T before the last, as a task sees it.
+
+    Step t goes from state t (`before`) to state t+1 (`after`); its reward belongs to time t+1. A
+    task treats the steps one by one: what it says of a step depends on nothing but that step.
+    """
+
+    before: Float[Tensor, "*batch ns"]
+    action: Float[Tensor, "*batch nu"]
+    after: Float[Tensor, "*batch ns"]
+    memory: Float[Tensor, "*batch nm"]  # before the step
+    step: Float[Tensor, "..."]  # t; without the last dimension of the others, and any leading ones
+
+    def detach(self) -> Transition:
+        """The same numbers as constants."""
+        return Transition(*(part.detach() for part in self))
+
+    def alone(self) -> Transition:
+        """A single step as a trajectory of one step."""
+        before, action, after, memory = (part.unsqueeze(-2) for part in self[:4])
+        return Transition(before, action, after, memory, self.step.unsqueeze(-1))
+
+
 @runtime_checkable
 class Task(Protocol):
     """Everything about an episode except the dynamics; frozen dataclasses implement it.
 
-    `step` is always a float tensor holding the index t of a step. Step t goes from state t
-    (`before`) to state t+1 (`after`); its reward belongs to time t+1.
+    `step` is always a float tensor holding the index t of a step.
     """
 
     @property
@@ -59,32 +81,15 @@ class Task(Protocol):
         step: Float[Tensor, "..."],
     ) -> Float[Tensor, "*batch no"]: ...
 
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch nm"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch nm"]:
-        """The memory after step t, a hard function of the state that the step reached."""
+    def advance(self, transition: Transition) -> Float[Tensor, "*batch nm"]:
+        """The memory after a step, a hard function of the state that the step reached."""
         ...
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T nm"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
-        """Named smooth reward terms of every step of a trajectory (memory: before the step)."""
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
+        """Named smooth reward terms of every step of a trajectory."""
         ...
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T nm"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T E"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T E"]:
         """Scaled margins [1] of `events`, in order; an event happens when its margin is > 0."""
         ...
 
@@ -93,19 +98,13 @@ class Task(Protocol):
 class KnowsItsEnd(Protocol):
     """A task with a cheap way to its terminating events: a rollout asks after every single step."""
 
-    def ending_margins(
-        self,
-        after: Float[Tensor, "*batch ns"],
-        memory: Float[Tensor, "*batch nm"],
-        step: Float[Tensor, ""],
-    ) -> Float[Tensor, "*batch k"]:
+    def ending_margins(self, transition: Transition) -> Float[Tensor, "*batch k"]:
         """The columns of `margins` that belong to events that terminate, for one step."""
         ...
 
 
-def ending_margins(task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """(after [..., ns], memory [..., nm], step) -> scaled margins [...,
-    k] of the terminating events.
+def ending_margins(task: Task) -> Callable[[Transition], Tensor]:
+    """Scaled margins [..., k] of the terminating events after one step, as a function of the step.
 
     A task's own way is taken unless a subclass has other events or margins than
     the class that wrote it.
@@ -116,9 +115,8 @@ def ending_margins(task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
             return task.ending_margins
     ends = [i for i, event in enumerate(task.events) if event.terminates]
 
-    def of_one_step(after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
-        # a trajectory of one step
-        margins = task.margins(after.unsqueeze(-2), memory.unsqueeze(-2), step.unsqueeze(-1))
+    def of_one_step(transition: Transition) -> Tensor:
+        margins = task.margins(transition.alone())
         return torch.stack([margins[..., 0, i] for i in ends], dim=-1)
 
     return of_one_step
@@ -137,11 +135,6 @@ class Memoryless:
         """0."""
         return 0
 
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch 0"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch 0"]:
+    def advance(self, transition: Transition) -> Float[Tensor, "*batch 0"]:
         """The memory as it is."""
-        return memory
+        return transition.memory

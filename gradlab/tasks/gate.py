@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import Event
-from gradlab.tasks.base import Memoryless
+from gradlab.tasks.base import Memoryless, Transition
 from gradlab.tasks.lq import Regulation
 
 NEVER = -1e6  # a margin so low that no relaxation of useful width sees it [scale]
@@ -70,25 +70,13 @@ class Gate(Memoryless):
         """The state; whether the gate has been passed is not observed."""
         return self.dense.observe(state, memory, step)
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """The regulation task's terms."""
-        return self.dense.terms(before, action, after, memory, step)
+        return self.dense.terms(transition)
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T 1"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T 1"]:
         """(s'[0] − gate)/scale."""
-        return (after[..., :1] - self.gate) / self.scale
+        return (transition.after[..., :1] - self.gate) / self.scale
 
 
 @dataclass(frozen=True)
@@ -142,23 +130,11 @@ class TerminalGate(Memoryless):
         """The number 1."""
         return torch.ones_like(state[..., :1])
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T 1"],
-        action: Float[Tensor, "*batch T 1"],
-        after: Float[Tensor, "*batch T 1"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """No dense reward."""
         return {}
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T 1"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T 1"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T 1"]:
         """(s'[0] − gate)/scale at the last step, `NEVER` before it."""
-        last = (step == self.default_horizon - 1)[..., None]
-        return torch.where(last, (after[..., :1] - self.gate) / self.scale, NEVER)
+        last = (transition.step == self.default_horizon - 1)[..., None]
+        return torch.where(last, (transition.after[..., :1] - self.gate) / self.scale, NEVER)

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradlab.events import Event
 from gradlab.foundation.tensors import constant
 from gradlab.tasks import flight
-from gradlab.tasks.base import Memoryless
+from gradlab.tasks.base import Memoryless, Transition
 from gradlab.tasks.flight import Point
 
 SUCCESS_DISTANCE = 0.25  # also the scale of its margin [m]
@@ -90,37 +90,23 @@ class Hovering(Memoryless):
         """[(target − p)/10, q, v/10, ω/10]."""
         return flight.observation(state, constant(self.target, state))
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """`flight.flight_terms` of the state after each step."""
-        now = flight.flight(after, self.detached)
-        return flight.flight_terms(now, constant(self.target, after))
+        now = flight.flight(transition.after, self.detached)
+        return flight.flight_terms(now, constant(self.target, transition.after))
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T E"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T E"]:
         """One column per entry of `events`."""
-        now = flight.flight(after, self.detached)
+        now = flight.flight(transition.after, self.detached)
         collision = flight.collision_margin(now.position)
         if not self.success_event:
             return collision.unsqueeze(-1)
-        distance = flight.length(now.position - constant(self.target, after))
+        distance = flight.length(now.position - constant(self.target, transition.after))
         success = flight.conjunction(
             1 - distance / SUCCESS_DISTANCE, 1 - flight.length(now.velocity) / SUCCESS_SPEED
         )
         return torch.stack((success, collision), dim=-1)
 
-    def ending_margins(
-        self, after: Float[Tensor, "*batch ns"], memory: Tensor, step: Tensor
-    ) -> Float[Tensor, "*batch 1"]:
+    def ending_margins(self, transition: Transition) -> Float[Tensor, "*batch 1"]:
         """Collision."""
-        return flight.collision_margin(after[..., :3]).unsqueeze(-1)
+        return flight.collision_margin(transition.after[..., :3]).unsqueeze(-1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradlab.events import Event
 from gradlab.foundation.tensors import constant
 from gradlab.tasks import flight
-from gradlab.tasks.base import Memoryless
+from gradlab.tasks.base import Memoryless, Transition
 from gradlab.tasks.flight import Point
 
 HEIGHT = 0.2  # at which a landing counts; also the scale of its margin [m]
@@ -96,16 +96,9 @@ class Landing(Memoryless):
         """[((mark, 2.5 m) − p)/10, q, v/10, ω/10]."""
         return flight.observation(state, constant((*self.mark, 2.5), state))
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """Descent and centring of the state after each step."""
-        now = flight.flight(after, self.detached)
+        now = flight.flight(transition.after, self.detached)
         normaliser = now.position[..., 2].clamp(0.05, 1.0)
         if self.detach_normalisers:
             normaliser = normaliser.detach()
@@ -116,14 +109,9 @@ class Landing(Memoryless):
             "centring": 0.5 * (1.2 ** (1 - distance / (2 * normaliser)) - 1),
         }
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T 2"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T 2"]:
         """Success and collision."""
-        now = flight.flight(after, self.detached)
+        now = flight.flight(transition.after, self.detached)
         x, y = self._offset(now).abs().unbind(-1)
         success = flight.conjunction(
             1 - now.position[..., 2] / HEIGHT,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradlab.events import Event
 from gradlab.foundation.tensors import constant
-from gradlab.tasks.base import Memoryless
+from gradlab.tasks.base import Memoryless, Transition
 
 Range = tuple[float, float]
 
@@ -126,34 +126,23 @@ class Locomotion(Memoryless):
             qvel = qvel.clamp(-self.clip, self.clip)
         return torch.cat((qpos[..., self.hidden :], qvel), dim=-1)
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """forward, control and, where it is no event, healthy."""
-        moved = self._x(after) - self._x(before)
+        moved = self._x(transition.after) - self._x(transition.before)
         terms = {
             "forward": self.forward_weight / self.dt * moved,
-            "control": -self.control_cost * (self.control_scale * action).square().sum(-1),
+            "control": -self.control_cost
+            * (self.control_scale * transition.action).square().sum(-1),
         }
         if self.healthy_reward and not self.healthy_event:
             terms["healthy"] = torch.full_like(moved, self.healthy_reward)
         return terms
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T E"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T E"]:
         """By how much the worst bound is exceeded, over its scale [1]."""
         if not self.events:
-            return after[..., :0]
-        qpos, qvel = self._parts(after)
+            return transition.after[..., :0]
+        qpos, qvel = self._parts(transition.after)
         outside = []
         if self.height is not None:
             z = qpos[..., 2 if self.free else 1]

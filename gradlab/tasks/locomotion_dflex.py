@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.events import Event
 from gradlab.foundation.tensors import constant
-from gradlab.tasks.base import Memoryless
+from gradlab.tasks.base import Memoryless, Transition
 from gradlab.tasks.locomotion import HEIGHT_SCALE, draw, perturbed
 
 TILT = 3.141592653589793 / 24  # largest angle of a start's rotation [rad]
@@ -132,15 +132,9 @@ class FreeRunner(Memoryless):
         )
         return torch.cat(parts, dim=-1)
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """forward, up, heading, height and control."""
+        after = transition.after
         height = after[..., 2]
         upright = self.upright
         return {
@@ -148,17 +142,12 @@ class FreeRunner(Memoryless):
             "up": 0.1 * self._up(after),
             "heading": self._heading(after),
             "height": height - self.fall if upright is None else upright(height, self.fall),
-            "control": -self.control_cost * action.clamp(-1.0, 1.0).square().sum(-1),
+            "control": -self.control_cost * transition.action.clamp(-1.0, 1.0).square().sum(-1),
         }
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T 1"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T 1"]:
         """(fall − h)/height_scale."""
-        return (self.fall - after[..., 2:3]) / self.height_scale
+        return (self.fall - transition.after[..., 2:3]) / self.height_scale
 
     def _up(self, qpos: Tensor) -> Tensor:
         """z component of the body's z axis [1]."""
@@ -229,18 +218,12 @@ class PlanarRunner(Memoryless):
         """[q without x, q̇]."""
         return state[..., 1 : 2 * len(self.start)]
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """forward, control and, if they are wanted, height and level."""
+        after = transition.after
         terms = {
             "forward": after[..., len(self.start)],
-            "control": -self.control_cost * action.clamp(-1.0, 1.0).square().sum(-1),
+            "control": -self.control_cost * transition.action.clamp(-1.0, 1.0).square().sum(-1),
         }
         if self.upright is not None and self.fall is not None:
             terms["height"] = self.upright(after[..., 1], self.fall)
@@ -248,16 +231,11 @@ class PlanarRunner(Memoryless):
             terms["level"] = 1 - (after[..., 2] / self.level).square()
         return terms
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T E"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T E"]:
         """(fall − h)/height_scale, if there is a fall."""
         if self.fall is None:
-            return after[..., :0]
-        return (self.fall - after[..., 1:2]) / self.height_scale
+            return transition.after[..., :0]
+        return (self.fall - transition.after[..., 1:2]) / self.height_scale
 
 
 def _turned(quaternion: Tensor, vector: Tensor) -> Tensor:

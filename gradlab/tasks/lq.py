@@ -11,7 +11,7 @@ from torch import Tensor
 from gradlab.events import Event
 from gradlab.foundation.errors import BadShape
 from gradlab.foundation.tensors import Matrix, Vector, constant
-from gradlab.tasks.base import Memoryless
+from gradlab.tasks.base import Memoryless, Transition
 
 
 @dataclass(frozen=True)
@@ -74,26 +74,15 @@ class Regulation(Memoryless):
         """The state itself."""
         return state
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """Terms `state` and `action`, both at most zero for positive semidefinite costs."""
+        action, after = transition.action, transition.after
         error = after - constant(self.goal, after)
         return {
             "state": -((error @ constant(self.state_cost, after)) * error).sum(-1),
             "action": -((action @ constant(self.action_cost, action)) * action).sum(-1),
         }
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T 0"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T 0"]:
         """No events."""
-        return after[..., :0]
+        return transition.after[..., :0]

@@ -13,6 +13,7 @@ from gradlab.events import Event
 from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.foundation.tensors import Matrix, constant
 from gradlab.tasks import flight
+from gradlab.tasks.base import Transition
 from gradlab.tasks.flight import Flight, Point
 
 # Gates, flown in this order and around again, and the spawn box before each [m].
@@ -138,49 +139,32 @@ class Racing:
             return flight.observation(state, constant(NEXT_TWO[self.first_gate or 0], state))
         return flight.observation(state, _row(NEXT_TWO, memory[..., 0], state))
 
-    def advance(
-        self,
-        memory: Float[Tensor, "*batch nm"],
-        after: Float[Tensor, "*batch ns"],
-        step: Float[Tensor, "..."],
-    ) -> Float[Tensor, "*batch nm"]:
+    def advance(self, transition: Transition) -> Float[Tensor, "*batch nm"]:
         """The index of the gate to pass next: a hard switch, without gradient."""
+        memory = transition.memory
         if self.gates == 1:
             return memory
-        margin = self._gate_margin(flight.flight(after.detach()), memory)
+        margin = self._gate_margin(flight.flight(transition.after.detach()), memory)
         return self._next(memory, margin)
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T nm"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """The dense reward of the state after each step, towards the gate that is then next."""
-        now = flight.flight(after, self.detached)
+        memory = transition.memory
+        now = flight.flight(transition.after, self.detached)
         if self.gates > 1:
             memory = self._next(memory, self._gate_margin(now, memory))
         gate = self._gate(now, memory)
         return flight.flight_terms(now, gate) if self.reward == "position" else _chase(now, gate)
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T nm"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T 2"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T 2"]:
         """Passing the gate that `memory` names, and collision."""
-        now = flight.flight(after, self.detached)
-        margins = (self._gate_margin(now, memory), flight.collision_margin(now.position))
+        now = flight.flight(transition.after, self.detached)
+        margins = (self._gate_margin(now, transition.memory), flight.collision_margin(now.position))
         return torch.stack(margins, dim=-1)
 
-    def ending_margins(
-        self, after: Float[Tensor, "*batch ns"], memory: Tensor, step: Tensor
-    ) -> Float[Tensor, "*batch 1"]:
+    def ending_margins(self, transition: Transition) -> Float[Tensor, "*batch 1"]:
         """Collision."""
-        return flight.collision_margin(after[..., :3]).unsqueeze(-1)
+        return flight.collision_margin(transition.after[..., :3]).unsqueeze(-1)
 
     def _first(self, position: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch nm"]:
         """Index of the first gate, as a float; nothing with one gate."""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import Event
-from gradlab.tasks.base import Memoryless
+from gradlab.tasks.base import Memoryless, Transition
 
 
 @runtime_checkable
@@ -85,22 +85,10 @@ class Decision(Memoryless):
         """The number 1: the policy's weight is the decision."""
         return torch.ones_like(state[..., :1])
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T d"],
-        action: Float[Tensor, "*batch T d"],
-        after: Float[Tensor, "*batch T d"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """The single term `landscape`."""
-        return {"landscape": self.landscape.reward(after)}
+        return {"landscape": self.landscape.reward(transition.after)}
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T d"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T E"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T E"]:
         """Margins of the landscape's events."""
-        return self.landscape.margins(after)
+        return self.landscape.margins(transition.after)

@@ -13,7 +13,7 @@ from gradlab.events import Event
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.tensors import constant
 from gradlab.tasks import flight
-from gradlab.tasks.base import Memoryless
+from gradlab.tasks.base import Memoryless, Transition
 from gradlab.tasks.flight import Point
 
 PREVIEW = 10  # target points in the observation
@@ -98,30 +98,17 @@ class Tracking(Memoryless):
         time = step.to(state.dtype) * self.dt
         return flight.observation(state, self.target(time, PREVIEW))
 
-    def terms(
-        self,
-        before: Float[Tensor, "*batch T ns"],
-        action: Float[Tensor, "*batch T nu"],
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> dict[str, Float[Tensor, "*batch T"]]:
+    def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """`flight.flight_terms` of the state after each step, the target at the same time."""
-        now = flight.flight(after, self.detached)
-        return flight.flight_terms(now, self.target((step.to(after.dtype) + 1) * self.dt))
+        now = flight.flight(transition.after, self.detached)
+        time = (transition.step.to(transition.after.dtype) + 1) * self.dt
+        return flight.flight_terms(now, self.target(time))
 
-    def margins(
-        self,
-        after: Float[Tensor, "*batch T ns"],
-        memory: Float[Tensor, "*batch T 0"],
-        step: Float[Tensor, "*times T"],
-    ) -> Float[Tensor, "*batch T 1"]:
+    def margins(self, transition: Transition) -> Float[Tensor, "*batch T 1"]:
         """Collision."""
-        now = flight.flight(after, self.detached)
+        now = flight.flight(transition.after, self.detached)
         return flight.collision_margin(now.position).unsqueeze(-1)
 
-    def ending_margins(
-        self, after: Float[Tensor, "*batch ns"], memory: Tensor, step: Tensor
-    ) -> Float[Tensor, "*batch 1"]:
+    def ending_margins(self, transition: Transition) -> Float[Tensor, "*batch 1"]:
         """Collision."""
-        return flight.collision_margin(after[..., :3]).unsqueeze(-1)
+        return flight.collision_margin(transition.after[..., :3]).unsqueeze(-1)

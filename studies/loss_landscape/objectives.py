@@ -31,6 +31,7 @@ from gradlab.landscapes import Params, Plane, over_plane, points_at_once
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate, views, while_alive
 from gradlab.rollouts.rollout import Trajectory, rollout
+from gradlab.tasks import Transition
 
 PURE = ("sg", "q")
 MIXTURES = {"sg_pg": "pg", "sg_qg": "qg"}  # what is mixed with SG
@@ -114,7 +115,8 @@ def _extended(
     process = noise.process[:, step]
     action = torch.where(ended[:, None], held.action, action)
     after = problem.simulator.step(held.state, action, process)
-    memory_after = problem.task.advance(memory, after, problem.steps[step])
+    made = Transition(held.state, action, after, memory, problem.steps[step])
+    memory_after = problem.task.advance(made)
     inputs = (held.state, memory, process)
     new = (held.obs, z, latent, action, *inputs, after, memory_after, carry, carry, ended)
     parts = (torch.cat([a, b[:, None]], dim=1) for a, b in zip(path[:-1], new, strict=True))

@@ -22,7 +22,7 @@ from gradlab.gradients.sampling import block_generator, noise_stream
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
-from gradlab.rollouts.transition import CompilesItself
+from gradlab.rollouts.passage import CompilesItself
 from gradlab.simulators.articulated.variants import RUNNERS
 from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.study import Artefact, Saved, file_name, seed_for

@@ -37,7 +37,7 @@ from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.critic import View
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate_step
-from gradlab.rollouts.transition import CompilesItself
+from gradlab.rollouts.passage import CompilesItself
 from gradlab.simulators.articulated.contact import Compliant, Smoothed
 from gradlab.simulators.articulated.geometry import candidates, contacts
 from gradlab.simulators.articulated.kinematics import frames, tables_of

@@ -18,8 +18,8 @@ from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.critic import Critic, View
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
-from gradlab.rollouts.rollout import rollout
-from gradlab.tasks.base import Memoryless, ending_margins
+from gradlab.rollouts.rollout import Trajectory, rollout
+from gradlab.tasks.base import Memoryless, Transition, ending_margins
 from gradlab.tasks.racing import Racing
 from tests.helpers.flights import flight_problem
 from tests.helpers.forked import run_code
@@ -69,18 +69,16 @@ class Wall(Memoryless):
     def observe(self, state: Tensor, memory: Tensor, step: Tensor) -> Tensor:
         return torch.cat([state, (0.1 * step)[..., None].expand_as(state)], dim=-1)
 
-    def terms(
-        self, before: Tensor, action: Tensor, after: Tensor, memory: Tensor, step: Tensor
-    ) -> dict[str, Tensor]:
-        moved = (after - before).square().sum(-1).sqrt()
+    def terms(self, transition: Transition) -> dict[str, Tensor]:
+        moved = (transition.after - transition.before).square().sum(-1).sqrt()
         return {
             "moved": -0.1 * moved,
-            "action": -0.1 * action[..., 0] ** 2,
-            "x": -(after[..., 0] ** 2),
+            "action": -0.1 * transition.action[..., 0] ** 2,
+            "x": -(transition.after[..., 0] ** 2),
         }
 
-    def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
-        return torch.cat([after - 0.4, after - 1], dim=-1)
+    def margins(self, transition: Transition) -> Tensor:
+        return torch.cat([transition.after - 0.4, transition.after - 1], dim=-1)
 
 
 def _q(view: View, action: Tensor) -> Tensor:
@@ -255,6 +253,12 @@ def test_gradients_of_a_long_flight_are_finite(estimator: Estimator) -> None:
     assert estimator(problem, params, noise).squared_norms().isfinite().all()
 
 
+def step_of(path: Trajectory, steps: Tensor, t: int) -> Transition:
+    """Step t of a batch of trajectories."""
+    ends = path.state[:, t], path.action[:, t], path.state[:, t + 1]
+    return Transition(*ends, path.memory[:, t], steps[t])
+
+
 def without_an_end(problem: Problem, params: dict[str, Tensor], noise: Noise) -> Tensor:
     """The values of hard events when rollouts go on after the end, by plain bookkeeping."""
     task, policy, steps = problem.task, problem.policy, problem.steps
@@ -267,10 +271,10 @@ def without_an_end(problem: Problem, params: dict[str, Tensor], noise: Noise) ->
         latent = policy.latent(problem.bind(params)(obs), noise.action[:, t])
         action = policy.action(latent)
         after = problem.simulator.step(state, action, noise.process[:, t])
-        whole = (after[:, None], memory[:, None], steps[t : t + 1])
-        terms = task.terms(state[:, None], action[:, None], *whole)
+        made = Transition(state, action, after, memory, steps[t])
+        terms = task.terms(made.alone())
         dense = torch.stack(list(terms.values())).sum(0)[:, 0]
-        value, margins = alive * dense, task.margins(*whole)[:, 0]
+        value, margins = alive * dense, task.margins(made.alone())[:, 0]
         ended = [over[i] for i, event in enumerate(task.events) if event.terminates]
         for i, event in enumerate(task.events):
             hit = (margins[:, i] > 0) & (event.switches | ~over[i])
@@ -280,7 +284,7 @@ def without_an_end(problem: Problem, params: dict[str, Tensor], noise: Noise) ->
         ended = [over[i] for i, event in enumerate(task.events) if event.terminates]
         values.append(problem.discounts[t] * value)
         alive = alive * torch.stack(ended).any(0).logical_not().to(alive) if ended else alive
-        state, memory = after, task.advance(memory, after, steps[t])
+        state, memory = after, task.advance(made)
     return torch.stack(values, dim=-1)
 
 
@@ -345,7 +349,7 @@ def test_the_margins_after_one_step_are_those_of_the_trajectory(name: str) -> No
     ends = [i for i, event in enumerate(problem.task.events) if event.terminates]
     asked = ending_margins(problem.task)
     for t in (0, 3, problem.horizon - 1):
-        found = asked(path.state[:, t + 1], path.memory[:, t], problem.steps[t])
+        found = asked(step_of(path, problem.steps, t))
         assert torch.equal(found, margins[:, t, ends])
 
 
@@ -356,13 +360,13 @@ def test_a_subclass_with_its_own_end_is_asked_for_it() -> None:
         def events(self) -> tuple[Event, ...]:
             return *super().events, Event("fast", terminates=True)
 
-        def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
-            fast = after[..., 7:10].norm(dim=-1, keepdim=True) - 5.0
-            return torch.cat([super().margins(after, memory, step), fast], dim=-1)
+        def margins(self, transition: Transition) -> Tensor:
+            fast = transition.after[..., 7:10].norm(dim=-1, keepdim=True) - 5.0
+            return torch.cat([super().margins(transition), fast], dim=-1)
 
     problem, params = flight_problem("racing", horizon=40)
     path = rollout(problem, problem.bind(params), problem.draw(4, torch.Generator()))
-    state, memory, step = path.state[:, 5], path.memory[:, 4], problem.steps[4]
-    assert ending_margins(problem.task)(state, memory, step).shape == (4, 1)
-    found = ending_margins(Fast())(state, memory, step)
-    assert torch.equal(found[:, 1], state[:, 7:10].norm(dim=-1) - 5.0)
+    fifth = step_of(path, problem.steps, 4)
+    assert ending_margins(problem.task)(fifth).shape == (4, 1)
+    found = ending_margins(Fast())(fifth)
+    assert torch.equal(found[:, 1], fifth.after[:, 7:10].norm(dim=-1) - 5.0)

@@ -93,7 +93,7 @@ def test_fog_sees_no_hard_event() -> None:
     """On a hard task whose only reward is an event, every first-order sample is exactly zero."""
 
     class Bare(Swing):
-        def terms(self, before, action, after, memory, step):
+        def terms(self, transition):
             return {}
 
     problem = toy_problem().replace(task=Bare())
@@ -178,8 +178,8 @@ def test_rows_or_groups_are_independent(name: str) -> None:
 
 def test_first_order_is_linear_in_the_reward() -> None:
     class Scaled(Swing):
-        def terms(self, before, action, after, memory, step):
-            terms = Swing.terms(self, before, action, after, memory, step)
+        def terms(self, transition):
+            terms = Swing.terms(self, transition)
             return {name: 3.0 * value for name, value in terms.items()}
 
     problem = toy_problem(with_events=False)

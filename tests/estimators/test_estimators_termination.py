@@ -29,7 +29,7 @@ from gradlab.rollouts.outcome import evaluate, views
 from gradlab.rollouts.rollout import rollout
 from gradlab.simulators.point_mass import PointMass
 from gradlab.statistics import OracleGradient
-from gradlab.tasks import Memoryless
+from gradlab.tasks import Memoryless, Transition
 from gradlab.testing import Biased, assert_unbiased
 
 CONTROL, PROCESS, DISCOUNT, GOAL, EDGE = 0.5, 0.3, 0.9, 1.0, 0.4
@@ -60,13 +60,11 @@ class Cliff(Memoryless):
     def observe(self, state: Tensor, memory: Tensor, step: Tensor) -> Tensor:
         return state
 
-    def terms(
-        self, before: Tensor, action: Tensor, after: Tensor, memory: Tensor, step: Tensor
-    ) -> dict[str, Tensor]:
-        return {"distance": 2 - (after[..., 0] - GOAL).square()}
+    def terms(self, transition: Transition) -> dict[str, Tensor]:
+        return {"distance": 2 - (transition.after[..., 0] - GOAL).square()}
 
-    def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
-        return after[..., :1] - EDGE
+    def margins(self, transition: Transition) -> Tensor:
+        return transition.after[..., :1] - EDGE
 
 
 def q_last(x: Tensor, action: Tensor) -> Tensor:

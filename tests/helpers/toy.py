@@ -14,6 +14,7 @@ from gradlab.events import Event
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.critic import Critic, View
 from gradlab.problems.problem import Problem
+from gradlab.tasks import Transition
 
 
 @dataclass(frozen=True)
@@ -75,28 +76,32 @@ class Swing:
     def _target(self, memory: Tensor) -> Tensor:
         return 0.15 * (1 - 2 * (memory % 2))
 
-    def advance(self, memory: Tensor, after: Tensor, step: Tensor) -> Tensor:
+    def advance(self, transition: Transition) -> Tensor:
+        memory = transition.memory
         if not self.switching:
             return memory
-        return memory + (self._pass_margin(after, memory) > 0).to(memory.dtype)
+        return memory + (self._pass_margin(transition.after, memory) > 0).to(memory.dtype)
 
     def _pass_margin(self, after: Tensor, memory: Tensor) -> Tensor:
         target = self._target(memory)
         return (target.sign() * (after[..., :1] - target)) / 0.3
 
-    def terms(
-        self, before: Tensor, action: Tensor, after: Tensor, memory: Tensor, step: Tensor
-    ) -> dict[str, Tensor]:
+    def terms(self, transition: Transition) -> dict[str, Tensor]:
         return {
-            "angle": -(after[..., 0] ** 2) + 0.5 * after[..., 0] * (1 + 0.1 * step),
-            "effort": -0.1 * action[..., 0] ** 2 - 0.05 * before[..., 1] ** 2,
+            "angle": -(transition.after[..., 0] ** 2)
+            + 0.5 * transition.after[..., 0] * (1 + 0.1 * transition.step),
+            "effort": -0.1 * transition.action[..., 0] ** 2 - 0.05 * transition.before[..., 1] ** 2,
         }
 
-    def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
-        angle = after[..., 0]
+    def margins(self, transition: Transition) -> Tensor:
+        angle = transition.after[..., 0]
         if self.switching:
             return torch.stack(
-                [self._pass_margin(after, memory)[..., 0], (-angle - 0.4) / 0.3], dim=-1
+                [
+                    self._pass_margin(transition.after, transition.memory)[..., 0],
+                    (-angle - 0.4) / 0.3,
+                ],
+                dim=-1,
             )
         return torch.stack([angle - 0.2, (-angle - 0.4) / 0.3, (angle - 0.5) / 0.2], dim=-1)
 

@@ -18,7 +18,7 @@ from gradlab.foundation.errors import NotFinite
 from gradlab.policies.gaussian import LinearPolicy
 from gradlab.problems.problem import Problem
 from gradlab.simulators.point_mass import PointMass
-from gradlab.tasks import Memoryless
+from gradlab.tasks import Memoryless, Transition
 
 F64 = torch.float64
 
@@ -49,13 +49,14 @@ class Walk(Memoryless):
     def observe(self, state: Tensor, memory: Tensor, step: Tensor) -> Tensor:
         return state
 
-    def terms(
-        self, before: Tensor, action: Tensor, after: Tensor, memory: Tensor, step: Tensor
-    ) -> dict[str, Tensor]:
-        return {"where": after[..., 0] + torch.where(before[..., 0] > 2, self.blow_up, 0.0)}
+    def terms(self, transition: Transition) -> dict[str, Tensor]:
+        return {
+            "where": transition.after[..., 0]
+            + torch.where(transition.before[..., 0] > 2, self.blow_up, 0.0)
+        }
 
-    def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
-        return after - torch.tensor([2.0, 0.5, 9.0], dtype=after.dtype)
+    def margins(self, transition: Transition) -> Tensor:
+        return transition.after - torch.tensor([2.0, 0.5, 9.0], dtype=transition.after.dtype)
 
 
 def walk(**changes: float) -> tuple[Problem, dict[str, Tensor]]:

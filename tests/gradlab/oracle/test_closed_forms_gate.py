@@ -19,6 +19,7 @@ from gradlab.oracle.closed_forms.linear_gaussian import LinearGaussian, read
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, views
 from gradlab.rollouts.rollout import rollout
+from gradlab.tasks import Transition
 from gradlab.tasks.gate import Gate
 from tests.helpers.known import assert_close, build, finite_difference, view
 
@@ -127,13 +128,9 @@ def test_gate_critic_satisfies_the_bellman_equations(process_std, passed):
         out = []
         for (after, weight), action in zip(rows, a, strict=True):
             after = after[:, None]
-            reward = task.dense.terms(
-                after[:, None],
-                action.expand(len(after), 1, 1),
-                after[:, None],
-                after[:, None, :0],
-                torch.tensor([float(t)]),
-            )
+            acted = action.expand(len(after), 1)
+            made = Transition(after, acted, after, after[:, :0], torch.tensor(float(t)))
+            reward = task.dense.terms(made.alone())
             crossed = (after[:, 0] > task.gate).double()
             new = torch.maximum(crossed, torch.tensor(passed))
             here = view(problem, after, t + 1)._replace(events=new[:, None])

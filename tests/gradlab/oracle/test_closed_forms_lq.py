@@ -8,6 +8,7 @@ from gradlab.oracle import closed_forms
 from gradlab.oracle.closed_forms import lq
 from gradlab.oracle.closed_forms.linear_gaussian import LinearGaussian, read
 from gradlab.problems.problem import Problem
+from gradlab.tasks import Transition
 from tests.helpers.known import assert_close, build, finite_difference, signs, view
 
 
@@ -26,13 +27,8 @@ def lq_return(problem: Problem, calls: LinearGaussian) -> torch.Tensor:
         process = torch.zeros(len(grid), ns, dtype=torch.float64)
         process[:, noisy] = rest[:, t, nu:]
         after = simulator.step(state, action, process)
-        terms = task.terms(
-            state[:, None],
-            action[:, None],
-            after[:, None],
-            memory[:, None],
-            torch.tensor([float(t)]),
-        )
+        made = Transition(state, action, after, memory, torch.tensor(float(t)))
+        terms = task.terms(made.alone())
         total = total + problem.discount**t * sum(terms.values())[:, 0]
         state = after
     return total.mean()
@@ -72,10 +68,8 @@ def test_lq_critic_satisfies_the_bellman_equations():
         w, eps = signs(4)[:, None].expand(16, 7, 4), signs(2)[:, None]
         here, acted = state.expand(16, 7, 4), action.expand(16, 7, 2)
         after = simulator.step(here, acted, w)
-        terms = task.terms(
-            *(x[..., None, :] for x in (here, acted, after, after[..., :0])),
-            torch.tensor([float(t)]),
-        )
+        made = Transition(here, acted, after, after[..., :0], torch.tensor(float(t)))
+        terms = task.terms(made.alone())
         reward = sum(terms.values())[..., 0]
         backup = (reward + problem.discount * critic.v(view(problem, after, t + 1))).mean(0)
         assert_close(critic.q(view(problem, state, t), action), backup, 1e-12)

@@ -13,6 +13,7 @@ from gradlab.oracle import closed_forms
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, evaluate_step, moment_at
 from gradlab.rollouts.rollout import Trajectory, rollout
+from gradlab.tasks import Transition
 from tests.helpers.known import build
 from tests.helpers.toy import toy_params, toy_problem
 
@@ -34,9 +35,10 @@ def slow_value(problem: Problem, path: Trajectory, cut_every: int | None) -> Ten
             over = [o.detach() for o in over]
         now = slice(t, t + 1)
         time = torch.tensor([float(t)], dtype=problem.dtype)
-        arguments = path.before[now], path.action[now], path.state[t + 1 : t + 2], path.memory[now]
-        reward = sum(term[0] for term in task.terms(*arguments, time).values())
-        margin = task.margins(path.state[t + 1 : t + 2], path.memory[now], time)[0]
+        parts = path.before[now], path.action[now], path.state[t + 1 : t + 2], path.memory[now]
+        made = Transition(*parts, time)
+        reward = sum(term[0] for term in task.terms(made).values())
+        margin = task.margins(made)[0]
         alive = 1 - step(torch.stack(over).max()) if over else torch.ones((), dtype=problem.dtype)
         total = alive * reward
         for i, event in enumerate(events):
@@ -180,8 +182,10 @@ def test_running_minimum_keeps_a_safe_episode_alive() -> None:
     """48 safe steps at margin −4 widths: survival 0.98, where a product of steps keeps 0.42."""
 
     class Safe(type(toy_problem().task)):
-        def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
-            return torch.full_like(after[..., :1], -0.4).expand(*after.shape[:-1], 3)
+        def margins(self, transition: Transition) -> Tensor:
+            return torch.full_like(transition.after[..., :1], -0.4).expand(
+                *transition.after.shape[:-1], 3
+            )
 
     problem = toy_problem(horizon=48).replace(task=Safe()).relaxed(0.1)
     noise = problem.draw(2, torch.Generator().manual_seed(0))
@@ -204,8 +208,9 @@ def test_a_margin_of_nan_is_not_a_safe_one(kind: str) -> None:
     """
 
     class Lost(type(toy_problem().task)):
-        def margins(self, after: Tensor, memory: Tensor, step: Tensor) -> Tensor:
-            margins = super().margins(after, memory, step)
+        def margins(self, transition: Transition) -> Tensor:
+            step = transition.step
+            margins = super().margins(transition)
             late = (step >= 2).reshape(step.shape + (1,)).expand(margins.shape)
             even = torch.arange(len(margins)).reshape(-1, *(1,) * (margins.ndim - 1)) % 2 == 0
             return torch.where(late & even, torch.nan, margins)

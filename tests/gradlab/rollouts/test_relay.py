@@ -29,6 +29,7 @@ from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, moment_at
 from gradlab.rollouts.relay import Mixed, Node, Recorder, Relay
 from gradlab.rollouts.rollout import rollout
+from gradlab.tasks import Transition
 from tests.helpers.toy import toy_params, toy_problem
 
 ENGINES: tuple[Engine, ...] = ("pullback", "vmap", "loop")
@@ -218,7 +219,7 @@ def by_hand(problem: Problem, noise: Noise, through: Callable[[Node, Tensor], Te
         action = path.action[t].detach().requires_grad_()
         step, memory = problem.steps[t], path.memory[t]
         after = problem.simulator.step(before, action, noise.process[t])
-        terms = task.terms(before[None], action[None], after[None], memory[None], step[None])
+        terms = task.terms(Transition(before, action, after, memory, step).alone())
         reward = problem.discounts[t] * torch.stack(list(terms.values())).sum()
         message, to_action = torch.autograd.grad(
             (after * later).sum() + reward, (before, action), materialize_grads=True

@@ -29,7 +29,7 @@ from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, evaluate_step, moment_at
 from gradlab.simulators.articulated.simulator import Articulated
 from gradlab.simulators.articulated.variants import CentreOfMass, variant
-from gradlab.tasks.base import Task
+from gradlab.tasks.base import Task, Transition
 from gradlab.tasks.locomotion import Locomotion
 from gradlab.tasks.locomotion_dflex import FreeRunner
 from tests.helpers.toy import Swing, toy_params, toy_problem
@@ -358,7 +358,7 @@ def test_brax_pays_health_until_the_end() -> None:
     got = evaluate_step(problem, now, action, after, before[:, :0])
     assert float(got.reward) == pytest.approx(0.1 / 0.05 + 1 - 0.5 * 8 * 4)
     assert bool(got.terminated)
-    margin = task.margins(after, after[:, :0], torch.zeros(1))
+    margin = task.margins(Transition(before, action, after, after[:, :0], torch.zeros(1)))
     assert float(margin) == pytest.approx((0.2 - 0.15) / 0.2)
     assert task.observation_dim == 27
 
@@ -378,10 +378,11 @@ def test_dflex_ant_by_hand() -> None:
     np.testing.assert_allclose(obs[27:29], [1.0, 0.5], atol=1e-9)
     np.testing.assert_allclose(obs[29:], 0.7)
     action = torch.full((1, 8), 0.7, dtype=torch.float64)
-    terms = task.terms(state, action, state, state[:, :0], torch.zeros(1))
+    made = Transition(state, action, state, state[:, :0], torch.zeros(1))
+    terms = task.terms(made)
     total = float(torch.stack(list(terms.values())).sum())
     assert total == pytest.approx(1.5 + 0.1 + 0.5 + (0.5 - 0.27), abs=1e-9)
-    assert float(task.margins(state, state[:, :0], torch.zeros(1))) == pytest.approx(-0.23 / 0.2)
+    assert float(task.margins(made)) == pytest.approx(-0.23 / 0.2)
 
 
 def test_dflex_hopper_by_hand() -> None:
@@ -391,7 +392,7 @@ def test_dflex_hopper_by_hand() -> None:
     state[:, 2], state[:, 6] = 0.1, 2.0
     action = torch.full((3, 3), 0.5, dtype=torch.float64)
     none = state[:, :0]
-    terms = problem.task.terms(state, action, state, none, torch.zeros(3))
+    terms = problem.task.terms(Transition(state, action, state, none, torch.zeros(3)))
     np.testing.assert_allclose(terms["height"], [0.3, -200 * 0.1**2, 0.3])
     np.testing.assert_allclose(terms["level"], 1 - (0.6 / math.pi) ** 2)
     np.testing.assert_allclose(terms["control"], -0.1 * 0.75)
@@ -424,8 +425,9 @@ def test_any_batch_shape_and_vmap(name: str, preset: str) -> None:
     steps, none = torch.arange(4.0), state[..., :0]
 
     def everything(s: Tensor, a: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        dense = torch.stack(list(task.terms(s, a, s.roll(1, -2), m, steps).values())).sum(0)
-        return dense, task.margins(s, m, steps), task.observe(s, m, steps)
+        made = Transition(s, a, s.roll(1, -2), m, steps)
+        dense = torch.stack(list(task.terms(made).values())).sum(0)
+        return dense, task.margins(made), task.observe(s, m, steps)
 
     whole = everything(state, action, none)
     mapped = torch.vmap(everything)(state, action, none)
@@ -439,7 +441,7 @@ def test_any_batch_shape_and_vmap(name: str, preset: str) -> None:
     assert task.observe(low, low[..., :0], steps).dtype == torch.float32
     assert all(
         x.dtype == torch.float32
-        for x in task.terms(low, action.float(), low, low[..., :0], steps).values()
+        for x in task.terms(Transition(low, action.float(), low, low[..., :0], steps)).values()
     )
 
     def score(s: Tensor) -> Tensor:

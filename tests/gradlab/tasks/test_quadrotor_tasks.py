@@ -10,7 +10,7 @@ import torch
 
 from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.simulators.quadrotor import Quadrotor
-from gradlab.tasks.base import Task
+from gradlab.tasks.base import Task, Transition
 from gradlab.tasks.flight import collision_margin
 from gradlab.tasks.hovering import Hovering
 from gradlab.tasks.landing import Landing
@@ -55,13 +55,18 @@ def reward(task: Task, states: torch.Tensor, gate: float = 0.0, first: int = 0) 
     length = len(states)
     steps = torch.arange(first, first + length, dtype=states.dtype)
     memory = memory_of(task, *[gate] * length)
-    terms = task.terms(states, torch.zeros(length, 4).double(), states, memory, steps)
+    terms = task.terms(landed(states, memory, steps))
     return torch.stack(list(terms.values())).sum(0)
+
+
+def landed(states: torch.Tensor, memory: torch.Tensor, steps: torch.Tensor) -> Transition:
+    """Steps that end in these states; where they began and the action are of no account."""
+    return Transition(states, states[..., :4], states, memory, steps)
 
 
 def margins(task: Task, states: torch.Tensor, gate: float = 0.0) -> torch.Tensor:
     steps = torch.arange(len(states), dtype=states.dtype)
-    return task.margins(states, memory_of(task, *[gate] * len(states)), steps)
+    return task.margins(landed(states, memory_of(task, *[gate] * len(states)), steps))
 
 
 def observe(task: Task, state: torch.Tensor, gate: float = 0.0, step: float = 0.0) -> np.ndarray:
@@ -96,17 +101,17 @@ def test_shapes_and_any_batch(name: str) -> None:
     state = random_states(6 * 5, seed=1).view(6, 5, 13)
     held = memory[:, None].expand(6, 5, -1)
     steps = torch.arange(5.0)
-    terms = task.terms(state, torch.zeros(6, 5, 4).double(), state, held, steps)
+    terms = task.terms(landed(state, held, steps))
     assert all(term.shape == (6, 5) for term in terms.values())
-    found = task.margins(state, held, steps)
+    found = task.margins(landed(state, held, steps))
     assert found.shape == (6, 5, len(task.events))
 
     # one episode, several batch dimensions and vmap give the same numbers
     def everything(s: torch.Tensor, m: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        dense = torch.stack(list(task.terms(s, s[..., :4], s, m, steps).values())).sum(0)
-        after = task.advance(m[..., 0, :], s[..., 0, :], steps[0])
+        dense = torch.stack(list(task.terms(landed(s, m, steps)).values())).sum(0)
+        after = task.advance(landed(s[..., 0, :], m[..., 0, :], steps[0]))
         looked = task.observe(s[..., 0, :], m[..., 0, :], steps[0])
-        return dense, task.margins(s, m, steps), after, looked
+        return dense, task.margins(landed(s, m, steps)), after, looked
 
     whole = everything(state, held)
     mapped = torch.vmap(everything)(state, held)
@@ -131,13 +136,13 @@ def test_rotor_speeds_are_ignored_and_dtype_is_kept(name: str) -> None:
     assert obs.dtype == torch.float32
     torch.testing.assert_close(obs, task.observe(coordinates, memory, step))
     path, held, steps = long[:, None], memory[:, None], torch.zeros(1)
-    terms = task.terms(path, path[..., :4], path, held, steps)
+    terms = task.terms(landed(path, held, steps))
     body = coordinates[:, None]
-    short = task.terms(body, body[..., :4], body, held, steps)
+    short = task.terms(landed(body, held, steps))
     for key, term in terms.items():
         assert term.dtype == torch.float32
         torch.testing.assert_close(term, short[key])
-    assert task.margins(path, held, steps).dtype == torch.float32
+    assert task.margins(landed(path, held, steps)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -154,9 +159,9 @@ def test_gradients_are_finite_at_zero_norms(name: str, dtype: torch.dtype) -> No
 
             def score(s: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
                 s, m, steps = s[None], m[None], torch.zeros(1, dtype=dtype)
-                dense = torch.stack(list(task.terms(s, s[:, :4], s, m, steps).values())).sum()
+                dense = torch.stack(list(task.terms(landed(s, m, steps)).values())).sum()
                 obs = task.observe(s[0], m[0], steps[0]).sum()
-                return dense + obs + task.margins(s, m, steps).sigmoid().sum()
+                return dense + obs + task.margins(landed(s, m, steps)).sigmoid().sum()
 
             gradient = torch.vmap(torch.func.grad(score))(state, memory)
             assert bool(gradient.isfinite().all())
@@ -169,11 +174,11 @@ def test_gradients_match_finite_differences(name: str) -> None:
     steps = torch.zeros(1, dtype=torch.float64)
 
     def score(s: torch.Tensor) -> torch.Tensor:
-        dense = torch.stack(list(task.terms(s, s[:, :4], s, memory, steps).values())).sum()
+        dense = torch.stack(list(task.terms(landed(s, memory, steps)).values())).sum()
         return (
             dense
             + task.observe(s, memory, steps[0]).sin().sum()
-            + task.margins(s, memory, steps).sum()
+            + task.margins(landed(s, memory, steps)).sum()
         )
 
     gradient = torch.func.grad(score)(state)[0]
@@ -191,8 +196,8 @@ def test_detached_parts_pass_no_gradient(name: str) -> None:
     steps = torch.zeros(1, dtype=torch.float64)
 
     def score(s: torch.Tensor, which: Task) -> torch.Tensor:
-        dense = torch.stack(list(which.terms(s, s[:, :4], s, memory, steps).values())).sum()
-        return dense + which.margins(s, memory, steps).sum()
+        dense = torch.stack(list(which.terms(landed(s, memory, steps)).values())).sum()
+        return dense + which.margins(landed(s, memory, steps)).sum()
 
     full = torch.func.grad(score)(state, task)[0]
     for part, place in {
@@ -421,7 +426,7 @@ def test_racing_switches_after_the_step_that_passes() -> None:
     found = margins(course, states, gate=0)
     np.testing.assert_allclose(found[:, 0], [1 - 0.5 / 0.3, 0.5], atol=1e-12)
     step = torch.tensor(0.0)
-    after = course.advance(memory_of(course, 0.0, 0.0), states, step)
+    after = course.advance(landed(states, memory_of(course, 0.0, 0.0), step))
     assert after.tolist() == [[0.0], [1.0]]
     dense = reward(course, states, gate=0)
     expected = [flight_reward(s.numpy(), GATES[g]) for s, g in zip(states, (0, 1), strict=True)]
@@ -429,14 +434,14 @@ def test_racing_switches_after_the_step_that_passes() -> None:
     # the observation of a step is made before it, with the old memory
     np.testing.assert_allclose(observe(course, states[1], gate=0)[:3], [0, -0.015, 0], atol=1e-12)
     last = make_state(GATES[3])[None]
-    assert course.advance(memory_of(course, 3.0), last, step).tolist() == [[0.0]]
+    assert course.advance(landed(last, memory_of(course, 3.0), step)).tolist() == [[0.0]]
 
 
 def test_one_gate_has_no_switch() -> None:
     task = Racing()
     near = make_state((4.0, 4.1, 1.0))[None]
     assert task.memory_dim == 0
-    assert task.advance(memory_of(task, 0.0), near, torch.tensor(0.0)).shape == (1, 0)
+    assert task.advance(landed(near, memory_of(task, 0.0), torch.tensor(0.0))).shape == (1, 0)
     expected = flight_reward(near[0].numpy(), GATES[0])
     assert float(reward(task, near)) == pytest.approx(expected, abs=1e-14)
     events = [(e.name, e.bonus, e.terminates, e.switches) for e in task.events]
@@ -487,7 +492,7 @@ def test_a_course_flown_gate_by_gate() -> None:
     for k in range(8):
         state = make_state(GATES[k % 4])
         assert float(margins(course, state[None], gate=float(memory))[0, 0]) == pytest.approx(1.0)
-        memory = course.advance(memory, state, torch.tensor(float(k)))
+        memory = course.advance(landed(state, memory, torch.tensor(float(k))))
         assert float(memory) == (k + 1) % 4
 
 

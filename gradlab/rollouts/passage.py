@@ -20,7 +20,7 @@ from gradlab.policies.policy import Policy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.relay import Relay, passed_on
 from gradlab.simulators.base import Simulator
-from gradlab.tasks.base import Task, ending_margins
+from gradlab.tasks.base import Task, Transition, ending_margins
 
 
 class Ending(NamedTuple):
@@ -51,7 +51,7 @@ class Choice(NamedTuple):
     carry: Tensor | None  # after the call
 
 
-class Transition(NamedTuple):
+class Passage(NamedTuple):
     """One pass around the loop."""
 
     obs: Tensor
@@ -66,18 +66,18 @@ class Transition(NamedTuple):
     ended: Tensor | None  # after the step; None where no event ends an episode
 
 
-def one_step(problem: Problem, policy: Policy, relay: Relay | None) -> Callable[..., Transition]:
+def one_step(problem: Problem, policy: Policy, relay: Relay | None) -> Callable[..., Passage]:
     """One pass around the loop; the first argument is its number, the others are `choose`'s.
 
     A relay at the action parts it in two, which are compiled or checkpointed one by one.
     """
     moving = problem.simulator, problem.task, policy, problem.compile
     if relay is None:
-        whole = _rerun(problem, _transition(*moving))
+        whole = _rerun(problem, _passage(*moving))
         return lambda t, *inputs: whole(*inputs)
     choose, move = (_rerun(problem, half) for half in _halves(*moving))
 
-    def step(t: int, *inputs: Any) -> Transition:
+    def step(t: int, *inputs: Any) -> Passage:
         chosen = choose(*inputs)
         action = passed_on(relay, t, "action", chosen.action)
         return move(chosen._replace(action=action), *inputs[3:])
@@ -93,24 +93,24 @@ def _rerun(problem: Problem, piece: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=32)
-def _transition(
+def _passage(
     simulator: Simulator, task: Task, policy: Policy, compiled: bool
-) -> Callable[..., Transition]:
+) -> Callable[..., Passage]:
     """One step as a pure function of tensors, compiled if asked for."""
     if compiled and isinstance(simulator, CompilesItself):
-        return _transition(simulator.compiled(), task, policy, False)
+        return _passage(simulator.compiled(), task, policy, False)
     choose, move = _halves(simulator, task, policy, False)
 
-    def transition(*inputs: Any) -> Transition:
+    def passage(*inputs: Any) -> Passage:
         return move(choose(*inputs), *inputs[3:])
 
-    return compile_step(transition) if compiled else transition
+    return compile_step(passage) if compiled else passage
 
 
 @lru_cache(maxsize=32)
 def _halves(
     simulator: Simulator, task: Task, policy: Policy, compiled: bool
-) -> tuple[Callable[..., Choice], Callable[..., Transition]]:
+) -> tuple[Callable[..., Choice], Callable[..., Passage]]:
     """A step up to its action, and from there on."""
     if compiled and isinstance(simulator, CompilesItself):
         return _halves(simulator.compiled(), task, policy, False)
@@ -159,17 +159,17 @@ def _halves(
         eps: Tensor,
         process: Tensor,
         ending: Ending | None,
-    ) -> Transition:
+    ) -> Passage:
         if ending is not None:
             state, memory, process = chosen.start[:3]
         after = simulator.step(state, chosen.action, process)
-        memory_after = task.advance(memory, after, step)
+        made = Transition(state, chosen.action, after, memory, step)
         over = None
         if ending is not None:
             # a margin of NaN ends nothing: the episode stays, to be counted
-            over = margins_after(after.detach(), memory, step) > ending.last
+            over = margins_after(made.detach()) > ending.last
             over = ending.ended | (over if over.shape[-1] == 1 else over.any(-1, keepdim=True))
-        return Transition(*chosen[:4], after, memory_after, *chosen[4:], over)
+        return Passage(*chosen[:4], after, task.advance(made), *chosen[4:], over)
 
     return (compile_step(choose), compile_step(move)) if compiled else (choose, move)
 
