@@ -1,11 +1,11 @@
-"""One pass around the loop of a rollout, as a pure function of tensors: compiled if asked for.
+"""Passes around the loop of a rollout, as pure functions of tensors: compiled if asked for.
 
 An episode that has ended is held: it repeats its last step, with the inputs that it had.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -22,6 +22,10 @@ from gradlab.rollouts.relay import Relay, passed_on
 from gradlab.simulators.base import Simulator
 from gradlab.tasks.base import Task, Transition, ending_margins
 
+# Steps in one compiled graph. A graph is launched once for all of them, forward and backward, which
+# is most of what small batches cost; 8 gain a few percent more and take half as long to compile.
+UNROLLED = 4
+
 
 class Ending(NamedTuple):
     """Which episodes have ended, and what their last step had, as constants."""
@@ -37,6 +41,24 @@ class Ending(NamedTuple):
     def hold(self, kept: Tensor, now: Tensor) -> Tensor:
         """`kept` where the episode has ended, else `now`."""
         return torch.where(self.ended, kept, now) if now.shape[-1] else now
+
+
+class Here(NamedTuple):
+    """Where episodes are between two steps."""
+
+    state: Tensor
+    memory: Tensor
+    carry: Tensor | None  # None: the policy is feed-forward
+    ending: Ending | None  # None: no event ends an episode
+
+
+class Inputs(NamedTuple):
+    """What a step is given from outside."""
+
+    probes: Probes | None  # None: nothing is recorded
+    step: Tensor  # t
+    eps: Tensor
+    process: Tensor
 
 
 class Choice(NamedTuple):
@@ -66,23 +88,54 @@ class Passage(NamedTuple):
     ended: Tensor | None  # after the step; None where no event ends an episode
 
 
-def one_step(problem: Problem, policy: Policy, relay: Relay | None) -> Callable[..., Passage]:
-    """One pass around the loop; the first argument is its number, the others are `choose`'s.
+def begun(here: Here, inputs: Inputs, passage: Passage) -> tuple[Tensor, ...]:
+    """State, memory, process noise and, if there is one, carry that a step really started from."""
+    carry = () if here.carry is None else (here.carry,)
+    return passage.start or (here.state, here.memory, inputs.process, *carry)
 
-    A relay at the action parts it in two, which are compiled or checkpointed one by one.
+
+def onward(here: Here, inputs: Inputs, passage: Passage) -> Here:
+    """Where episodes are after a step."""
+    ending = here.ending
+    if ending is not None and passage.ended is not None:
+        # aliases of what a graph returns are made outside: compiled code makes them anew, slowly
+        state, memory, noise, *carry = (part.detach() for part in begun(here, inputs, passage))
+        held = state, memory, noise, passage.action.detach()
+        ending = Ending(passage.ended, *held, ending.last, carry[0] if carry else None)
+    return Here(passage.state, passage.memory, passage.carry, ending)
+
+
+def stride(problem: Problem, relay: Relay | None) -> int:
+    """How many steps a rollout takes at once: `UNROLLED` where they are one compiled graph."""
+    alone = problem.checkpoint or relay is not None or isinstance(problem.simulator, CompilesItself)
+    return UNROLLED if problem.compile and not alone else 1
+
+
+def some_steps(
+    problem: Problem, policy: Policy, relay: Relay | None
+) -> Callable[..., list[Passage]]:
+    """Passes around the loop: (number of the first, params, buffers, `Here`, one `Inputs` each).
+
+    A relay at the action parts a pass in two, which are compiled or checkpointed one by one.
     """
     moving = problem.simulator, problem.task, policy, problem.compile
     if relay is None:
-        whole = _rerun(problem, _passage(*moving))
-        return lambda t, *inputs: whole(*inputs)
+        whole = _rerun(problem, _several(*moving))
+        return lambda t, *arguments: whole(*arguments)
     choose, move = (_rerun(problem, half) for half in _halves(*moving))
 
-    def step(t: int, *inputs: Any) -> Passage:
-        chosen = choose(*inputs)
+    def alone(
+        t: int,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        here: Here,
+        inputs: Sequence[Inputs],
+    ) -> list[Passage]:
+        chosen = choose(params, buffers, here, inputs[0])
         action = passed_on(relay, t, "action", chosen.action)
-        return move(chosen._replace(action=action), *inputs[3:])
+        return [move(chosen._replace(action=action), here, inputs[0])]
 
-    return step
+    return alone
 
 
 def _rerun(problem: Problem, piece: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,18 +146,28 @@ def _rerun(problem: Problem, piece: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=32)
-def _passage(
+def _several(
     simulator: Simulator, task: Task, policy: Policy, compiled: bool
-) -> Callable[..., Passage]:
-    """One step as a pure function of tensors, compiled if asked for."""
+) -> Callable[..., list[Passage]]:
+    """Consecutive steps as a pure function of tensors, compiled if asked for."""
     if compiled and isinstance(simulator, CompilesItself):
-        return _passage(simulator.compiled(), task, policy, False)
+        return _several(simulator.compiled(), task, policy, False)
     choose, move = _halves(simulator, task, policy, False)
 
-    def passage(*inputs: Any) -> Passage:
-        return move(choose(*inputs), *inputs[3:])
+    def several(
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        here: Here,
+        inputs: Sequence[Inputs],
+    ) -> list[Passage]:
+        passages: list[Passage] = []
+        for now, given in enumerate(inputs):
+            if now > 0:
+                here = onward(here, inputs[now - 1], passages[-1])
+            passages.append(move(choose(params, buffers, here, given), here, given))
+        return passages
 
-    return compile_step(passage) if compiled else passage
+    return compile_step(several) if compiled else several
 
 
 @lru_cache(maxsize=32)
@@ -117,19 +180,10 @@ def _halves(
     margins_after, pull = ending_margins(task), policy.pull
 
     def choose(
-        params: dict[str, Tensor],
-        buffers: dict[str, Tensor],
-        probes: Probes | None,
-        state: Tensor,
-        memory: Tensor,
-        carry: Tensor | None,
-        step: Tensor,
-        eps: Tensor,
-        process: Tensor,
-        ending: Ending | None,
+        params: dict[str, Tensor], buffers: dict[str, Tensor], here: Here, inputs: Inputs
     ) -> Choice:
+        (state, memory, carry, ending), process = here, inputs.process
         start: tuple[Tensor, ...] = ()
-        last = carry
         if ending is not None:
             given = (state, memory, process)
             start = tuple(ending.hold(*pair) for pair in zip(ending[1:4], given, strict=True))
@@ -137,38 +191,30 @@ def _halves(
             if carry is not None and ending.carry is not None:
                 carry = ending.hold(ending.carry, carry)
                 start = (*start, carry)
-        obs = task.observe(state, memory, step)
-        if probes is None:
+        obs = task.observe(state, memory, inputs.step)
+        if inputs.probes is None:
             (output, carry), recorded = policy.apply(params, buffers, obs, carry), ()
         else:
-            output, carry, recorded = pull.probed(params, buffers, obs, carry, probes)
-        latent = policy.latent(output, eps)
+            output, carry, recorded = pull.probed(params, buffers, obs, carry, inputs.probes)
+        latent = policy.latent(output, inputs.eps)
         action = policy.action(latent)
         if ending is not None:
             action = ending.hold(ending.action, action)
-            if carry is not None and last is not None:  # observations may go on, with their clock
-                carry = ending.hold(last.detach(), carry)
+            if carry is not None and here.carry is not None:
+                # observations may go on, with their clock
+                carry = ending.hold(here.carry.detach(), carry)
         return Choice(obs, output, latent, action, recorded, start, carry)
 
-    def move(
-        chosen: Choice,
-        state: Tensor,
-        memory: Tensor,
-        carry: Tensor | None,
-        step: Tensor,
-        eps: Tensor,
-        process: Tensor,
-        ending: Ending | None,
-    ) -> Passage:
-        if ending is not None:
-            state, memory, process = chosen.start[:3]
+    def move(chosen: Choice, here: Here, inputs: Inputs) -> Passage:
+        state, memory, process = chosen.start[:3] or (here.state, here.memory, inputs.process)
         after = simulator.step(state, chosen.action, process)
-        made = Transition(state, chosen.action, after, memory, step)
+        made = Transition(state, chosen.action, after, memory, inputs.step)
         over = None
-        if ending is not None:
+        if here.ending is not None:
             # a margin of NaN ends nothing: the episode stays, to be counted
-            over = margins_after(made.detach()) > ending.last
-            over = ending.ended | (over if over.shape[-1] == 1 else over.any(-1, keepdim=True))
+            over = margins_after(made.detach()) > here.ending.last
+            over = over if over.shape[-1] == 1 else over.any(-1, keepdim=True)
+            over = here.ending.ended | over
         return Passage(*chosen[:4], after, task.advance(made), *chosen[4:], over)
 
     return (compile_step(choose), compile_step(move)) if compiled else (choose, move)

@@ -29,7 +29,16 @@ from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import constant
 from gradlab.policies.policy import BoundPolicy, Policy
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.passage import Ending, Passage, one_step
+from gradlab.rollouts.passage import (
+    Ending,
+    Here,
+    Inputs,
+    Passage,
+    begun,
+    onward,
+    some_steps,
+    stride,
+)
 from gradlab.rollouts.relay import Relay, check_relay, passed_on
 
 
@@ -132,62 +141,80 @@ def _run(
 ) -> Trajectory:
     """The loop itself."""
     begin = problem.start(noise) if start is None else start.map(_laid_out)
-    state, memory = _constant(problem, begin.state), begin.memory
+    state = _constant(problem, begin.state)
     carry = _constant(problem, begin.carry) if policy.policy.carry_dim else None
+    here = Here(state, begin.memory, carry, _ending(problem, begin))
     nodes = () if relay is None else relay.nodes
-    step = one_step(problem, policy.policy, relay if "action" in nodes else None)
+    steps = some_steps(problem, policy.policy, relay if "action" in nodes else None)
     # one number for all episodes at step 0, and one per episode from anywhere else
     indices = problem.steps.unbind(0)[:length]
     if start is not None:
         indices = [begin.step + t for t in range(length)]
-    eps, process = (_by_time(part) for part in (noise.action, noise.process))
-    ending = _ending(problem, begin)
+    by_time = zip(indices, _by_time(noise.action), _by_time(noise.process), strict=False)
+    given = [Inputs(None, *each) for each in by_time]
     path: list[Passage] = []
-    begun: list[tuple[Tensor, ...]] = []  # what each step starts from
-    states, memories, carries = [state], [memory], [begin.carry if carry is None else carry]
+    starts: list[tuple[Tensor, ...]] = []
+    states, memories, carries = [state], [begin.memory], [begin.carry if carry is None else carry]
     params = policy.params if policy.tape is None else policy.constants
-    for t, index in enumerate(indices):
+    for times in _blocks(length, cut_every, stride(problem, relay)):
+        t = times.start
         if cut_every is not None and t > 0 and t % cut_every == 0:
-            state = _constant(problem, state.detach())
-            carry = None if carry is None else _constant(problem, carry.detach())
+            here = _cut(problem, here)
         if relay is not None and "state" in nodes:
-            if ending is not None:  # what a relay sends back does not reach an ended episode
-                state = ending.hold(state.detach(), state)
-            state = _constant(problem, passed_on(relay, t, "state", state))
-        probes = policy.probes(state)
-        given = state, memory, carry, index, eps[t], process[t], ending
-        now = step(t, params, policy.buffers, probes, *given)
-        had = () if carry is None else (carry,)
-        begun.append(now.start or (state, memory, process[t], *had))
-        policy.record(now.obs, begun[-1][3] if had else None, now.recorded, probes, t)
-        path.append(now)
-        if ending is not None and now.ended is not None:
-            # aliases are left to here: compiled code would make them anew, slowly
-            held_state, held_memory, held_noise, *rest = (part.detach() for part in begun[-1])
-            held = held_state, held_memory, held_noise, now.action.detach()
-            ending = Ending(now.ended, *held, ending.last, rest[0] if had else None)
-        state, memory, carry = now.state, now.memory, now.carry
-        states.append(state)
-        memories.append(memory)
-        carries.append(begin.carry if carry is None else carry)
+            state = here.state
+            if here.ending is not None:  # what a relay sends back does not reach an ended episode
+                state = here.ending.hold(state.detach(), state)
+            here = here._replace(state=_constant(problem, passed_on(relay, t, "state", state)))
+        inputs = [each._replace(probes=policy.probes(here.state)) for each in given[times]]
+        passages = steps(t, params, policy.buffers, here, inputs)
+        for k, now in enumerate(passages):
+            starts.append(begun(here, inputs[k], now))
+            had = None if carry is None else starts[-1][3]
+            policy.record(now.obs, had, now.recorded, inputs[k].probes, t + k)
+            here = onward(here, inputs[k], now)
+            states.append(here.state)
+            memories.append(here.memory)
+            carries.append(begin.carry if here.carry is None else here.carry)
+        path.extend(passages)
     obs, output, latent, action = (
         torch.stack(column, dim=-2) for column in zip(*(now[:4] for now in path), strict=True)
     )
     state, memory = torch.stack(states, dim=-2), torch.stack(memories, dim=-2)
     before, memory_before = state[..., :-1, :], memory[..., :-1, :]
     used = noise.process[..., :length, :]
-    if ending is not None:
+    if here.ending is not None:
         before, memory_before, used = (
-            torch.stack(column, dim=-2) for column in list(zip(*begun, strict=True))[:3]
+            torch.stack(column, dim=-2) for column in list(zip(*starts, strict=True))[:3]
         )
     elif cut_every is not None or "state" in nodes:
-        before = torch.stack([part[0] for part in begun], dim=-2)
+        before = torch.stack([part[0] for part in starts], dim=-2)
     kept = torch.stack(carries, dim=-2)
     carry_before = kept[..., :-1, :]
     if carry is not None:
-        carry_before = torch.stack([part[3] for part in begun], dim=-2)
+        carry_before = torch.stack([part[3] for part in starts], dim=-2)
     chosen = obs, output, latent, action, before, memory_before, used, state, memory
     return Trajectory(*chosen, carry_before, kept, _ended(path, begin.ended), start)
+
+
+def _blocks(length: int, cut_every: int | None, at_once: int) -> list[slice]:
+    """The steps that are taken together: `at_once`, or one by one where fewer are left.
+
+    No block goes past a cut. Other sizes would be graphs of their own, each to be compiled.
+    """
+    blocks: list[slice] = []
+    t = 0
+    while t < length:
+        end = length if cut_every is None else min(length, (t // cut_every + 1) * cut_every)
+        count = at_once if t + at_once <= end else 1
+        blocks.append(slice(t, t + count))
+        t += count
+    return blocks
+
+
+def _cut(problem: Problem, here: Here) -> Here:
+    """The same place, as a constant."""
+    carry = None if here.carry is None else _constant(problem, here.carry.detach())
+    return here._replace(state=_constant(problem, here.state.detach()), carry=carry)
 
 
 def _length(problem: Problem, noise: Noise, start: Moment | None, length: int | None) -> int:

@@ -55,7 +55,12 @@ class _Budget:
         return self.left >= 0
 
 
-_nested: defaultdict[types.CodeType, _Budget] = defaultdict(_Budget)
+_budgets: defaultdict[types.CodeType, _Budget] = defaultdict(_Budget)
+
+
+def _spend(function: types.FunctionType) -> bool:
+    """Looked up by code: no function that torch traces may hold a budget in its closure."""
+    return _budgets[function.__code__].spend()
 
 
 @contextlib.contextmanager
@@ -94,24 +99,32 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         return function
     if not isinstance(function, types.FunctionType):
         return _thorough(function, typechecker=typechecker)
-    budget = _nested[function.__code__] if nested else _Budget()
+    budget = _budgets[function.__code__]
     if nested and budget.test == _test and budget.left <= 0:
         return function
     whole = nested or inspect.isgeneratorfunction(function)
     inner = (
         _thorough(function, typechecker=typechecker) if whole else decorated(_evaluated(function))
     )
-    scope = contextlib.nullcontext if whole else _context
+    checked_call = inner if whole else _within_context(inner)
 
+    # torch traces this one: its closure holds plain functions only
     @functools.wraps(function)
     def once(*args: Any, **kwargs: Any) -> Any:
         # not every release of torch compiles through a checker
-        if not enabled or torch.compiler.is_compiling() or not budget.spend():
+        if not enabled or torch.compiler.is_compiling() or not _spend(function):
             return function(*args, **kwargs)
-        with scope():
-            return inner(*args, **kwargs)
+        return checked_call(*args, **kwargs)
 
     return once
+
+
+def _within_context(inner: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _context():
+            return inner(*args, **kwargs)
+
+    return call
 
 
 def _evaluated(function: types.FunctionType) -> types.FunctionType:

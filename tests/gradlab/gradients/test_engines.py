@@ -143,10 +143,10 @@ import torch
 from tests.helpers.toy import toy_params, toy_problem
 import estimators as E
 
-problem = toy_problem()
+problem = toy_problem()  # 8 steps: two blocks, or windows of a block and a single step
 params = toy_params(problem)
 noise = problem.draw(5, torch.Generator().manual_seed(3))
-for estimator in (E.FOG(), E.Split(0.1)):
+for estimator in (E.FOG(), E.Split(0.1), E.NStep(5)):
     eager = estimator(problem, params, noise).per_sample()
     compiled = estimator(problem.replace(compile=True), params, noise).per_sample()
     for name, value in eager.items():

@@ -20,7 +20,7 @@ from gradlab.gradients.engines import per_sample_gradients
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate, moment_at, survival, views
-from gradlab.rollouts.rollout import Trajectory, rollout
+from gradlab.rollouts.rollout import Trajectory, _blocks, rollout
 from gradlab.rollouts.stepping import VectorEpisodes
 from tests.contracts import test_ended_episodes as wall
 from tests.helpers.flights import flight_problem
@@ -365,10 +365,10 @@ def test_bad_starts_are_refused_in_one_line() -> None:
 
 
 GRAPHS = """
-import torch, gradlab, gradlab.rollouts.rollout
+import torch, gradlab, gradlab.rollouts.passage
 from gradlab.gradients.engines import per_sample_gradients
 from tests.gradlab.rollouts.test_moments_in_time import apart, halves, toy, whole
-gradlab.rollouts.rollout.compile_step = lambda step: torch.compile(
+gradlab.rollouts.passage.compile_step = lambda step: torch.compile(
     step, backend="aot_eager", dynamic=False, fullgraph=True
 )
 from torch._dynamo.utils import counters
@@ -389,3 +389,19 @@ def test_compiled_steps_have_one_more_graph_for_times_of_their_own() -> None:
     done = run_code(GRAPHS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["1", "2", "True"]
+
+
+def test_blocks_of_steps_cover_the_horizon_and_stop_at_cuts() -> None:
+    for length in range(1, 14):
+        for cut_every in (None, 1, 2, 3, 4, 5, 9, 20):
+            for at_once in (1, 4):
+                blocks = _blocks(length, cut_every, at_once)
+                steps = [t for block in blocks for t in range(block.start, block.stop)]
+                assert steps == list(range(length))
+                assert {b.stop - b.start for b in blocks} <= {1, at_once}
+                for block in blocks:
+                    inside = range(block.start + 1, block.stop)
+                    assert cut_every is None or not any(t % cut_every == 0 for t in inside)
+                single = sum(b.stop - b.start == 1 for b in blocks)
+                windows = 1 if cut_every is None else -(-length // cut_every)
+                assert at_once == 1 or single <= 3 * windows
