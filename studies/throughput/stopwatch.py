@@ -278,12 +278,17 @@ def streamed(task: Stream) -> dict[str, Any]:
 
 
 def _largest_resident() -> float:
-    """Of this process so far [bytes]; nan on Windows, which has no `resource`."""
+    """Of this process so far [bytes]; nan on Windows, which has no `resource`.
+
+    On Linux that of `getrusage` begins with what the process that started this one had.
+    """
+    if LINUX:
+        return _high_water()
     try:
         import resource
     except ImportError:
         return math.nan
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if LINUX else 1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _timed(call: Call, clock: Callable[[], float]) -> float:

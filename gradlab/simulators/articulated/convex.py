@@ -108,7 +108,7 @@ class Convex:
 
         The problem is strongly convex: ½ ‖a − a*‖² is at most the gap between its value at a and
         its dual's at any forces λ >= 0, ½ ‖a − M⁻¹(f + J'λ)‖² + Σ (λ + D min(J a − r, 0))²/(2D) + λ
-        max(J a − r, 0).
+        max(J a − r, 0). The forces are those at a, or the interior point's where they say more.
         """
         now = now._replace(
             **{n: getattr(now, n).detach() for n in ("mass", "smooth", "qpos", "qvel")}
@@ -118,24 +118,26 @@ class Convex:
             return torch.zeros_like(a[..., 0])
         rows = rows_of(model, now).detach()
         slack = rows.along(a) - rows.reference
-        force = rows.weight * (-slack).clamp(min=0.0)
+        gap = _gap(now, rows, a, slack, rows.weight * (-slack).clamp(min=0.0))
         if self._interior(model):
             force = interior(now.mass, now.smooth, rows, OF_INTERIOR).force.to(a.dtype)
-        root = factor(now.mass)
-        free, pushed = (
-            torch.cholesky_solve(x.unsqueeze(-1), root).squeeze(-1)
-            for x in (now.smooth, now.smooth + rows.onto(force))
-        )
-        weight = torch.where(rows.weight > 0, rows.weight, 1.0)
-        unmet = (force + weight * slack.clamp(max=0.0)).square() / weight
-        at_rows = torch.where(rows.weight > 0, unmet + 2 * force * slack.clamp(min=0.0), 0.0)
-        gap = _squared(now.mass, a - pushed) + at_rows.sum(-1)
+            gap = torch.fmin(gap, _gap(now, rows, a, slack, force))
+        free = solved(now.mass, now.smooth)
         scale = _squared(now.mass, a).sqrt() + _squared(now.mass, free).sqrt()
         return gap.sqrt() / scale.clamp(min=MINVAL)
 
     def _interior(self, model: Model) -> bool:
         chosen = self.iterations is None and self.differentiate == "implicit"
         return chosen and firmness(model) > SOFT
+
+
+def _gap(now: Dynamics, rows: Rows, a: Tensor, slack: Tensor, force: Tensor) -> Tensor:
+    """Twice the gap between the problem's value at `a` and its dual's at `force` >= 0."""
+    pushed = solved(now.mass, now.smooth + rows.onto(force))
+    weight = torch.where(rows.weight > 0, rows.weight, 1.0)
+    unmet = (force + weight * slack.clamp(max=0.0)).square() / weight
+    at_rows = torch.where(rows.weight > 0, unmet + 2 * force * slack.clamp(min=0.0), 0.0)
+    return _squared(now.mass, a - pushed) + at_rows.sum(-1)
 
 
 def _squared(mass: Tensor, x: Tensor) -> Tensor:
