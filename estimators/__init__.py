@@ -1,9 +1,15 @@
 """Policy-gradient estimators.
 
-Read `base`, then `pathwise`, `score`, `value`, `abpt`, `mixtures`.
+Read `base`, then `pathwise`, `score`, `value`, `abpt`, `mixtures`, `alphas`, `agpo`.
 """
 
 from estimators.abpt import ABPT as ABPT
+from estimators.agpo import AGPO as AGPO
+from estimators.alphas import AlphaRule as AlphaRule
+from estimators.alphas import MaxNorm as MaxNorm
+from estimators.alphas import Quantile as Quantile
+from estimators.alphas import StepWeights as StepWeights
+from estimators.alphas import VarianceRatio as VarianceRatio
 from estimators.base import Cost as Cost
 from estimators.base import Estimator as Estimator
 from estimators.base import SurrogateEstimator as SurrogateEstimator

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from estimators.abpt import ABPT
+from estimators.agpo import AGPO
 from estimators.base import Estimator
 from estimators.evolution import EvolutionStrategies
 from estimators.mixtures import InverseVariance, Mixture
@@ -28,6 +29,7 @@ ESTIMATORS = Names(
         "nstep": NStep,
         "lambda_return": LambdaReturn,
         "abpt": ABPT,
+        "agpo": AGPO,
         "split": Split,
         "evolution_strategies": EvolutionStrategies,
         "inverse_variance": partial(Mixture, (FOG(), PG()), InverseVariance()),

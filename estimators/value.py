@@ -221,7 +221,7 @@ def window_label(window: int | None, starts: str) -> str:
     return length if starts == "first" else f"{length}, {starts}"
 
 
-def _check_starts(starts: str, who: str) -> None:
+def check_starts(starts: str, who: str) -> None:
     if starts not in ("first", "tiled"):
         raise BadValue(f"{who} starts must be 'first' or 'tiled', got {starts!r}")
 
@@ -249,7 +249,7 @@ class NStep(SurrogateEstimator):
         return f"NStep({window_label(self.window, self.starts)})"
 
     def check(self, problem: Problem) -> None:
-        _check_starts(self.starts, "NStep")
+        check_starts(self.starts, "NStep")
         window = self._window(problem)
         check_window(window, problem, "NStep")
         if window < problem.horizon:
@@ -297,7 +297,7 @@ class LambdaReturn(SurrogateEstimator):
         return f"LambdaReturn({self.lambda_:g}, {window_label(self.window, self.starts)})"
 
     def check(self, problem: Problem) -> None:
-        _check_starts(self.starts, "LambdaReturn")
+        check_starts(self.starts, "LambdaReturn")
         if not 0 <= self.lambda_ <= 1:
             raise BadValue(f"lambda_ must lie in [0, 1], got {self.lambda_}")
         window = self._window(problem)

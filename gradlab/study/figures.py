@@ -51,11 +51,12 @@ FAMILIES = {
     "split": Look("#CC79A7", "*"),
     "evolution_strategies": Look("#882255", "h"),
     "inverse_variance": Look("#332288", ">"),
+    "agpo": Look("#44AA99", "p"),
 }
 # labels that do not begin with the family's name
 _SHORT = {"ivw": "inverse_variance", "ivw(qg, pg)": "inverse_variance_qg_pg"}
 _OTHERS = [
-    Look("#44AA99", "p"), Look("#117733", "d"), Look("#CC6677", "8"),
+    Look("#117733", "d"), Look("#CC6677", "8"),
     Look("#AA4499", "H"), Look("#777777", "1"), Look("#661100", "2"),
 ]  # fmt: skip
 

@@ -23,12 +23,15 @@ from tests.helpers.forked import run_code
 from tests.helpers.toy import toy_params, toy_problem
 
 COUNT = 8
-NEEDS_CRITIC = {"qg", "zero_step", "lambda_return", "abpt", "inverse_variance_qg_pg"}
-SMALL = {name: {"source": E.Cross(4)} for name in ("inverse_variance", "inverse_variance_qg_pg")}
+NEEDS_CRITIC = {"qg", "zero_step", "lambda_return", "abpt", "agpo", "inverse_variance_qg_pg"}
+SMALL = {
+    name: {"source": E.Cross(4)} for name in ("agpo", "inverse_variance", "inverse_variance_qg_pg")
+}
 THIRDS = E.Weights("global", {"": torch.full((1, 3), 1 / 3, dtype=torch.float64)})
 FORMS: dict[str, Estimator] = {
     "pg-loo": E.PG(baseline="loo", group_size=4),
     "nstep-tiled": E.NStep(1, "tiled"),
+    "agpo-tiled": E.AGPO(1, starts="tiled", source=E.Same(4)),
     "sum": E.FOG() + 2.0 * E.PG(baseline="loo", group_size=2),
     "difference": E.FOG() - E.PG() / 2.0,
     "mixture-3": E.Mixture((E.FOG(), E.PG(), E.QG()), E.InverseVariance(), "layer", E.Cross(4)),

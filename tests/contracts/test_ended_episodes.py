@@ -128,6 +128,7 @@ def every_estimator(engine: str) -> dict[str, Estimator]:
         "lambda": E.LambdaReturn(0.8, 4, "tiled", **e),
         "abpt": E.ABPT(5, **e),
         "abpt-all": E.ABPT(3, "all", **e),
+        "agpo": E.AGPO(3, starts="tiled", source=E.Same(8), **e),
         "mixture": E.Mixture((fog, pg), E.InverseVariance(), "layer", E.Cross(8)),
         "evolution": E.EvolutionStrategies(0.01),
     }

@@ -76,6 +76,7 @@ ESTIMATORS: dict[str, Callable[[str], Estimator]] = {
     "qg": lambda e: E.QG(engine=e),
     "nstep-tiled": lambda e: E.NStep(3, "tiled", engine=e),
     "abpt": lambda e: E.ABPT(3, "all", entropy=0.1, engine=e),
+    "agpo": lambda e: E.AGPO(3, starts="tiled", source=E.Same(4), engine=e),
     "sum": lambda e: 2.0 * E.FOG(engine=e) + E.PG(engine=e),
 }
 

@@ -78,6 +78,8 @@ CASES = [
     pathwise("lambda_return", True, lambda_=1.0, window=2, starts="tiled"),
     pathwise("abpt", False, window=2),
     pathwise("abpt", True, window=2, zero_step="all"),
+    pathwise("agpo", False, window=3, alpha=0.6),
+    pathwise("agpo", True, window=1, starts="tiled", source=E.Cross(512)),
     scored("pg", True),
     scored("pg", True, baseline="loo", group_size=64),
     scored("pg", True, baseline="loo", group_size=2),

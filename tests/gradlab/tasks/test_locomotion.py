@@ -510,7 +510,7 @@ def _critic() -> Critic:
 def test_every_estimator_runs_on_ant(name: str) -> None:
     problem = small("ant", "brax", horizon=2).replace(critic=_critic())
     params, noise = drawn(problem, 8)
-    options = {"source": E.Cross(4)} if name.startswith("inverse_variance") else {}
+    options = {"source": E.Cross(4)} if name.startswith(("agpo", "inverse_variance")) else {}
     samples = E.make(name, **options)(problem, params, noise)
     assert len(samples) == 8 and bool(samples.squared_norms().isfinite().all())
 
