@@ -61,6 +61,16 @@ class Inputs(NamedTuple):
     process: Tensor
 
 
+class Decision(NamedTuple):
+    """The part of a pass that ends with what the policy gives."""
+
+    obs: Tensor
+    output: Tensor
+    recorded: tuple[Tensor, ...]  # by the policy's pull; () when not recording
+    start: tuple[Tensor, ...]  # held state, memory, process noise, carry; () if none could be held
+    carry: Tensor | None  # after the call, whether the episode has ended or not
+
+
 class Choice(NamedTuple):
     """The part of a pass that ends with the action."""
 
@@ -116,13 +126,16 @@ def some_steps(
 ) -> Callable[..., list[Passage]]:
     """Passes around the loop: (number of the first, params, buffers, `Here`, one `Inputs` each).
 
-    A relay at the action parts a pass in two, which are compiled or checkpointed one by one.
+    A relay at the policy's output or at the action parts a pass there, into pieces that are
+    compiled or checkpointed one by one.
     """
     moving = problem.simulator, problem.task, policy, problem.compile
     if relay is None:
         whole = _rerun(problem, _several(*moving))
         return lambda t, *arguments: whole(*arguments)
+    at_output = "output" in relay.nodes
     choose, move = (_rerun(problem, half) for half in _halves(*moving))
+    decide, act = (_rerun(problem, part) for part in _choosing(*moving))
 
     def alone(
         t: int,
@@ -131,9 +144,19 @@ def some_steps(
         here: Here,
         inputs: Sequence[Inputs],
     ) -> list[Passage]:
-        chosen = choose(params, buffers, here, inputs[0])
-        action = passed_on(relay, t, "action", chosen.action)
-        return [move(chosen._replace(action=action), here, inputs[0])]
+        if at_output:
+            decided = decide(params, buffers, here, inputs[0])
+            output = decided.output
+            if here.ending is not None:  # what a relay sends back does not reach an ended episode
+                output = here.ending.hold(output.detach(), output)
+            output = passed_on(relay, t, "output", output)
+            chosen = act(decided._replace(output=output), here, inputs[0])
+        else:
+            chosen = choose(params, buffers, here, inputs[0])
+        if "action" in relay.nodes:
+            action = passed_on(relay, t, "action", chosen.action)
+            chosen = chosen._replace(action=action)
+        return [move(chosen, here, inputs[0])]
 
     return alone
 
@@ -177,33 +200,13 @@ def _halves(
     """A step up to its action, and from there on."""
     if compiled and isinstance(simulator, CompilesItself):
         return _halves(simulator.compiled(), task, policy, False)
-    margins_after, pull = ending_margins(task), policy.pull
+    margins_after = ending_margins(task)
+    decide, act = _choosing(simulator, task, policy, False)
 
     def choose(
         params: dict[str, Tensor], buffers: dict[str, Tensor], here: Here, inputs: Inputs
     ) -> Choice:
-        (state, memory, carry, ending), process = here, inputs.process
-        start: tuple[Tensor, ...] = ()
-        if ending is not None:
-            given = (state, memory, process)
-            start = tuple(ending.hold(*pair) for pair in zip(ending[1:4], given, strict=True))
-            state, memory, process = start
-            if carry is not None and ending.carry is not None:
-                carry = ending.hold(ending.carry, carry)
-                start = (*start, carry)
-        obs = task.observe(state, memory, inputs.step)
-        if inputs.probes is None:
-            (output, carry), recorded = policy.apply(params, buffers, obs, carry), ()
-        else:
-            output, carry, recorded = pull.probed(params, buffers, obs, carry, inputs.probes)
-        latent = policy.latent(output, inputs.eps)
-        action = policy.action(latent)
-        if ending is not None:
-            action = ending.hold(ending.action, action)
-            if carry is not None and here.carry is not None:
-                # observations may go on, with their clock
-                carry = ending.hold(here.carry.detach(), carry)
-        return Choice(obs, output, latent, action, recorded, start, carry)
+        return act(decide(params, buffers, here, inputs), here, inputs)
 
     def move(chosen: Choice, here: Here, inputs: Inputs) -> Passage:
         state, memory, process = chosen.start[:3] or (here.state, here.memory, inputs.process)
@@ -218,6 +221,48 @@ def _halves(
         return Passage(*chosen[:4], after, task.advance(made), *chosen[4:], over)
 
     return (compile_step(choose), compile_step(move)) if compiled else (choose, move)
+
+
+@lru_cache(maxsize=32)
+def _choosing(
+    simulator: Simulator, task: Task, policy: Policy, compiled: bool
+) -> tuple[Callable[..., Decision], Callable[..., Choice]]:
+    """A step up to what the policy gives, and from there to its action."""
+    compiled = compiled and not isinstance(simulator, CompilesItself)
+    pull = policy.pull
+
+    def decide(
+        params: dict[str, Tensor], buffers: dict[str, Tensor], here: Here, inputs: Inputs
+    ) -> Decision:
+        (state, memory, carry, ending), process = here, inputs.process
+        start: tuple[Tensor, ...] = ()
+        if ending is not None:
+            given = (state, memory, process)
+            start = tuple(ending.hold(*pair) for pair in zip(ending[1:4], given, strict=True))
+            state, memory, process = start
+            if carry is not None and ending.carry is not None:
+                carry = ending.hold(ending.carry, carry)
+                start = (*start, carry)
+        obs = task.observe(state, memory, inputs.step)
+        if inputs.probes is None:
+            (output, carry), recorded = policy.apply(params, buffers, obs, carry), ()
+        else:
+            output, carry, recorded = pull.probed(params, buffers, obs, carry, inputs.probes)
+        return Decision(obs, output, recorded, start, carry)
+
+    def act(decided: Decision, here: Here, inputs: Inputs) -> Choice:
+        obs, output, recorded, start, carry = decided
+        ending = here.ending
+        latent = policy.latent(output, inputs.eps)
+        action = policy.action(latent)
+        if ending is not None:
+            action = ending.hold(ending.action, action)
+            if carry is not None and here.carry is not None:
+                # observations may go on, with their clock
+                carry = ending.hold(here.carry.detach(), carry)
+        return Choice(obs, output, latent, action, recorded, start, carry)
+
+    return (compile_step(decide), compile_step(act)) if compiled else (decide, act)
 
 
 @runtime_checkable

@@ -1,9 +1,10 @@
-"""What flows back through a rollout: a door at the state and at the action of every step.
+"""What flows back through a rollout: doors at each step's state, policy output and action.
 
 A relay gives the value on as it is and decides what its gradient becomes on the way back. It
-stands at s_t as step t takes it (`before`, and the observation), or at a_t as the simulator and the
-rewards take it. So its incoming gradient, the *message*, is that of everything from step t on; the
-rewards of step t − 1 reach s_t beside it.
+stands at s_t as step t takes it (`before`, and the observation), at the policy's output z_t =
+(mean, log std) as the latent takes it, or at a_t as the simulator and the rewards take it. So its
+incoming gradient, the *message*, is that of everything from step t on; the rewards of step t − 1
+reach s_t beside it. A message at z_t is about the law of the action, whatever was drawn from it.
 
     class Halving:
         nodes = ("state",)
@@ -29,7 +30,7 @@ from torch import Tensor
 from gradlab.foundation.arguments import got
 from gradlab.foundation.errors import BadShape, BadValue
 
-Node = Literal["state", "action"]
+Node = Literal["state", "output", "action"]
 NODES: tuple[str, ...] = get_args(Node)
 
 
@@ -39,7 +40,7 @@ class Relay(Protocol):
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Where it stands: at "state", at "action", or at both."""
+        """Where it stands: any of "state", "output" and "action"."""
         ...
 
     def __call__(
@@ -47,6 +48,12 @@ class Relay(Protocol):
     ) -> Float[Tensor, "*batch n"]:
         """The same value with another way back; `step` counts from the start of the rollout."""
         ...
+
+
+def mixed(back: Tensor, message: Tensor, weight: Tensor) -> Tensor:
+    """weight·message + (1 − weight)·back, with nothing of a part whose weight is 0."""
+    both = weight * message + (1 - weight) * back
+    return torch.where(weight == 1, message, torch.where(weight == 0, back, both))
 
 
 class Mixed(torch.autograd.Function):
@@ -68,10 +75,7 @@ class Mixed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        message, weight = ctx.saved_tensors
-        mixed = weight * message + (1 - weight) * grads[0]
-        mixed = torch.where(weight == 1, message, torch.where(weight == 0, grads[0], mixed))
-        return mixed, None, None
+        return mixed(grads[0], *ctx.saved_tensors), None, None
 
 
 class Recorder:

@@ -92,8 +92,9 @@ def rollout(
     `before` has the constant, while `state` keeps the attached value, so that a window's end can
     still be differentiated. What a recurrent policy carries is cut with the state.
 
-    A `relay` decides what flows back at the state or the action of every step (`relay.py`). Nothing
-    does through it once an episode has ended. Memory and carry pass beside it.
+    A `relay` decides what flows back at the state, the policy's output or the action of every
+    step (`relay.py`). Nothing does through it once an episode has ended. Memory and carry pass
+    beside it.
 
     A rollout that nothing can be differentiated by, such as that of a frozen policy, is not run if
     the policy's `memo` knows its path: the same states come from the same inputs, wherever a window
@@ -145,7 +146,8 @@ def _run(
     carry = _constant(problem, begin.carry) if policy.policy.carry_dim else None
     here = Here(state, begin.memory, carry, _ending(problem, begin))
     nodes = () if relay is None else relay.nodes
-    steps = some_steps(problem, policy.policy, relay if "action" in nodes else None)
+    parted = "output" in nodes or "action" in nodes
+    steps = some_steps(problem, policy.policy, relay if parted else None)
     # one number for all episodes at step 0, and one per episode from anywhere else
     indices = problem.steps.unbind(0)[:length]
     if start is not None:

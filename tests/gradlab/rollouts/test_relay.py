@@ -1,4 +1,4 @@
-"""A relay gives values on as they are, and decides what flows back at states and actions."""
+"""A relay gives values on as they are, and decides what flows back at the nodes of a step."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from tests.helpers.toy import toy_params, toy_problem
 
 ENGINES: tuple[Engine, ...] = ("pullback", "vmap", "loop")
 BOTH: tuple[Node, ...] = ("state", "action")
+EVERY: tuple[Node, ...] = ("state", "output", "action")
 PROBLEMS = {
     "smooth": toy_problem(with_events=False),
     "ending": toy_problem(),
@@ -139,7 +140,7 @@ def test_one_that_changes_nothing(
         E.LambdaReturn(0.8, 3, engine=engine), E.ABPT(3, "all", engine=engine),
     ]  # fmt: skip
     plain = [one(*call).per_sample() for one in several]
-    through = partial(rollout, relay=At(BOTH, function))
+    through = partial(rollout, relay=At(EVERY, function))
     for module in (estimators.pathwise, estimators.score, estimators.value):
         monkeypatch.setattr(module, "rollout", through)
     for one, expected in zip(several, plain, strict=True):
@@ -306,12 +307,12 @@ def test_messages_of_one_pass_are_those_of_vmap_and_grad(kind: str) -> None:
     problem = PROBLEMS[kind]
     params, noise = drawn(problem)
     policy = problem.policy.bind(params)
-    recorder = Recorder()
+    recorder = Recorder(*EVERY)
     path = rollout(problem, policy, noise, relay=recorder)
     messages = recorder.messages(evaluate(problem, path).value.sum(-1))
 
     def one(added: dict[str, Tensor], noise: Noise) -> Tensor:
-        relay = At(BOTH, lambda step, node, value: value + added[node][step])
+        relay = At(EVERY, lambda step, node, value: value + added[node][step])
         return evaluate(problem, rollout(problem, policy, noise, relay=relay)).value.sum(-1)
 
     zero = {node: torch.zeros_like(value) for node, value in messages.items()}
@@ -357,7 +358,7 @@ def test_messages_as_constants_agree_in_all_engines(kind: str) -> None:
 
 
 def test_nothing_reaches_an_episode_that_has_ended() -> None:
-    """Whatever a relay sends back there, at the state or at the action."""
+    """Whatever a relay sends back there, at any node."""
     problem = PROBLEMS["ending"]
     params, noise = drawn(problem, 16)
     ended = rollout(problem, problem.policy.bind(params), noise).ended[..., :-1, None]
@@ -372,7 +373,7 @@ def test_nothing_reaches_an_episode_that_has_ended() -> None:
         def at(step: int, node: Node, value: Tensor) -> Tensor:
             return Mixed.apply(value, torch.ones_like(value), weight[:, step])
 
-        return At(BOTH, at)
+        return At(EVERY, at)
 
     def found(relay: Relay | None) -> dict[str, Tensor]:
         return per_sample_gradients(partial(surrogate, relay), problem, params, noise).per_sample()
@@ -382,7 +383,7 @@ def test_nothing_reaches_an_episode_that_has_ended() -> None:
     assert any(not torch.equal(found(sends(~ended))[n], value) for n, value in plain.items())
 
 
-@pytest.mark.parametrize("node", BOTH)
+@pytest.mark.parametrize("node", EVERY)
 def test_steps_run_again_in_the_backward_pass_give_the_same(node: Node) -> None:
     problem = PROBLEMS["ending"]
 
@@ -404,7 +405,7 @@ def at(step, node, value):
 
 with tests.helpers.checking.off():
     problem = PROBLEMS["ending"]
-    for relay in (cut(3), At(("state", "action"), at)):
+    for relay in (cut(3), At(("state", "action"), at), At(("output",), at)):
         eager, fast = gradient(problem, relay), gradient(problem.replace(compile=True), relay)
         for name, value in eager.items():
             assert (value - fast[name]).abs().max() <= 1e-12 * value.abs().max(), name
@@ -437,7 +438,7 @@ def test_a_rollout_through_a_relay_is_never_taken_from_another() -> None:
     [
         (lambda step, node, value: value, BadValue, "give it `nodes`"),
         (Recorder, BadValue, "should be a Relay"),
-        (At(("output",), unchanged), BadValue, "among"),  # type: ignore[arg-type]
+        (At(("reward",), unchanged), BadValue, "among"),  # type: ignore[arg-type]
         (At((), unchanged), BadValue, "among"),
         (At(BOTH, lambda step, node, value: None), BadValue, "return"),  # type: ignore[arg-type]
         (At(BOTH, lambda step, node, value: value[:1]), BadShape, "state of step 0"),
