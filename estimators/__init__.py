@@ -1,6 +1,7 @@
 """Policy-gradient estimators.
 
-Read `base`, then `pathwise`, `score`, `value`, `abpt`, `mixtures`, `alphas`, `agpo`.
+Read `base`, then `pathwise`, `score`, `value`, `abpt`, `mixtures`, `alphas`, `agpo`,
+`output_mixtures`, `total_propagation`.
 """
 
 from estimators.abpt import ABPT as ABPT
@@ -23,6 +24,7 @@ from estimators.mixtures import Mixture as Mixture
 from estimators.mixtures import Rule as Rule
 from estimators.mixtures import Same as Same
 from estimators.mixtures import Weights as Weights
+from estimators.output_mixtures import action_mixture as action_mixture
 from estimators.pathwise import FOG as FOG
 from estimators.pathwise import RelaxedFOG as RelaxedFOG
 from estimators.pathwise import Split as Split
@@ -30,6 +32,7 @@ from estimators.registry import make as make
 from estimators.registry import names as names
 from estimators.registry import register as register
 from estimators.score import PG as PG
+from estimators.total_propagation import TotalPropagation as TotalPropagation
 from estimators.value import QG as QG
 from estimators.value import LambdaReturn as LambdaReturn
 from estimators.value import NStep as NStep

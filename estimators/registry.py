@@ -10,8 +10,10 @@ from estimators.agpo import AGPO
 from estimators.base import Estimator
 from estimators.evolution import EvolutionStrategies
 from estimators.mixtures import InverseVariance, Mixture
+from estimators.output_mixtures import action_mixture
 from estimators.pathwise import FOG, RelaxedFOG, Split
 from estimators.score import PG
+from estimators.total_propagation import TotalPropagation
 from estimators.value import QG, LambdaReturn, NStep, ZeroStep
 from gradlab.foundation.naming import Names
 
@@ -34,6 +36,8 @@ ESTIMATORS = Names(
         "evolution_strategies": EvolutionStrategies,
         "inverse_variance": partial(Mixture, (FOG(), PG()), InverseVariance()),
         "inverse_variance_qg_pg": partial(Mixture, (QG(), PG()), InverseVariance()),
+        "total_propagation": TotalPropagation,
+        "action_mixture": action_mixture,
     },
 )
 

@@ -82,7 +82,7 @@ class PG(TwoPassEstimator):
         else:
             advantage = result.to_go()
             if self.baseline == "loo":
-                advantage = _leave_one_out(advantage, self.group_size)
+                advantage = leave_one_out(advantage, self.group_size)
             elif self.baseline != "none":
                 baseline = self._baseline(problem, policy, path, result)
                 times = slice(0, problem.horizon)
@@ -121,7 +121,7 @@ class PG(TwoPassEstimator):
         return delta @ kernel.mT
 
 
-def _leave_one_out(returns: Float[Tensor, "N T"], group: int) -> Float[Tensor, "N T"]:
+def leave_one_out(returns: Float[Tensor, "N T"], group: int) -> Float[Tensor, "N T"]:
     """G_t minus the mean of G_t over the other samples of each group."""
     grouped = returns.unflatten(0, (-1, group))
     total = grouped.sum(1, keepdim=True)

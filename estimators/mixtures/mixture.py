@@ -28,12 +28,13 @@ class Mixture(Estimator):
     """Σ_k w_k · part_k, with weights that sum to 1 and come from samples by a rule.
 
     `level` says what has a weight of its own: everything ("global"), a layer (its weight and bias
-    together), a parameter, or the time step of a policy call ("step"). `source` says which episodes
-    the weights come from: `Same`, `Cross` (the other folds of a group) or `Independent` (a pilot).
+    together), a parameter, the time step of a policy call ("step"), or each coordinate of what the
+    policy gives at a step ("output"). `source` says which episodes the weights come from: `Same`,
+    `Cross` (the other folds of a group) or `Independent` (a pilot).
 
     Estimates: what its parts estimate; call weights are the mean of theirs, so the parts must agree
     on them (checked).
-    Requires: what the parts require; level "step" needs parts made of policy calls.
+    Requires: what the parts require; levels "step" and "output" need parts made of policy calls.
     Unbiased when: all parts are and the weights are independent of what they weight (`Cross`,
     `Independent`, `fitted`). Those of `Same` bias the mixture (−9 to −11 % at 8 samples in a toy).
     Cost: all parts; `Independent` its pilot's episodes in every call, `fitted` once.
@@ -138,7 +139,7 @@ class FixedMixture(Estimator):
     """Σ_k w_k · part_k with given weights of a single block, such as those of `Mixture.fitted`.
 
     Estimates: what its parts estimate, which must agree on their call weights (checked).
-    Requires: what the parts require; level "step" needs parts made of policy calls.
+    Requires: what the parts require; levels "step" and "output" need parts made of policy calls.
     Unbiased when: all parts are and the weights do not come from the episodes that they weight.
     Cost: all parts.
     Reference: as `Mixture`.
@@ -237,17 +238,18 @@ def _samples(
 ) -> list[GradientSamples]:
     """The samples of all parts on the same episodes, of a form that the level can weight.
 
-    Layer factors of the parts are wanted where a `rule` looks at them, or weights by parameter.
+    Layer factors of the parts are wanted where a `rule` looks at them, or weights by parameter;
+    what is weighted at the policy's output goes through the policy as one.
     """
-    layers = rule or level in ("layer", "parameter")
+    layers = (rule and level != "output") or level in ("layer", "parameter")
     with differentiating():
         samples = samples_of(parts, problem, ordinary(params), ordinary(noise), context, layers)
-    if level == "step":
+    if level in ("step", "output"):
         for part, found in zip(parts, samples, strict=True):
             if not isinstance(found, Factored) or bool((found.steps < 0).any()):
                 raise BadValue(
-                    f'level="step" needs the time step of every policy call and {part.label} does '
-                    'not tell it; use engine="pullback" and steps= when the surrogate calls the '
-                    "policy, or another level"
+                    f'level="{level}" needs the time step of every policy call and {part.label} '
+                    'does not tell it; use engine="pullback" and steps= when the surrogate calls '
+                    "the policy, or another level"
                 )
     return samples

@@ -43,9 +43,7 @@ class InverseVariance:
     Reference: AGPO section 3.3; AoBG section 4; PIPPS section 3.
     """
 
-    @property
-    def label(self) -> str:
-        return "IVW"
+    label: str = "IVW"
 
     def __call__(
         self, parts: Sequence[GradientSamples], level: Level, horizon: int
@@ -59,10 +57,13 @@ def variances(
 ) -> dict[str, Float[Tensor, "k *unit"]]:
     """Variance over samples of each part, in float64, with names and shapes as weights have them.
 
-    That of a layer, of a step's calls or of everything is the trace of the covariance.
+    That of a layer, of a step's calls or of everything is the trace of the covariance; that of an
+    output is of the gradient by a coordinate of what the policy gives at a step.
     """
     if level == "step":
         return {"": torch.stack([_of_steps(part, horizon) for part in parts])}
+    if level == "output":
+        return {"": torch.stack([_of_outputs(part, horizon) for part in parts])}
     each = [_of_parameters(part) for part in parts]
     if level != "parameter":
         each = [_totals(found, level) for found in each]
@@ -139,6 +140,14 @@ def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
         spread = calls.squared_norms().sum() - count * mean.square().sum()
         out.append(spread.clamp(min=0) / (count - 1))
     return torch.stack(out)
+
+
+def _of_outputs(samples: GradientSamples, horizon: int) -> Float[Tensor, "T nz"]:
+    """Variance of the gradient by each coordinate of what the policy gives at each step."""
+    assert isinstance(samples, Factored)
+    given = samples.cotangent.double()
+    total = given.new_zeros(len(samples), horizon, given.shape[-1])
+    return total.index_add(1, samples.steps, given).var(0)
 
 
 def _double(value: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.gradients.samples import Dense, Factored, GradientSamples, concatenate
 from gradlab.problems.problem import Problem
 
-Level = Literal["global", "layer", "parameter", "step"]
+Level = Literal["global", "layer", "parameter", "step", "output"]
 LEVELS: tuple[str, ...] = get_args(Level)
 TOLERANCE = 1e-6  # how far from 1 a sum of weights may be [1]
 
@@ -26,7 +26,8 @@ class Weights(Shown):
 
     `values` by level: {"": [B, k]} for "global"; {layer: [B, k]} for "layer", of the layer's weight
     and bias; {name: [B, k, *param]} for "parameter"; {"": [B, k, T]} for "step", by the time step
-    of a policy call. N episodes are B blocks of N/B.
+    of a policy call; {"": [B, k, T, nz]} for "output", by the step and the coordinate of what the
+    policy gives (mean, log std, and the carry of a recurrent one). N episodes are B blocks of N/B.
     """
 
     level: Level
@@ -86,7 +87,10 @@ class Weights(Shown):
         if self.level == "global":
             return part * weights
         assert isinstance(part, Factored)
-        return part.weight_steps(weights.to(part.cotangent))
+        weights = weights.to(part.cotangent)
+        if self.level == "step":
+            return part.weight_steps(weights)
+        return part.with_cotangent(part.cotangent * weights[:, part.steps])
 
     def _mix_block(self, block: int, samples: Sequence[GradientSamples]) -> GradientSamples:
         """One block, with every parameter or layer on its own."""
@@ -107,7 +111,7 @@ def layer_of(name: str) -> str:
 def check_level(level: object) -> None:
     """Raise `BadValue` for a word that is no level."""
     if level not in LEVELS:
-        raise BadValue(f"level must be global, layer, parameter or step, got {level!r}")
+        raise BadValue(f"level must be global, layer, parameter, step or output, got {level!r}")
 
 
 def check_weights(
@@ -143,4 +147,6 @@ def _shapes(level: Level, parts: int, problem: Problem) -> dict[str, tuple[int, 
         return {name: (parts, *shape) for name, shape in shapes.items()}
     if level == "layer":
         return {layer_of(name): (parts,) for name in shapes}
-    return {"": (parts, problem.horizon) if level == "step" else (parts,)}
+    steps, coordinates = problem.horizon, problem.policy.output_dim + problem.policy.carry_dim
+    units = {"global": (), "step": (steps,), "output": (steps, coordinates)}
+    return {"": (parts, *units[level])}

@@ -52,9 +52,15 @@ FAMILIES = {
     "evolution_strategies": Look("#882255", "h"),
     "inverse_variance": Look("#332288", ">"),
     "agpo": Look("#44AA99", "p"),
+    "total_propagation": Look("#DDAA33", "d"),
+    "action_mixture": Look("#EE3377", "8"),
 }
 # labels that do not begin with the family's name
-_SHORT = {"ivw": "inverse_variance", "ivw(qg, pg)": "inverse_variance_qg_pg"}
+_SHORT = {
+    "ivw": "inverse_variance",
+    "ivw(qg, pg)": "inverse_variance_qg_pg",
+    "ivw-h": "action_mixture",
+}
 _OTHERS = [
     Look("#117733", "d"), Look("#CC6677", "8"),
     Look("#AA4499", "H"), Look("#777777", "1"), Look("#661100", "2"),

@@ -26,6 +26,7 @@ from tests.helpers.toy import toy_problem
 ALLOWED = {
     ("gradlab/gradients/samples.py", "same_calls"): "a sum adds cotangents if calls are the same",
     ("estimators/mixtures/weights.py", "check_weights"): "a rule's weights are checked",
+    ("estimators/mixtures/mixture.py", "_samples"): "a level by steps asks whether they are known",
     ("estimators/evolution.py", "perturbations"): "every episode's seed makes its own directions",
     ("gradlab/statistics/rows.py", "all_finite"): "rows are looked for only if some are lost",
     ("gradlab/statistics/accumulating.py", "add"): "lost rows are counted, once a chunk",
@@ -34,6 +35,7 @@ ALLOWED = {
 ESTIMATORS = registered()
 DRAWS = {
     "mixture-pilot",
+    "total-propagation-pilot",
     "evolution_strategies",
 }  # on the host: whatever they drew comes from there
 BODIES: dict[str, dict[str, Any]] = {

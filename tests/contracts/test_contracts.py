@@ -24,9 +24,10 @@ from tests.helpers.toy import toy_params, toy_problem
 
 COUNT = 8
 NEEDS_CRITIC = {"qg", "zero_step", "lambda_return", "abpt", "agpo", "inverse_variance_qg_pg"}
-SMALL = {
-    name: {"source": E.Cross(4)} for name in ("agpo", "inverse_variance", "inverse_variance_qg_pg")
-}
+GROUPED = (
+    "agpo", "inverse_variance", "inverse_variance_qg_pg", "total_propagation", "action_mixture",
+)  # fmt: skip
+SMALL = {name: {"source": E.Cross(4)} for name in GROUPED}
 THIRDS = E.Weights("global", {"": torch.full((1, 3), 1 / 3, dtype=torch.float64)})
 FORMS: dict[str, Estimator] = {
     "pg-loo": E.PG(baseline="loo", group_size=4),
@@ -37,6 +38,9 @@ FORMS: dict[str, Estimator] = {
     "mixture-3": E.Mixture((E.FOG(), E.PG(), E.QG()), E.InverseVariance(), "layer", E.Cross(4)),
     "mixture-pilot": E.Mixture(
         (E.FOG(), E.PG(), E.QG()), E.InverseVariance(), "parameter", E.Independent(size=4)
+    ),
+    "total-propagation-pilot": E.TotalPropagation(
+        per_coordinate=True, every=2, source=E.Independent(size=4)
     ),
     "mixture-fixed": E.FixedMixture((E.FOG(), E.PG(), E.QG()), THIRDS),
 }
@@ -122,6 +126,7 @@ NEED_VALUES = {
     "evolution_strategies": "the seeds of its directions",
     "inverse_variance": "weights from samples",
     "inverse_variance_qg_pg": "weights from samples",
+    "action_mixture": "weights from samples",
     "mixture-3": "weights from samples",
     "mixture-pilot": "weights from samples",
     "mixture-fixed": "whether all parts saw the same observations",

@@ -78,6 +78,7 @@ ESTIMATORS: dict[str, Callable[[str], Estimator]] = {
     "abpt": lambda e: E.ABPT(3, "all", entropy=0.1, engine=e),
     "agpo": lambda e: E.AGPO(3, starts="tiled", source=E.Same(4), engine=e),
     "sum": lambda e: 2.0 * E.FOG(engine=e) + E.PG(engine=e),
+    "propagation": lambda e: E.TotalPropagation(source=E.Cross(4), engine=e),
 }
 
 

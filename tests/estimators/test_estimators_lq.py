@@ -103,6 +103,11 @@ CASES = [
             ("inverse_variance_qg_pg", "step", E.Cross(512)),
         )
     ),
+    scored("total_propagation", True, 0.06, source=E.Cross(64)),
+    scored("total_propagation", True, 0.06, per_coordinate=True, source=E.Cross(64)),
+    scored("total_propagation", True, 0.06, every=2, source=E.Independent(size=512)),
+    scored("action_mixture", True, 0.06, source=E.Cross(64)),
+    scored("action_mixture", True, 0.06, window=2, advantage="v", source=E.Independent(size=512)),
 ]
 
 

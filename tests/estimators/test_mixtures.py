@@ -111,7 +111,7 @@ def test_the_weights_are_those_that_are_used_and_sum_to_one(
     for b in range(weights.blocks):
         rows = [part.rows(b * size, (b + 1) * size) for part in samples]
         mine = {key: value[b] for key, value in weights.values.items()}
-        if level == "step":
+        if level in ("step", "output"):
             expected = _by_steps(rows, mine[""])
         else:
             expected = by_hand([part.per_sample() for part in rows], mine, level)
@@ -125,8 +125,11 @@ def _by_steps(parts: Sequence[GradientSamples], weights: Tensor) -> dict[str, Te
     for k, part in enumerate(parts):
         assert isinstance(part, Factored)
         for t in range(weights.shape[1]):
-            for name, value in part.at_step(t).per_sample().items():
-                total[name] = total.get(name, 0) + weights[k, t] * value
+            calls = part.at_step(t)
+            for name, value in (
+                calls.with_cotangent(calls.cotangent * weights[k, t]).per_sample().items()
+            ):
+                total[name] = total.get(name, 0) + value
     return total
 
 
@@ -137,7 +140,7 @@ def test_a_quiet_part_among_three_gets_all_and_equal_parts_give_either(level: Le
     same = E.Mixture((E.FOG(), E.FOG(), E.FOG()), IV, level, E.Same(8))(problem, params, noise)
     for name, value in same.per_sample().items():
         torch.testing.assert_close(value, part[name], rtol=1e-12, atol=1e-14)
-    if level == "step":
+    if level in ("step", "output"):
         return
     for parts in ((Quiet(), *THREE[:2]), (THREE[0], Quiet(), THREE[1]), (*THREE[:2], Quiet())):
         mixed = E.Mixture(parts, IV, level, E.Cross(8))(problem, params, noise)
@@ -279,6 +282,7 @@ def test_given_weights_at_every_level() -> None:
         "layer": {layer_of(name): () for name in params},
         "parameter": {name: tuple(value.shape) for name, value in params.items()},
         "step": {"": (problem.horizon,)},
+        "output": {"": (problem.horizon, problem.policy.output_dim)},
     }
     for k, part in enumerate(THREE):
         own = part(problem, params, noise).per_sample()

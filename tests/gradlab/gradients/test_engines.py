@@ -58,6 +58,9 @@ def build(engine: str) -> dict[str, Estimator]:
         "ivw-3-parameter-pilot": E.Mixture(
             (fog, pg, E.QG(**e)), E.InverseVariance(), "parameter", E.Independent(size=8)
         ),
+        "propagation-same": E.TotalPropagation(source=E.Same(4), **e),
+        "propagation-cross": E.TotalPropagation("action", True, 2, E.Cross(8), **e),
+        "propagation-pilot": E.TotalPropagation(source=E.Independent(size=8), **e),
     }
 
 

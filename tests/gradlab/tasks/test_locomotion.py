@@ -32,6 +32,7 @@ from gradlab.simulators.articulated.variants import CentreOfMass, variant
 from gradlab.tasks.base import Task, Transition
 from gradlab.tasks.locomotion import Locomotion
 from gradlab.tasks.locomotion_dflex import FreeRunner
+from tests.contracts.test_contracts import SMALL
 from tests.helpers.toy import Swing, toy_params, toy_problem
 
 if importlib.util.find_spec("imageio") is None:
@@ -510,7 +511,7 @@ def _critic() -> Critic:
 def test_every_estimator_runs_on_ant(name: str) -> None:
     problem = small("ant", "brax", horizon=2).replace(critic=_critic())
     params, noise = drawn(problem, 8)
-    options = {"source": E.Cross(4)} if name.startswith(("agpo", "inverse_variance")) else {}
+    options = SMALL.get(name, {})
     samples = E.make(name, **options)(problem, params, noise)
     assert len(samples) == 8 and bool(samples.squared_norms().isfinite().all())
 
