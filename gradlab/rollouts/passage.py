@@ -61,7 +61,7 @@ class Inputs(NamedTuple):
     process: Tensor
 
 
-class Decision(NamedTuple):
+class Law(NamedTuple):
     """The part of a pass that ends with what the policy gives."""
 
     obs: Tensor
@@ -226,14 +226,14 @@ def _halves(
 @lru_cache(maxsize=32)
 def _choosing(
     simulator: Simulator, task: Task, policy: Policy, compiled: bool
-) -> tuple[Callable[..., Decision], Callable[..., Choice]]:
+) -> tuple[Callable[..., Law], Callable[..., Choice]]:
     """A step up to what the policy gives, and from there to its action."""
     compiled = compiled and not isinstance(simulator, CompilesItself)
     pull = policy.pull
 
     def decide(
         params: dict[str, Tensor], buffers: dict[str, Tensor], here: Here, inputs: Inputs
-    ) -> Decision:
+    ) -> Law:
         (state, memory, carry, ending), process = here, inputs.process
         start: tuple[Tensor, ...] = ()
         if ending is not None:
@@ -248,9 +248,9 @@ def _choosing(
             (output, carry), recorded = policy.apply(params, buffers, obs, carry), ()
         else:
             output, carry, recorded = pull.probed(params, buffers, obs, carry, inputs.probes)
-        return Decision(obs, output, recorded, start, carry)
+        return Law(obs, output, recorded, start, carry)
 
-    def act(decided: Decision, here: Here, inputs: Inputs) -> Choice:
+    def act(decided: Law, here: Here, inputs: Inputs) -> Choice:
         obs, output, recorded, start, carry = decided
         ending = here.ending
         latent = policy.latent(output, inputs.eps)
