@@ -13,6 +13,7 @@ from estimators.mixtures import InverseVariance, Mixture
 from estimators.output_mixtures import action_mixture
 from estimators.pathwise import FOG, RelaxedFOG, Split
 from estimators.score import PG
+from estimators.switch import Switch
 from estimators.total_propagation import TotalPropagation
 from estimators.value import QG, LambdaReturn, NStep, ZeroStep
 from gradlab.foundation.naming import Names
@@ -35,6 +36,7 @@ ESTIMATORS = Names(
         "split": Split,
         "evolution_strategies": EvolutionStrategies,
         "inverse_variance": partial(Mixture, (FOG(), PG()), InverseVariance()),
+        "switch": Switch,
         "inverse_variance_qg_pg": partial(Mixture, (QG(), PG()), InverseVariance()),
         "total_propagation": TotalPropagation,
         "action_mixture": action_mixture,

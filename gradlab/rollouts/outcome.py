@@ -125,6 +125,23 @@ def while_alive(
     return result.discount[..., times] * alive * torch.where(alive == 0, 0.0, values)
 
 
+def values_by_term(
+    problem: Problem, path: Trajectory, result: Outcome
+) -> dict[str, Float[Tensor, "*batch T"]]:
+    """The parts of `result.value`: every smooth reward term of the task, and what events pay.
+
+    γ^t alive_t times the term; "events" is the rest, and there is none where no event pays.
+    """
+    steps = _times(problem, path)[0][..., :-1]
+    after, memory = path.state[..., 1:, :], path.memory[..., :-1, :]
+    terms = problem.task.terms(Transition(path.before, path.action, after, memory, steps))
+    now = slice(0, path.action.shape[-2])
+    parts = {name: while_alive(result, term, now) for name, term in terms.items()}
+    if any(event.bonus != 0.0 or event.survival != 0.0 for event in problem.task.events):
+        parts["events"] = result.value - sum(parts.values(), torch.zeros_like(result.value))
+    return parts
+
+
 def survival(problem: Problem, moment: Moment) -> Float[Tensor, "*batch"]:
     """1 − Step(M) of the events that end an episode: 1 at its beginning, 0 where it has ended."""
     ending = [i for i, event in enumerate(problem.task.events) if event.terminates]

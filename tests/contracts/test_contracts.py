@@ -28,6 +28,7 @@ GROUPED = (
     "agpo", "inverse_variance", "inverse_variance_qg_pg", "total_propagation", "action_mixture",
 )  # fmt: skip
 SMALL = {name: {"source": E.Cross(4)} for name in GROUPED}
+SMALL["switch"] = {"group_size": COUNT}
 THIRDS = E.Weights("global", {"": torch.full((1, 3), 1 / 3, dtype=torch.float64)})
 FORMS: dict[str, Estimator] = {
     "pg-loo": E.PG(baseline="loo", group_size=4),
@@ -128,6 +129,7 @@ NEED_VALUES = {
     "inverse_variance_qg_pg": "weights from samples",
     "action_mixture": "weights from samples",
     "mixture-3": "weights from samples",
+    "switch": "whether both parts saw the same observations",
     "mixture-pilot": "weights from samples",
     "mixture-fixed": "whether all parts saw the same observations",
     "sum": "whether both parts saw the same observations",

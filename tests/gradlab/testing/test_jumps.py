@@ -1,0 +1,126 @@
+"""`detect_jump` and `assert_continuous` on the project's problems."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gradlab
+from gradlab.foundation.errors import BadValue
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate, values_by_term
+from gradlab.rollouts.rollout import rollout
+from gradlab.statistics.jumps import pairs_of
+from gradlab.testing import CannotTell, Discontinuous, assert_continuous, detect_jump
+from gradlab.testing.jumps import _stream
+from tests.helpers import checking
+from tests.helpers.toy import toy_params, toy_problem
+
+Params = dict[str, torch.Tensor]
+
+
+def known(name: str) -> tuple[Problem, Params]:
+    problem = gradlab.make(name, dtype=torch.float64)
+    return problem, problem.reference
+
+
+@pytest.mark.parametrize("name", ["heaviside", "ball_with_wall", "momentum_transfer"])
+def test_jumps_are_found(name: str) -> None:
+    report = detect_jump(*known(name), count=400, level=1e-4)
+    assert report["return"].share.low > 0
+    assert [one.name for one in report.found] == ["return"]
+    with pytest.raises(Discontinuous, match="RelaxedFOG|relax"):
+        assert_continuous(*known(name), count=1024)
+
+
+@pytest.mark.parametrize("name", ["quadratic", "lq"])
+def test_what_is_smooth_stays_silent(name: str) -> None:
+    problem, params = known(name)
+    report = assert_continuous(problem, params, count=2048, detect=0.2)
+    assert not report.found
+    assert report["return"].share.high < 0.2
+
+
+def test_relaxed_events_are_no_jumps() -> None:
+    problem, params = known("gate")
+    assert detect_jump(problem, params, count=1000, level=1e-3).found
+    assert not detect_jump(problem.relaxed(0.5), params, count=1000, level=1e-3).found
+
+
+def test_terms_tell_the_event_from_what_is_smooth() -> None:
+    problem, params = known("gate")
+    report = detect_jump(problem, params, of="terms", count=1000, level=1e-3)
+    assert report.names == ("state", "action", "events")
+    assert [one.name for one in report.found] == ["events"]
+
+
+def test_steps_tell_when_the_event_pays() -> None:
+    problem, params = known("terminal_gate")
+    report = detect_jump(problem, params, of="steps", count=500, level=1e-3)
+    assert report.names == ("step 0", "step 1", "step 2", "step 3")
+    assert [one.name for one in report.found] == ["step 3"]
+    assert report["step 0"].p_value == 1
+
+
+def test_one_step_drawn_anew_hides_less() -> None:
+    """Of three steps drawn anew, less of the jump is hidden by curvature."""
+    problem = gradlab.make("gate", horizon=12, dtype=torch.float64)
+    whole = detect_jump(problem, problem.reference, count=6000)["return"]
+    single = detect_jump(problem, problem.reference, count=6000, redraw=3)["return"]
+    assert single.share.low > whole.share.high
+
+
+def test_terms_add_up_to_the_value() -> None:
+    for switching in (False, True):
+        problem = toy_problem(switching=switching)
+        params = toy_params(problem)
+        noise = problem.draw(6, torch.Generator().manual_seed(0))
+        path = rollout(problem, problem.bind(params), noise)
+        result = evaluate(problem, path)
+        parts = values_by_term(problem, path, result)
+        assert list(parts) == ["angle", "effort", "events"]
+        torch.testing.assert_close(sum(parts.values()), result.value, rtol=1e-12, atol=1e-14)
+        earned = {n: v for n, v in parts.items() if n != "events"}
+        alive = result.alive[:, :-1] * result.discount[:-1]
+        expected = alive * torch.where(alive == 0, 0.0, result.dense)
+        torch.testing.assert_close(sum(earned.values()), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("redraw", [None, 3])
+def test_pairs_share_all_but_the_noise_that_is_drawn_anew(redraw: int | None) -> None:
+    """The obvious twin: one pair at a time, gradients by central differences of the return."""
+    problem = toy_problem(with_events=False)
+    params = toy_params(problem)
+    ((_, (found,)),) = _stream(problem, params, "return", 0, 8, 4, redraw)
+    halves = [
+        _stream(problem, params, "return", begin, end, 4, redraw)
+        for begin, end in ((0, 8), (8, 16))
+    ]
+    together = [pairs for (_, (pairs,)) in _stream(problem, params, "return", 0, 16, 4, redraw)]
+    apart = [pairs for half in halves for (_, (pairs,)) in half]
+    torch.testing.assert_close(
+        torch.cat([p.statistic for p in apart]), torch.cat([p.statistic for p in together])
+    )
+    assert (found.statistic < found.squared).all() and (found.squared > 0).all()
+    flat = pairs_of(torch.zeros(2, 8), torch.zeros(2, 8, 1))
+    assert not flat.statistic.any()
+
+
+def test_it_refuses_to_answer_where_samples_cannot_tell() -> None:
+    problem, params = known("lq")
+    with pytest.raises(CannotTell, match="raise max_count to about"):
+        assert_continuous(problem, params, count=16, max_count=32, detect=0.01)
+
+
+def test_options_are_checked() -> None:
+    problem, params = known("heaviside")
+    for match, options in {
+        "redraw should be": {"redraw": 2},
+        "count": {"count": 3},
+    }.items():
+        with pytest.raises(BadValue, match=match):
+            detect_jump(problem, params, **options)
+    with pytest.raises(BadValue, match="false_alarm"):
+        assert_continuous(problem, params, false_alarm=0.0)
+    with checking.off(), pytest.raises(BadValue, match="of should be"):
+        detect_jump(problem, params, of="everything")
