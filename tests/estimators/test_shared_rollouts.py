@@ -185,6 +185,7 @@ COSTS: dict[str, tuple[Estimator, int]] = {
     "frozen ones": (E.PG() + E.QG(), 1),
     "tiled": (E.NStep(3, "tiled") + E.PG(), 1),
     "abpt": (E.ABPT(3, "all"), 1),
+    "agpo": (E.AGPO(3, starts="tiled", source=E.Same(8)) + E.PG(), 2),
     "mixture": (E.Mixture((E.PG(), E.QG(), E.FOG()), IV, "layer", E.Cross(8)), 1),
     "fixed": (
         E.FixedMixture((E.PG(), E.FOG()), E.Weights("global", {"": torch.tensor([[0.5, 0.5]])})),
@@ -231,7 +232,8 @@ def test_a_measurement_simulates_once_and_charges_everyone(share: bool) -> None:
 def test_sharing_changes_no_bit_of_a_measurement() -> None:
     problem = PROBLEMS["switching"]
     params = toy_params(problem)
-    parts = [E.PG(), E.FOG() + E.QG(), E.NStep(3, "tiled"), E.ABPT(3, "all"), Probe()]
+    agpo = E.AGPO(3, source=E.Same(8))
+    parts = [E.PG(), E.FOG() + E.QG(), E.NStep(3, "tiled"), E.ABPT(3, "all"), agpo, Probe()]
     several = {str(i): one for i, one in enumerate(parts)}
     call = several, problem, params, 24, 2
     together = gradlab.measure(*call, chunk_size=8)
