@@ -121,7 +121,7 @@ CASES = {
     "two parts, all of them estimators, got (FOG(": lambda: E.Mixture((E.FOG(), "pg"), IV),
     "all of them estimators, got (<class": lambda: E.Mixture((E.FOG, E.PG), IV),
     "rule should be a rule, got <function": lambda: E.Mixture(TWO, lambda parts, level: None),
-    "level must be global, layer, parameter or step, got 'all'": lambda: E.Mixture(TWO, IV, "all"),
+    "level must be global, layer, parameter, step or output, got 'all'": lambda: E.Mixture(TWO, IV, "all"),
     "Cross() or Independent(), got 'same' (str); try": lambda: E.Mixture(TWO, IV, source="same"),
 }
 bad = []
