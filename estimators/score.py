@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.base import Cost, TwoPassEstimator
+from estimators.base import Cost, Params, TwoPassEstimator
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
+from gradlab.gradients.engines import Context
+from gradlab.gradients.samples import Factored, GradientSamples
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate, reward_to_go, views, while_alive
@@ -22,6 +24,7 @@ class Scored(NamedTuple):
     """What the score function multiplies, as constants."""
 
     obs: Float[Tensor, "N T no"]
+    output: Float[Tensor, "N T nz"]  # z, what the policy said there
     advantage: Float[Tensor, "N T"]
 
 
@@ -89,13 +92,31 @@ class PG(TwoPassEstimator):
                 advantage = advantage - while_alive(result, baseline, times)
             if self.returns == "discounted":
                 advantage = advantage / problem.discounts[: problem.horizon]
-        return Scored(path.obs, advantage)
+        return Scored(path.obs, path.output, advantage)
 
     def surrogate(
         self, problem: Problem, policy: BoundPolicy, noise: Noise, given: Scored
     ) -> Float[Tensor, "*batch"]:
         z = policy.over(given.obs, steps=range(problem.horizon))
         return (policy.log_prob_held(z, noise.action) * given.advantage).sum(-1)
+
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, context: Context
+    ) -> GradientSamples:
+        whole = context.layers or self.engine != "pullback" or problem.policy.carry_dim
+        if whole:
+            return super().sample(problem, params, noise, context)
+        # the combination pulls back through the policy for all its parts at once: all that is
+        # wanted of this one is what arrives at the outputs of the rollout's own calls
+        policy = problem.bind(params, memo=context.memo).frozen
+        with torch.no_grad():
+            given = self.first_pass(problem, policy, noise)
+        z = given.output.detach().requires_grad_()
+        values = (policy.log_prob_held(z, noise.action) * given.advantage).sum()
+        (cotangent,) = torch.autograd.grad(values, [z])
+        steps = torch.arange(problem.horizon, device=z.device)
+        obs = given.obs
+        return Factored(problem.policy, params, obs, cotangent, steps, buffers=policy.buffers)
 
     def _baseline(
         self, problem: Problem, policy: BoundPolicy, path: Trajectory, result: Outcome
