@@ -64,9 +64,10 @@ def variances(
         return {"": torch.stack([_of_steps(part, horizon) for part in parts])}
     if level == "output":
         return {"": torch.stack([_of_outputs(part, horizon) for part in parts])}
-    each = [_of_parameters(part) for part in parts]
-    if level != "parameter":
-        each = [_totals(found, level) for found in each]
+    if level == "parameter":
+        each = [_of_parameters(part) for part in parts]
+    else:
+        each = [_totals(_of_leaves(part), level) for part in parts]
     return {key: torch.stack([found[key] for found in each]) for key in each[0]}
 
 
@@ -100,12 +101,23 @@ def _of_parameters(samples: GradientSamples) -> dict[str, Tensor]:
     return {name: leaf.double().var(0) for name, leaf in samples.per_sample().items()}
 
 
+def _of_leaves(samples: GradientSamples) -> dict[str, Float[Tensor, ""]]:
+    """The trace of each parameter's covariance, without [N, P]: lengths about a point near the
+    mean, so that nothing cancels."""
+    count, chunk = len(samples), samples.grouped(1).summed()
+    lost = torch.where(chunk.lost.any(), torch.nan, 0.0)
+    found: dict[str, Tensor] = {}
+    for (name, deviation), squares in zip(chunk.deviation.items(), chunk.squares, strict=True):
+        off = deviation.double().sum(0)
+        found[name] = (squares.sum() - off.square().sum() / count) / (count - 1) + lost
+    return found
+
+
 def _totals(found: dict[str, Tensor], level: Level) -> dict[str, Tensor]:
     totals: dict[str, Tensor] = {}
     for name, variance in found.items():
         key = layer_of(name) if level == "layer" else ""
-        total = variance.sum()
-        totals[key] = totals[key] + total if key in totals else total
+        totals[key] = totals[key] + variance if key in totals else variance
     return totals
 
 
