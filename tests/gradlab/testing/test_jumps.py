@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import gradlab
+import studies.bias_vs_relaxation
+from gradlab.foundation import checkpoints
 from gradlab.foundation.errors import BadValue
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, values_by_term
@@ -13,10 +20,12 @@ from gradlab.rollouts.rollout import rollout
 from gradlab.statistics.jumps import pairs_of
 from gradlab.testing import CannotTell, Discontinuous, assert_continuous, detect_jump
 from gradlab.testing.jumps import _stream
+from studies.shared.stages import problem_of, read_policy
 from tests.helpers import checking
 from tests.helpers.toy import toy_params, toy_problem
 
 Params = dict[str, torch.Tensor]
+POLICIES = Path(studies.bias_vs_relaxation.__file__).parent / "artefacts" / "policies"
 
 
 def known(name: str) -> tuple[Problem, Params]:
@@ -124,3 +133,36 @@ def test_options_are_checked() -> None:
         assert_continuous(problem, params, false_alarm=0.0)
     with checking.off(), pytest.raises(BadValue, match="of should be"):
         detect_jump(problem, params, of="everything")
+
+
+def repeated(problem: Problem, params: Params, repeats: int, pairs: int, seed: int) -> np.ndarray:
+    """One-sided p-values of many tests of `pairs` pairs each."""
+    count = repeats * pairs
+    chunks = [
+        seen.statistic for _, (seen,) in _stream(problem, params, "return", 0, count, seed, None)
+    ]
+    d = torch.cat(chunks).view(repeats, pairs).numpy()
+    spread = d.std(1, ddof=1) / math.sqrt(pairs)
+    return stats.t.sf(d.mean(1) / np.where(spread > 0, spread, np.inf), pairs - 1)
+
+
+@pytest.mark.parametrize("name", ["lq", pytest.param("hovering", marks=pytest.mark.slow)])
+def test_size_on_smooth_problems(name: str) -> None:
+    """2,000 tests of 32 pairs: false alarms at most the level and 3.5 of their own errors."""
+    if name == "lq":
+        problem, params = known("lq")
+    else:
+        problem = gradlab.make("hovering", horizon=16).relaxed(0.3)
+        params = problem.init(torch.Generator().manual_seed(0))
+    found = repeated(problem, params, 2000, 32, 7)
+    for level in (0.05, 0.01):
+        assert (found < level).mean() <= level + 3.5 * math.sqrt(level * (1 - level) / 2000)
+
+
+@pytest.mark.slow
+def test_power_on_hard_racing() -> None:
+    """64 pairs find the gate (policy of stage 60) in at least 95 % of 200 tests at level 1 %."""
+    problem = problem_of("racing")
+    params = read_policy(checkpoints.load(POLICIES / "racing.safetensors"), 60)
+    found = repeated(problem, params, 200, 64, 8)
+    assert (found < 0.01).mean() >= 0.95
