@@ -56,7 +56,8 @@ class TotalPropagation(TwoPassEstimator):
     Unbiased when: rewards and dynamics are continuous in the noise and the weights come from other
     episodes (`Cross`, the default, `Independent`, or a given `weight`). Those of `Same`, as
     published, bias it, most in small groups. At hard events it is biased as far as k < 1.
-    Cost: 2T environment steps; one backward pass, and one for each fold (`Same`: one).
+    Cost: 2T environment steps; two backward passes, or one and one for each fold if there are more
+    than two.
     Reference: PIPPS, Parmas et al. 2018, section 3; per coordinate: Parmas et al. 2023 (TPX).
     """
 
@@ -94,8 +95,10 @@ class TotalPropagation(TwoPassEstimator):
         return torch.ones(problem.horizon, dtype=problem.dtype)
 
     def cost(self, problem: Problem) -> Cost:
-        blocks = 0 if isinstance(self.source, Independent) else len(self.source.origins(self.group))
-        return Cost(2 * problem.horizon, 1 + blocks)
+        passes = 0 if isinstance(self.source, Independent) else 1
+        if isinstance(self.source, Cross) and self.source.folds > 2:
+            passes = self.source.folds
+        return Cost(2 * problem.horizon, 1 + passes)
 
     def weights(self, problem: Problem, params: Params, noise: Noise) -> Float[Tensor, "B T m"]:
         """k of every step, with which a call on these episodes takes the likelihood ratio.
@@ -146,6 +149,10 @@ class TotalPropagation(TwoPassEstimator):
         """The weights of every block of every group, each from the episodes of its origin."""
         if self.weight is not None:
             return recording.to_go.new_full((1, recording.to_go.shape[-1], 1), self.weight)
+        if len(origins) == 2:  # an episode tells of one fold alone: one pass for both, and exchange
+            half = group // 2
+            both = recording.weights(half, [(0, half)], self.every, self.per_coordinate)
+            return both.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
         blocks = [
             recording.weights(group, ranges, self.every, self.per_coordinate) for ranges in origins
         ]
@@ -178,6 +185,8 @@ class _Recording:
     def __init__(self, problem: Problem, policy: BoundPolicy, noise: Noise, node: Node) -> None:
         self.nodes: tuple[Node, ...] = (node,)
         self._passed: list[Tensor] = []
+        # several backward passes go through one graph, which compiled code does not promise
+        problem = problem.replace(compile=False) if problem.compile else problem
         with torch.enable_grad():
             path = rollout(problem, policy, noise, relay=self)
             result = evaluate(problem, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from gradlab.rollouts.rollout import rollout
 from gradlab.statistics.truth import OracleGradient
 from gradlab.tasks import Transition
 from gradlab.testing import Biased, assert_unbiased
+from tests.helpers.forked import run_code
 from tests.helpers.known import build
 from tests.helpers.toy import Pendulum, toy_params, toy_problem
 
@@ -186,16 +188,18 @@ def test_a_node_that_no_reward_depends_on_sends_its_message() -> None:
     same(pg, score)
 
 
-def test_weights_of_a_fold_are_those_of_the_other_episodes_alone() -> None:
+@pytest.mark.parametrize("folds", [2, 3])
+def test_weights_of_a_fold_are_those_of_the_other_episodes_alone(folds: int) -> None:
     problem = toy_problem()
     params, noise = drawn(problem, 24)
-    found = E.TotalPropagation(source=E.Cross(12, folds=3)).weights(problem, params, noise)
-    assert found.shape == (6, problem.horizon, 1)
-    for block in range(6):
-        group, fold = divmod(block, 3)
-        others = [12 * group + i for i in range(12) if i // 4 != fold]
+    found = E.TotalPropagation(source=E.Cross(12, folds=folds)).weights(problem, params, noise)
+    assert found.shape == (2 * folds, problem.horizon, 1)
+    size = 12 // folds
+    for block in range(2 * folds):
+        group, fold = divmod(block, folds)
+        others = [12 * group + i for i in range(12) if i // size != fold]
         rest = Noise(*(part[others] for part in noise))
-        expected = E.TotalPropagation(source=E.Same(8)).weights(problem, params, rest)
+        expected = E.TotalPropagation(source=E.Same(12 - size)).weights(problem, params, rest)
         near(found[block], expected[0])
 
 
@@ -266,6 +270,33 @@ def test_steps_run_again_in_the_backward_pass_give_the_same() -> None:
     plain = estimator(problem, params, noise).per_sample()
     again = estimator(problem.replace(checkpoint=True), params, noise).per_sample()
     same(plain, again, 1e-12)
+
+
+COMPILED = """
+import torch
+import estimators as E
+from tests.helpers.toy import toy_params, toy_problem
+import tests.helpers.checking
+
+with tests.helpers.checking.off():
+    problem, params = toy_problem(), toy_params(toy_problem())
+    noise = problem.draw(12, torch.Generator().manual_seed(1))
+    for source in (E.Cross(12, folds=3), E.Independent(size=8)):
+        estimator = E.TotalPropagation(source=source)
+        eager = estimator(problem, params, noise).per_sample()
+        fast = estimator(problem.replace(compile=True), params, noise).per_sample()
+        for name, value in eager.items():
+            assert (value - fast[name]).abs().max() <= 1e-12 * value.abs().max(), name
+print("same")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+def test_compiled_steps_give_the_same() -> None:
+    """Several backward passes through one graph of compiled steps would be refused by torch."""
+    done = run_code(COMPILED)
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
 # Expectation.
@@ -373,4 +404,6 @@ def test_labels_and_costs() -> None:
     assert E.TotalPropagation().label == "TotalPropagation(action)"
     assert E.TotalPropagation("state", True).label == "TotalPropagation(state, per coordinate)"
     assert E.TotalPropagation(source=E.Cross(12, folds=3)).cost(problem) == E.Cost(16, 4)
+    assert E.TotalPropagation(source=E.Cross(12)).cost(problem) == E.Cost(16, 2)
     assert E.TotalPropagation(source=E.Same(8)).cost(problem) == E.Cost(16, 2)
+    assert E.TotalPropagation(source=E.Independent()).cost(problem) == E.Cost(16, 1)
