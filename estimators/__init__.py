@@ -16,6 +16,8 @@ from estimators.base import Estimator as Estimator
 from estimators.base import SurrogateEstimator as SurrogateEstimator
 from estimators.base import TwoPassEstimator as TwoPassEstimator
 from estimators.evolution import EvolutionStrategies as EvolutionStrategies
+from estimators.mixtures import AlphaOrder as AlphaOrder
+from estimators.mixtures import BestLinear as BestLinear
 from estimators.mixtures import Cross as Cross
 from estimators.mixtures import FixedMixture as FixedMixture
 from estimators.mixtures import Independent as Independent

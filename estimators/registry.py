@@ -9,7 +9,7 @@ from estimators.abpt import ABPT
 from estimators.agpo import AGPO
 from estimators.base import Estimator
 from estimators.evolution import EvolutionStrategies
-from estimators.mixtures import InverseVariance, Mixture
+from estimators.mixtures import AlphaOrder, BestLinear, InverseVariance, Mixture
 from estimators.output_mixtures import action_mixture
 from estimators.pathwise import FOG, RelaxedFOG, Split
 from estimators.score import PG
@@ -17,6 +17,9 @@ from estimators.switch import Switch
 from estimators.total_propagation import TotalPropagation
 from estimators.value import QG, LambdaReturn, NStep, ZeroStep
 from gradlab.foundation.naming import Names
+
+# γ in standard errors, so that it means the same on every problem, and a confidence of 95 %
+ALPHA_ORDER = AlphaOrder(gamma=10.0, relative=True, failure_probability=0.05)
 
 ESTIMATORS = Names(
     kind="estimator",
@@ -40,6 +43,8 @@ ESTIMATORS = Names(
         "inverse_variance_qg_pg": partial(Mixture, (QG(), PG()), InverseVariance()),
         "total_propagation": TotalPropagation,
         "action_mixture": action_mixture,
+        "alpha_order": partial(Mixture, (FOG(), PG()), ALPHA_ORDER),
+        "best_linear": partial(Mixture, (FOG(), PG()), BestLinear()),
     },
 )
 

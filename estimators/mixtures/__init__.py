@@ -1,7 +1,9 @@
-"""Mixtures of estimators of the same quantity; read `mixture`, then `rules`,
-`sources`, `weights`.
+"""Mixtures of estimators of the same quantity; read `mixture`, then `rules`, `alpha_order`,
+`best_linear`, `covariances`, `sources`, `dealing`, `weights`.
 """
 
+from estimators.mixtures.alpha_order import AlphaOrder as AlphaOrder
+from estimators.mixtures.best_linear import BestLinear as BestLinear
 from estimators.mixtures.mixture import FixedMixture as FixedMixture
 from estimators.mixtures.mixture import Mixture as Mixture
 from estimators.mixtures.rules import InverseVariance as InverseVariance

@@ -10,7 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.base import Cost, Estimator, Params, call_weights_of, samples_of
+from estimators.base import (
+    Cost,
+    Estimator,
+    Params,
+    call_weights_of,
+    check_groups,
+    samples_of,
+)
+from estimators.mixtures.dealing import Batches, check_batches, dealt, gathered
 from estimators.mixtures.rules import Rule
 from estimators.mixtures.sources import LEAST, Cross, Independent, Same, Source
 from estimators.mixtures.weights import Level, Weights, check_level, check_weights
@@ -31,13 +39,18 @@ class Mixture(Estimator):
     together), a parameter, the time step of a policy call ("step"), or each coordinate of what the
     policy gives at a step ("output"). `source` says which episodes the weights come from: `Same`,
     `Cross` (the other folds of a group) or `Independent` (a pilot).
+    With `batches="separate"` each group (fold) is dealt out among the k parts in equal shares: a
+    part runs on its own episodes alone, its samples count k times, and the mean of a group is the
+    sum of w_k times the mean of part k's share.
 
     Estimates: what its parts estimate; call weights are the mean of theirs, so the parts must agree
     on them (checked).
     Requires: what the parts require; levels "step" and "output" need parts made of policy calls.
     Unbiased when: all parts are and the weights are independent of what they weight (`Cross`,
     `Independent`, `fitted`). Those of `Same` bias the mixture (−9 to −11 % at 8 samples in a toy).
-    Cost: all parts; `Independent` its pilot's episodes in every call, `fitted` once.
+    Batches change neither that nor any expectation: those of their own leave less to each part.
+    Cost: all parts, of separate batches their mean; `Independent` its pilot's episodes in every
+    call, `fitted` once.
     Reference: AGPO section 3.3 (inverse-variance weights); AoBG section 4; PIPPS section 3.
     """
 
@@ -45,12 +58,14 @@ class Mixture(Estimator):
     rule: Rule
     level: Level = "global"
     source: Source = field(default_factory=Cross)
+    batches: Batches = "shared"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", _two_or_more(self.parts))
         if not isinstance(self.rule, Rule) or isinstance(self.rule, type):
             raise BadValue(f"rule should be a rule, got {got(self.rule)}; try InverseVariance()")
         check_level(self.level)
+        check_batches(self.batches)
         if not isinstance(self.source, Same | Cross | Independent):
             raise BadValue(
                 f"source should be Same(), Cross() or Independent(), got {got(self.source)}; "
@@ -59,7 +74,7 @@ class Mixture(Estimator):
 
     @property
     def group(self) -> int:
-        return self.source.group(_group(self.parts))
+        return self.source.group(_group(self.parts, self.batches))
 
     @property
     def label(self) -> str:
@@ -68,21 +83,23 @@ class Mixture(Estimator):
     def check(self, problem: Problem) -> None:
         self.source.check()
         _check_parts(self.parts, problem)
+        behind = self.source.episodes(_group(self.parts, self.batches))
+        _check_spread(behind, len(self.parts), self.batches)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         return _call_weights(self.parts, problem)
 
     def cost(self, problem: Problem) -> Cost:
-        return _cost(self.parts, problem)
+        return _cost(self.parts, problem, self.batches)
 
     def sample(
         self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        rule = not isinstance(self.source, Independent)
-        samples = _samples(self.parts, self.level, problem, params, noise, context, rule)
+        rule, block = not isinstance(self.source, Independent), self._block()
+        samples = _samples(self.parts, self.level, problem, params, noise, context, rule, block)
         if isinstance(self.source, Independent):
-            return self.weights(problem, params, noise).mix(samples)
-        return self._found(problem, samples).mix(samples)
+            return _mixed(self.weights(problem, params, noise), samples, block)
+        return _mixed(self._found(problem, samples), samples, block)
 
     def weights(self, problem: Problem, params: Params, noise: Noise) -> Weights:
         """The weights with which this mixture takes its parts on these episodes: one block for each
@@ -92,9 +109,11 @@ class Mixture(Estimator):
         """
         self.check_call(problem, params, noise)
         if isinstance(self.source, Independent):
-            pilot = self.source.draw(problem, _group(self.parts))
+            pilot = self.source.draw(problem, _group(self.parts, self.batches))
             return self.fitted(problem, params, pilot).weights
-        samples = _samples(self.parts, self.level, problem, params, noise, Context(), rule=True)
+        samples = _samples(
+            self.parts, self.level, problem, params, noise, Context(), True, self._block()
+        )
         return self._found(problem, samples)
 
     def fitted(self, problem: Problem, params: Params, noise: Noise) -> FixedMixture:
@@ -108,14 +127,24 @@ class Mixture(Estimator):
         self.check(problem)
         if noise.count < LEAST:
             raise BadValue(f"a pilot should have at least {LEAST} episodes, got {noise.count}")
-        samples = _samples(self.parts, self.level, problem, params, noise, Context(), rule=True)
+        check_groups(self.label, _group(self.parts, self.batches), noise)
+        _check_spread(noise.count, len(self.parts), self.batches)
+        block = _unit(self.parts, self.batches)
+        samples = _samples(self.parts, self.level, problem, params, noise, Context(), True, block)
         weights = Weights.stack(self.level, [self._ruled(problem, samples)])
-        return FixedMixture(self.parts, weights, self.rule.label)
+        return FixedMixture(self.parts, weights, self.rule.label, self.batches)
+
+    def _block(self) -> int | None:
+        """Episodes that are dealt out together, a group or a fold; None if they are shared."""
+        if self.batches == "shared" or isinstance(self.source, Independent):
+            return _unit(self.parts, self.batches)
+        return self.group // len(self.source.origins(self.group))
 
     def _found(self, problem: Problem, samples: list[GradientSamples]) -> Weights:
         """The weights of every group or fold, in the order of the episodes."""
         assert not isinstance(self.source, Independent)
-        group = self.group
+        group = self.group  # of which each part has its share of samples
+        group = group // len(self.parts) if self.batches == "separate" else group
         blocks = []
         for start in range(0, len(samples[0]), group):
             for ranges in self.source.origins(group):
@@ -128,7 +157,7 @@ class Mixture(Estimator):
 
     def _ruled(self, problem: Problem, seen: list[GradientSamples]) -> dict[str, Tensor]:
         """What the rule makes of samples, checked."""
-        weights = self.rule(seen, self.level, problem.horizon)
+        weights = self.rule(seen, self.level, problem.horizon, self.batches == "shared")
         who = f"the rule {self.rule.label}"
         check_weights(who, weights, self.level, len(self.parts), problem)
         return weights
@@ -141,20 +170,22 @@ class FixedMixture(Estimator):
     Estimates: what its parts estimate, which must agree on their call weights (checked).
     Requires: what the parts require; levels "step" and "output" need parts made of policy calls.
     Unbiased when: all parts are and the weights do not come from the episodes that they weight.
-    Cost: all parts.
+    Cost: all parts, of separate batches their mean.
     Reference: as `Mixture`.
     """
 
     parts: Sequence[Estimator]
     weights: Weights
     name: str = "Fixed"  # what stands before the parts in its label
+    batches: Batches = "shared"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", _two_or_more(self.parts))
+        check_batches(self.batches)
 
     @property
     def group(self) -> int:
-        return _group(self.parts)
+        return _group(self.parts, self.batches)
 
     @property
     def label(self) -> str:
@@ -173,15 +204,14 @@ class FixedMixture(Estimator):
         return _call_weights(self.parts, problem)
 
     def cost(self, problem: Problem) -> Cost:
-        return _cost(self.parts, problem)
+        return _cost(self.parts, problem, self.batches)
 
     def sample(
         self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        samples = _samples(
-            self.parts, self.weights.level, problem, params, noise, context, rule=False
-        )
-        return self.weights.to(problem.device).mix(samples)
+        block, level = _unit(self.parts, self.batches), self.weights.level
+        samples = _samples(self.parts, level, problem, params, noise, context, False, block)
+        return _mixed(self.weights.to(problem.device), samples, block)
 
 
 def _two_or_more(parts: object) -> tuple[Estimator, ...]:
@@ -195,8 +225,15 @@ def _two_or_more(parts: object) -> tuple[Estimator, ...]:
     return known
 
 
-def _group(parts: Sequence[Estimator]) -> int:
-    return math.lcm(*(part.group for part in parts))
+def _group(parts: Sequence[Estimator], batches: Batches) -> int:
+    """Episodes that parts look across, or as many for each of them."""
+    shares = len(parts) if batches == "separate" else 1
+    return shares * math.lcm(*(part.group for part in parts))
+
+
+def _unit(parts: Sequence[Estimator], batches: Batches) -> int | None:
+    """The fewest episodes that can be dealt out; None if they are shared."""
+    return _group(parts, batches) if batches == "separate" else None
 
 
 def _label(name: str, parts: Sequence[Estimator]) -> str:
@@ -222,9 +259,21 @@ def _call_weights(parts: Sequence[Estimator], problem: Problem) -> Float[Tensor,
     return torch.stack([part.call_weights(problem) for part in parts]).mean(0)
 
 
-def _cost(parts: Sequence[Estimator], problem: Problem) -> Cost:
+def _check_spread(behind: int, parts: int, batches: Batches) -> None:
+    """Raise unless the episodes behind weights leave every part a variance."""
+    if batches == "separate" and behind < 2 * parts:
+        raise BadValue(
+            f"separate batches should leave each of {parts} parts 2 or more of the episodes that "
+            f"weights come from, got {behind} for all; try a size of {LEAST * parts}"
+        )
+
+
+def _cost(parts: Sequence[Estimator], problem: Problem, batches: Batches) -> Cost:
     first, *others = (part.cost(problem) for part in parts)
-    return sum(others, first)
+    total = sum(others, first)
+    if batches == "shared":
+        return total
+    return Cost(total.environment_steps / len(parts), total.backward_passes / len(parts))
 
 
 def _samples(
@@ -235,15 +284,25 @@ def _samples(
     noise: Noise,
     context: Context,
     rule: bool,
+    block: int | None,
 ) -> list[GradientSamples]:
-    """The samples of all parts on the same episodes, of a form that the level can weight.
+    """The samples of all parts, of a form that the level can weight.
 
-    Layer factors of the parts are wanted where a `rule` looks at them, or weights by parameter;
-    what is weighted at the policy's output goes through the policy as one.
+    On the same episodes, or each on its shares of blocks of `block` episodes. Layer factors of the
+    parts are wanted where a `rule` looks at them, or weights by parameter; what is weighted at the
+    policy's output goes through the policy as one.
     """
     layers = (rule and level != "output") or level in ("layer", "parameter")
     with differentiating():
-        samples = samples_of(parts, problem, ordinary(params), ordinary(noise), context, layers)
+        params, noise = ordinary(params), ordinary(noise)
+        if block is None:
+            samples = samples_of(parts, problem, params, noise, context, layers)
+        else:
+            alone = Context(layers=layers)
+            samples = [
+                part.sample(problem, params, own, alone).grouped(part.group)
+                for part, own in zip(parts, dealt(noise, len(parts), block), strict=True)
+            ]
     if level in ("step", "output"):
         for part, found in zip(parts, samples, strict=True):
             if not isinstance(found, Factored) or bool((found.steps < 0).any()):
@@ -253,3 +312,13 @@ def _samples(
                     "the policy, or another level"
                 )
     return samples
+
+
+def _mixed(
+    weights: Weights, samples: Sequence[GradientSamples], block: int | None
+) -> GradientSamples:
+    """Σ_k w_k g_k of the same episodes; or each sample w_k g_k k times, of blocks dealt out."""
+    if block is None:
+        return weights.mix(samples)
+    parts = [weights.scaled(k, part) * len(samples) for k, part in enumerate(samples)]
+    return gathered(parts, block)

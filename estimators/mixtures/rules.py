@@ -16,7 +16,7 @@ from gradlab.gradients.samples import Factored, GradientSamples
 
 @runtime_checkable
 class Rule(Protocol):
-    """How much of each part a mixture takes, found from samples of all parts on the same episodes.
+    """How much of each part a mixture takes, found from samples of all parts.
 
     The weights are [k, ...] by name, as `Weights.values` has them for one block: at level "global"
     {"": [k]}. They must sum to 1 over the k parts, and may be negative.
@@ -28,9 +28,13 @@ class Rule(Protocol):
         ...
 
     def __call__(
-        self, parts: Sequence[GradientSamples], level: Level, horizon: int
+        self, parts: Sequence[GradientSamples], level: Level, horizon: int, paired: bool
     ) -> dict[str, Tensor]:
-        """Weights at `level` from each part's samples; `horizon` is T."""
+        """Weights at `level` from each part's samples, as many of one as of another.
+
+        `horizon` is T. `paired` says that the parts ran on the same episodes, sample by sample;
+        else each ran on episodes of its own, and parts are independent of each other.
+        """
         ...
 
 
@@ -46,7 +50,7 @@ class InverseVariance:
     label: str = "IVW"
 
     def __call__(
-        self, parts: Sequence[GradientSamples], level: Level, horizon: int
+        self, parts: Sequence[GradientSamples], level: Level, horizon: int, paired: bool
     ) -> dict[str, Tensor]:
         found = variances(parts, level, horizon)
         return {key: inverse_variance_shares(value) for key, value in found.items()}
@@ -156,10 +160,15 @@ def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
 
 def _of_outputs(samples: GradientSamples, horizon: int) -> Float[Tensor, "T nz"]:
     """Variance of the gradient by each coordinate of what the policy gives at each step."""
+    return by_output(samples, horizon).var(0)
+
+
+def by_output(samples: GradientSamples, horizon: int) -> Float[Tensor, "N T nz"]:
+    """The gradient by each coordinate of what the policy gives at each step, in float64."""
     assert isinstance(samples, Factored)
     given = samples.cotangent.double()
     total = given.new_zeros(len(samples), horizon, given.shape[-1])
-    return total.index_add(1, samples.steps, given).var(0)
+    return total.index_add(1, samples.steps, given)
 
 
 def _double(value: Tensor) -> Tensor:

@@ -30,6 +30,10 @@ class Same:
         """Episodes that look at each other; parts do so in groups of `parts`."""
         return math.lcm(self.size, parts)
 
+    def episodes(self, parts: int) -> int:
+        """Episodes behind each block of weights."""
+        return self.group(parts)
+
     def origins(self, group: int) -> list[Ranges]:
         """For each block of a group, the episodes that its weights come from."""
         return [[(0, group)]]
@@ -53,6 +57,11 @@ class Cross:
     def group(self, parts: int) -> int:
         """Episodes that look at each other; parts do so in groups of `parts`."""
         return math.lcm(self.size, parts * self.folds)
+
+    def episodes(self, parts: int) -> int:
+        """Episodes behind each block of weights."""
+        group = self.group(parts)
+        return group - group // self.folds
 
     def origins(self, group: int) -> list[Ranges]:
         """For each block of a group, the episodes that its weights come from."""
@@ -81,9 +90,13 @@ class Independent:
         """Episodes that look at each other: those of the parts alone."""
         return parts
 
+    def episodes(self, parts: int) -> int:
+        """Episodes of the pilot, whole groups of the parts."""
+        return math.lcm(self.size, parts)
+
     def draw(self, problem: Problem, parts: int) -> Noise:
         """The pilot's episodes, of streams that no study or statistic draws from."""
-        return problem.draw(math.lcm(self.size, parts), block_generator(self.seed, -1))
+        return problem.draw(self.episodes(parts), block_generator(self.seed, -1))
 
 
 Source: TypeAlias = Same | Cross | Independent

@@ -62,13 +62,7 @@ class Weights(Shown):
 
         Raises `BadShape` unless N is a multiple of the blocks.
         """
-        count = len(samples[0])
-        if count % self.blocks:
-            raise BadShape(
-                f"{count} samples do not make {self.blocks} blocks of one size; "
-                f"use a multiple of {self.blocks}"
-            )
-        size = count // self.blocks
+        size = self._size(len(samples[0]))
         if self.level in ("layer", "parameter"):
             return concatenate(
                 [
@@ -82,6 +76,34 @@ class Weights(Shown):
         for part in parts[1:]:
             total = total + part
         return total
+
+    def scaled(self, k: int, part: GradientSamples) -> GradientSamples:
+        """w_k g_k of samples of part k alone, in as many blocks.
+
+        Raises `BadShape` unless their number is a multiple of the blocks.
+        """
+        size = self._size(len(part))
+        if self.level not in ("layer", "parameter"):
+            return self._scaled(part, self.values[""][:, k].repeat_interleave(size, 0))
+        blocks = []
+        for b in range(self.blocks):
+            rows = part.rows(b * size, (b + 1) * size).per_sample()
+            own = {name: self.values[self._key(name)][b, k] for name in rows}
+            blocks.append(Dense({name: own[name].to(g) * g for name, g in rows.items()}))
+        return concatenate(blocks)
+
+    def _size(self, count: int) -> int:
+        """Samples of one block."""
+        if count % self.blocks:
+            raise BadShape(
+                f"{count} samples do not make {self.blocks} blocks of one size; "
+                f"use a multiple of {self.blocks}"
+            )
+        return count // self.blocks
+
+    def _key(self, name: str) -> str:
+        """Where the weights of a parameter are."""
+        return layer_of(name) if self.level == "layer" else name
 
     def _scaled(self, part: GradientSamples, weights: Float[Tensor, "N *steps"]) -> GradientSamples:
         if self.level == "global":
@@ -97,7 +119,7 @@ class Weights(Shown):
         parts = [part.per_sample() for part in samples]
         leaves: dict[str, Tensor] = {}
         for name in parts[0]:
-            weights = self.values[layer_of(name) if self.level == "layer" else name][block]
+            weights = self.values[self._key(name)][block]
             scaled = [w.to(part[name]) * part[name] for w, part in zip(weights, parts, strict=True)]
             leaves[name] = sum(scaled[1:], scaled[0])
         return Dense(leaves)

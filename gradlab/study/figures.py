@@ -60,6 +60,8 @@ _SHORT = {
     "ivw": "inverse_variance",
     "ivw(qg, pg)": "inverse_variance_qg_pg",
     "ivw-h": "action_mixture",
+    "aobg": "alpha_order",
+    "bestlinear": "best_linear",
 }
 _OTHERS = [
     Look("#117733", "d"), Look("#CC6677", "8"),

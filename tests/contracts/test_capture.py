@@ -27,6 +27,7 @@ ALLOWED = {
     ("gradlab/gradients/samples.py", "same_calls"): "a sum adds cotangents if calls are the same",
     ("estimators/mixtures/weights.py", "check_weights"): "a rule's weights are checked",
     ("estimators/mixtures/mixture.py", "_samples"): "a level by steps asks whether they are known",
+    ("estimators/mixtures/dealing.py", "_alike"): "shares stay factored if steps are the same",
     ("estimators/evolution.py", "perturbations"): "every episode's seed makes its own directions",
     ("gradlab/statistics/rows.py", "all_finite"): "rows are looked for only if some are lost",
     ("gradlab/statistics/accumulating.py", "add"): "lost rows are counted, once a chunk",

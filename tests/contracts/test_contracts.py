@@ -26,6 +26,7 @@ COUNT = 8
 NEEDS_CRITIC = {"qg", "zero_step", "lambda_return", "abpt", "agpo", "inverse_variance_qg_pg"}
 GROUPED = (
     "agpo", "inverse_variance", "inverse_variance_qg_pg", "total_propagation", "action_mixture",
+    "alpha_order", "best_linear",
 )  # fmt: skip
 SMALL = {name: {"source": E.Cross(4)} for name in GROUPED}
 SMALL["switch"] = {"group_size": COUNT}
@@ -44,6 +45,15 @@ FORMS: dict[str, Estimator] = {
         per_coordinate=True, every=2, source=E.Independent(size=4)
     ),
     "mixture-fixed": E.FixedMixture((E.FOG(), E.PG(), E.QG()), THIRDS),
+    "mixture-separate": E.Mixture(
+        (E.FOG(), E.QG()), E.BestLinear(), source=E.Same(4), batches="separate"
+    ),
+    "mixture-bias": E.Mixture(
+        (E.FOG(), E.PG(), E.QG()),
+        E.BestLinear(nonnegative=True, unbiased=1),
+        "layer",
+        E.Same(8),
+    ),
 }
 
 
@@ -128,6 +138,10 @@ NEED_VALUES = {
     "inverse_variance": "weights from samples",
     "inverse_variance_qg_pg": "weights from samples",
     "action_mixture": "weights from samples",
+    "alpha_order": "weights from samples",
+    "best_linear": "weights from samples",
+    "mixture-separate": "weights from samples",
+    "mixture-bias": "weights from samples",
     "mixture-3": "weights from samples",
     "switch": "whether both parts saw the same observations",
     "mixture-pilot": "weights from samples",

@@ -101,6 +101,8 @@ CASES = [
             ("inverse_variance", "parameter", E.Independent(size=512)),
             ("inverse_variance", "step", E.Independent(size=512)),
             ("inverse_variance_qg_pg", "step", E.Cross(512)),
+            ("alpha_order", "global", E.Cross(512)),
+            ("best_linear", "global", E.Cross(512)),
         )
     ),
     scored("total_propagation", True, 0.06, source=E.Cross(64)),

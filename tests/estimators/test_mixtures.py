@@ -215,7 +215,8 @@ def test_fitted_weights_are_the_rules_and_stay(level: Level) -> None:
     pilot = problem.draw(10, torch.Generator().manual_seed(7))
     mixture = E.Mixture(THREE, IV, level)
     fixed = mixture.fitted(problem, params, pilot)
-    expected = IV([part(problem, params, pilot) for part in THREE], level, problem.horizon)
+    samples = [part(problem, params, pilot) for part in THREE]
+    expected = IV(samples, level, problem.horizon, True)
     assert fixed.weights.blocks == 1 and fixed.weights.level == level
     for key, value in expected.items():
         assert torch.equal(fixed.weights.values[key][0], value)
@@ -258,7 +259,7 @@ class Given:
     label: str = "given"
 
     def __call__(
-        self, parts: Sequence[GradientSamples], level: Level, horizon: int
+        self, parts: Sequence[GradientSamples], level: Level, horizon: int, paired: bool
     ) -> dict[str, Tensor]:
         return self.found
 

@@ -122,6 +122,7 @@ CASES = {
     "all of them estimators, got (<class": lambda: E.Mixture((E.FOG, E.PG), IV),
     "rule should be a rule, got <function": lambda: E.Mixture(TWO, lambda parts, level: None),
     "level must be global, layer, parameter, step or output, got 'all'": lambda: E.Mixture(TWO, IV, "all"),
+    "batches must be shared or separate, got 'own'": lambda: E.Mixture(TWO, IV, batches="own"),
     "Cross() or Independent(), got 'same' (str); try": lambda: E.Mixture(TWO, IV, source="same"),
 }
 bad = []

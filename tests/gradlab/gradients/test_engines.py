@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +55,14 @@ def build(engine: str) -> dict[str, Estimator]:
         "agpo-fixed": E.AGPO(3, (0.9, 0.5, 0.4), "tiled", average=True, **e),
         "sum": 2.0 * fog + pg,
         "ivw-same": E.Mixture((fog, pg), E.InverseVariance(), "global", E.Same(4)),
+        "aobg-same": E.Mixture((fog, pg), E.AlphaOrder(6.0, relative=True), source=E.Same(8)),
+        "aobg-separate-layer": E.Mixture(
+            (fog, pg), E.AlphaOrder(math.inf), "layer", E.Same(8), "separate"
+        ),
+        "best-linear-cross": E.Mixture((fog, pg), E.BestLinear(), source=E.Cross(8)),
+        "best-linear-layer-same": E.Mixture(
+            (fog, pg, E.QG(**e)), E.BestLinear(unbiased=1), "layer", E.Same(8)
+        ),
         "ivw-layer-cross": E.Mixture((fog, pg), E.InverseVariance(), "layer", E.Cross(8)),
         "ivw-3-parameter-pilot": E.Mixture(
             (fog, pg, E.QG(**e)), E.InverseVariance(), "parameter", E.Independent(size=8)
