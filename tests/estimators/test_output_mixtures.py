@@ -70,16 +70,18 @@ def test_weights_and_gradient_are_those_of_the_formula(events: bool) -> None:
     )
 
 
-def test_a_weight_of_one_is_that_part_to_the_last_bit() -> None:
+def test_a_weight_of_one_is_that_part() -> None:
+    """FOG to the last bit; PG up to the rounding of z, which a mixture takes from the rollout."""
     problem, params, noise = posed()
     parts = E.FOG(), E.PG(baseline="loo", group_size=4)
     for k, part in enumerate(parts):
         values = torch.zeros(1, 2, problem.horizon, 2)
         values[:, k] = 1
         fixed = E.FixedMixture(parts, E.Weights("output", {"": values}))
-        assert torch.equal(
-            cotangent(fixed, problem, params, noise), cotangent(part, problem, params, noise)
-        )
+        found, alone = (cotangent(one, problem, params, noise) for one in (fixed, part))
+        if k == 0:
+            assert torch.equal(found, alone)
+        torch.testing.assert_close(found, alone, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("source", [E.Same(8), E.Cross(8), E.Independent(size=8)])
