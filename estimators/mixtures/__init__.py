@@ -1,5 +1,5 @@
 """Mixtures of estimators of the same quantity; read `mixture`, then `rules`, `alpha_order`,
-`best_linear`, `covariances`, `sources`, `dealing`, `weights`.
+`best_linear`, `covariances`, `calls`, `sources`, `dealing`, `weights`.
 """
 
 from estimators.mixtures.alpha_order import AlphaOrder as AlphaOrder

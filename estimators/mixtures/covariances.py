@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from estimators.mixtures.calls import by_step, centred_products
 from estimators.mixtures.rules import by_output, inverse_variance_shares
 from estimators.mixtures.weights import Level, layer_of
 from gradlab.foundation.per_sample import TILE_NUMBERS
@@ -42,6 +43,10 @@ def products(
 ) -> dict[str, Products]:
     """Second moments of the parts' samples at a level, N of each, by the names of its weights."""
     if level == "step":
+        factors, first = by_step(parts, horizon), parts[0]
+        if factors is not None and isinstance(first, Factored):
+            each, apart = centred_products(factors, first.bias, reference)
+            return {"": Products(*_moments(each), apart)}
         steps = []
         for t in range(horizon):
             calls = [part.at_step(t) for part in parts if isinstance(part, Factored)]
@@ -127,7 +132,7 @@ def _excess(
     both = scale[..., :, None] * scale[..., None, :]
     eye = torch.eye(size.shape[-1], dtype=size.dtype, device=size.device)
     along = eye - one[..., :, None] * one[..., None, :]
-    values, vectors = torch.linalg.eigh(along @ (covariance / both) @ along)
+    values, vectors = _eigen(along @ (covariance / both) @ along)
     # columns whose outer products are the inverse along the weights that sum to 0
     roots = along @ (vectors * torch.where(values > ROUNDING, values.rsqrt(), 0.0)[..., None, :])
     scaled = each / both
@@ -184,7 +189,7 @@ def squared_bias(found: Products, reference: int, count: int) -> Float[Tensor, "
     size = (found.apart + noise).diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     size = torch.where(size > 0, size, 1.0)
     scale = size[..., :, None] * size[..., None, :]
-    values, vectors = torch.linalg.eigh((found.apart - noise) / scale)
+    values, vectors = _eigen((found.apart - noise) / scale)
     positive = (vectors * values.clamp(min=0)[..., None, :]) @ vectors.mT
     bias = scale * positive
     bias[..., reference, :] = 0.0  # exactly, whatever the rounding
@@ -224,7 +229,7 @@ def _best(error: Float[Tensor, "*unit k k"]) -> Float[Tensor, "*unit k"]:
     exact = size <= 0
     scale = torch.where(exact, 1.0, size).sqrt()
     one = scale.amin(-1, keepdim=True) / scale  # 1/scale, but for a factor that cancels
-    values, vectors = torch.linalg.eigh(error / (scale[..., :, None] * scale[..., None, :]))
+    values, vectors = _eigen(error / (scale[..., :, None] * scale[..., None, :]))
     along = (vectors.mT @ one[..., None])[..., 0]
     # a combination without error that adds up to nothing: parts that cannot be told apart
     idle = (values < NULL) & (along.abs() < 1e-8 * one.square().sum(-1, keepdim=True).sqrt())
@@ -232,6 +237,18 @@ def _best(error: Float[Tensor, "*unit k k"]) -> Float[Tensor, "*unit k"]:
     weights = one * (vectors @ (along / (values.clamp(min=0) + NULL))[..., None])[..., 0]
     weights = weights / weights.sum(-1, keepdim=True)
     return torch.where(exact.any(-1, keepdim=True), _shares(exact), weights)
+
+
+def _eigen(matrix: Float[Tensor, "*unit k k"]) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, rising, and vectors as columns; of two parts by formula, as units are many."""
+    if matrix.shape[-1] != 2:
+        return torch.linalg.eigh(matrix)
+    a, b, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
+    middle, half = (a + d) / 2, torch.hypot((a - d) / 2, b)
+    angle = torch.atan2(2 * b, a - d) / 2
+    cos, sin = angle.cos(), angle.sin()
+    vectors = torch.stack([torch.stack([-sin, cos], -1), torch.stack([cos, sin], -1)], -1)
+    return torch.stack([middle - half, middle + half], -1), vectors
 
 
 def _shares(of: Bool[Tensor, "*unit k"]) -> Float[Tensor, "*unit k"]:

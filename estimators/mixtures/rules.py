@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from estimators.mixtures.calls import exact
 from estimators.mixtures.weights import Level, layer_of
 from gradlab.gradients.samples import Factored, GradientSamples
 
@@ -126,32 +127,20 @@ def _totals(found: dict[str, Tensor], level: Level) -> dict[str, Tensor]:
 
 
 def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
-    """Trace of the covariance of each time step's contribution to the gradient.
-
-    In float64 from the observations on: Σ‖g_i‖² − N‖ḡ‖² of float32 numbers loses a small spread.
-    """
+    """Trace of the covariance of each time step's contribution to the gradient, in float64."""
     assert isinstance(samples, Factored)
     count = len(samples)
-    exact = replace(
-        samples,
-        params={name: value.double() for name, value in samples.params.items()},
-        obs=samples.obs.double(),
-        cotangent=samples.cotangent.double(),
-        known=None,
-        buffers={name: _double(value) for name, value in samples.buffers.items()},
-    )
-    if exact.layered:
-        exact = replace(exact, known=exact.factors())
+    double = exact(samples)
     order = {int(step): k for k, step in enumerate(samples.steps)}
     if (
-        exact.layered and len(order) == len(samples.steps) == horizon
+        double.layered and len(order) == len(samples.steps) == horizon
     ):  # one call per step: all steps at once
-        square, squared_mean = _of_calls(exact)
+        square, squared_mean = _of_calls(double)
         spread = (square - count * squared_mean)[[order[t] for t in range(horizon)]]
         return spread.clamp(min=0) / (count - 1)
     out = []
     for t in range(horizon):
-        calls = exact.at_step(t)
+        calls = double.at_step(t)
         mean = torch.cat([leaf.flatten() for leaf in calls.mean().values()])
         spread = calls.squared_norms().sum() - count * mean.square().sum()
         out.append(spread.clamp(min=0) / (count - 1))
@@ -169,10 +158,6 @@ def by_output(samples: GradientSamples, horizon: int) -> Float[Tensor, "N T nz"]
     given = samples.cotangent.double()
     total = given.new_zeros(len(samples), horizon, given.shape[-1])
     return total.index_add(1, samples.steps, given)
-
-
-def _double(value: Tensor) -> Tensor:
-    return value.double() if value.is_floating_point() else value
 
 
 def _of_calls(samples: Factored) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 import estimators as E
+import gradlab
 from estimators.base import Estimator
+from estimators.mixtures.calls import by_step
 from estimators.mixtures.covariances import (
     Products,
+    _eigen,
     best_weights,
     products,
     shrinkage_of,
@@ -153,6 +156,43 @@ def rows_by_unit(parts: Sequence[GradientSamples], level: Level, horizon: int) -
         else:
             out.setdefault(layer_of(name) if level == "layer" else "", []).append(leaf.flatten(2))
     return {key: torch.cat(leaves, -1) for key, leaves in out.items()}
+
+
+def test_two_parts_by_formula_have_the_eigenvectors_of_any_number() -> None:
+    matrices = random_covariances(100, 2, seed=5)
+    matrices = matrices / matrices.amax((-2, -1), keepdim=True)
+    matrices[0] = matrix((2.0, 0.0), (0.0, 2.0))
+    matrices[1] = matrix((1.0, 1.0), (1.0, 1.0))
+    matrices[2] = 0.0
+    values, vectors = _eigen(matrices)
+    expected = torch.linalg.eigvalsh(matrices)
+    assert ((values - expected).abs() <= 1e-14 * expected[:, 1:] + 1e-300).all()
+    torch.testing.assert_close(vectors @ torch.diag_embed(values) @ vectors.mT, matrices)
+    torch.testing.assert_close(vectors @ vectors.mT, torch.eye(2).double().expand(100, 2, 2))
+
+
+@pytest.mark.parametrize("policy", ["layers", "module", "no bias"])
+def test_products_of_steps_take_any_policy(policy: str) -> None:
+    """By layer factors where there are, else step by step."""
+    problem = toy_problem()
+    if policy == "module":
+        with torch.random.fork_rng():
+            problem = problem.replace(policy=gradlab.ModulePolicy(torch.nn.Linear(3, 1)))
+    if policy == "no bias":
+        problem = problem.replace(
+            policy=gradlab.GaussianPolicy(3, 1, hidden=(4,), std="global", bias=False)
+        )
+    params = problem.init(torch.Generator().manual_seed(0))
+    noise = problem.draw(8, torch.Generator().manual_seed(1))
+    parts = [part(problem, params, noise) for part in (E.FOG(), E.PG())]
+    assert (by_step(parts, problem.horizon) is None) == (policy == "module")
+    found = products(parts, "step", problem.horizon, 1)[""]
+    x = rows_by_unit(parts, "step", problem.horizon)[""]
+    gap = x.mean(-2) - x.mean(-2)[:, 1:2]
+    centred = x - x.mean(-2, keepdim=True)
+    expected = torch.einsum("tknp,tlnp->tkl", centred, centred) / 7
+    torch.testing.assert_close(found.covariance, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.apart, gap @ gap.mT, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("level", LEVELS)
