@@ -21,8 +21,9 @@ from gradlab.gradients.samples import Factored, GradientSamples
 class AlphaOrder:
     """α for a first-order part and 1 − α for a zeroth-order one (AoBG), in this order.
 
-    With variances v1 and v0 per sample (traces), N samples, d numbers in a gradient and the
-    distance B = ‖mean first − mean zeroth‖, the zeroth-order mean is closer to its expectation than
+    With variances v1 and v0 per sample (traces), the N samples of a part that weights come from, d
+    numbers in a gradient and B = ‖mean first − mean zeroth‖, the zeroth-order mean is closer to its
+    expectation than
 
         ε = √(2 v0 ln((d + 1)/δ) / N) + (2 L / 3N) ln((d + 1)/δ)
 
