@@ -490,7 +490,10 @@ SLOW = ("bias looked for", "cross by layer")
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n == "lq of three" else n for n in PAIRS],
+)
 @pytest.mark.parametrize(
     "form", [pytest.param(f, marks=pytest.mark.slow) if f in SLOW else f for f in UNBIASED]
 )

@@ -130,6 +130,7 @@ def test_advantages_windows_and_labels() -> None:
         E.action_mixture(advantage="td")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_weights_of_the_same_episodes_bias_and_are_caught() -> None:
     """On a steep ramp most first-order samples are 0, and so is their variance in a small group."""
