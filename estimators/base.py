@@ -163,6 +163,11 @@ class Estimator(ABC):
 def call_weights_of(estimator: Estimator, problem: Problem) -> Float[Tensor, " T"]:
     """The call weights of an estimator. Raises `BadShape` unless it has one per policy call."""
     weights = estimator.call_weights(problem)
+    if not isinstance(weights, Tensor):
+        raise BadShape(
+            f"{estimator.label}.call_weights should be a tensor, one number per policy call, got "
+            f"{got(weights)}; try torch.ones(problem.horizon)"
+        )
     if tuple(weights.shape) != (problem.horizon,):
         raise BadShape(
             f"{estimator.label}.call_weights should be one number per policy call, "

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.foundation.arguments import number
 from gradlab.foundation.errors import BadValue
 
 
@@ -112,6 +113,7 @@ def last_margin(step: Step, dtype: torch.dtype) -> float:
 
 
 def _check_width(width: float) -> None:
+    number("width", width, "try width=0.1")
     if not (width > 0 and math.isfinite(width)):
         raise BadValue(
             f"width must be a positive number (a fraction of the margin's scale), got {width}; "

@@ -83,6 +83,8 @@ class Names:
         if not isinstance(name, str):
             known = list(self.builders)
             raise BadValue(f'{self.kind}: expected a name, got {got(name)}; try "{known[0]}"')
+        if name.endswith(".py"):
+            raise BadValue(f"{self.kind}: say which name of the file is meant, {name}:NAME")
         if ":" in name:
             return self._builder(name, load(name, self.kind))
         offered = [point for point in self._offered() if point.name == name]
@@ -108,6 +110,9 @@ class Names:
         one that is missing or a builder that returns something else, and what the builder raises.
         """
         builder = self.find(name)
+        if inspect.isabstract(builder):
+            lacking = ", ".join(sorted(builder.__abstractmethods__))
+            raise BadValue(f"{place(builder)} lacks {lacking}; write that, then it can be built")
         signature = inspect.signature(builder)
         check_options(name, options, signature, others)
         try:

@@ -207,6 +207,8 @@ def named_samplers(
 
 
 def _checked(one: object) -> Sampler:
+    if isinstance(one, type):
+        raise BadValue(f"expected an estimator, got the class {one.__name__}; try {one.__name__}()")
     if not isinstance(one, Sampler):
         raise BadValue(f"estimator should be an estimator, got {got(one)}; try FOG()")
     return one

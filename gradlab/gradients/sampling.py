@@ -93,7 +93,7 @@ def noise_stream(
     The same episode has the same noise whatever the chunk size, `begin` or `count`.
     """
     count, chunk_size = whole("count", count), whole("chunk_size", chunk_size)
-    begin = whole("begin", begin, 0)
+    begin, seed = whole("begin", begin, 0), whole("seed", seed, 0)
     held: list[Noise] = []
     position = begin
     block, first = divmod(begin, NOISE_BLOCK)

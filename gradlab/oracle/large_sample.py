@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from gradlab.foundation.arguments import number
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.gradients.samples import Factored, GradientSamples
 from gradlab.gradients.sampling import Sampler, noise_stream
@@ -73,6 +74,7 @@ class LargeSample:
         the first target. Raises `BadValue` if the samples cannot be weighted.
         """
         size = math.lcm(self.replicate, self.estimator.group)
+        number("until_relative_stderr", self.until_relative_stderr, "try 0.05")
         if not weightings or not self.until_relative_stderr >= 0 or self.max_count < LEAST * size:
             raise BadValue(
                 "LargeSample needs at least one target, until_relative_stderr >= 0 and max_count >= "

@@ -104,6 +104,13 @@ def rollout(
     other episodes or another problem. On a GPU nobody asks `start` for its times: look after them
     yourself.
     """
+    if not isinstance(policy, BoundPolicy):
+        raise BadValue(
+            f"a rollout needs a policy with its parameters, got {type(policy).__name__}; "
+            "try problem.bind(params)"
+        )
+    if cut_every is not None:
+        cut_every = whole("cut_every", cut_every)
     length = _length(problem, noise, start, length)
     if relay is not None:
         check_relay(relay)

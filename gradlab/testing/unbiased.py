@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.foundation.arguments import got
 from gradlab.foundation.errors import BadValue, GradlabError, NotFinite
 from gradlab.foundation.generators import generator
 from gradlab.gradients.samples import GradientSamples
@@ -126,6 +127,11 @@ def assert_unbiased(
     `replicate` > 1 does the same for any estimator, for a fraction of the work on millions of
     samples.
     """
+    if not isinstance(truth, OracleGradient):
+        raise BadValue(
+            f"the truth should be an OracleGradient, got {got(truth)}; try "
+            'OracleGradient.exact(gradient, "closed form") or gradlab.oracle.LargeSample(...)'
+        )
     norm = _norm(truth.mean)
     if not (0 < false_alarm < 1 and detect > 0 and 0 < count <= max_count and norm > 0):
         raise BadValue(

@@ -106,7 +106,7 @@ def problem_of(setting: Setting, horizon: int = HORIZON) -> Problem:
 
 
 @dataclass(frozen=True)
-class Halting:
+class FiniteOnly:
     """A simulator in which an episode stands still as soon as its next state would not be finite.
 
     Rollouts hold an ended episode themselves; this is for one that flies apart while it is alive,
@@ -135,19 +135,19 @@ class Halting:
         after = self.inner.step(state, action, noise)
         return torch.where(after.isfinite().all(-1, keepdim=True), after, state)
 
-    def compiled(self) -> Halting:
-        return Halting(self.inner.compiled())
+    def compiled(self) -> FiniteOnly:
+        return FiniteOnly(self.inner.compiled())
 
 
-def halting(problem: Problem) -> Problem:
-    """The problem with a simulator that halts; see `Halting`."""
-    return problem.replace(simulator=Halting(articulated(problem)))
+def finite_only(problem: Problem) -> Problem:
+    """The problem in which no state is lost; see `FiniteOnly`."""
+    return problem.replace(simulator=FiniteOnly(articulated(problem)))
 
 
 def articulated(problem: Problem) -> Articulated:
-    """The ant's simulator, out of `Halting` if it is in there."""
+    """The ant's simulator, out of `FiniteOnly` if it is in there."""
     simulator = problem.simulator
-    inner = simulator.inner if isinstance(simulator, Halting) else simulator
+    inner = simulator.inner if isinstance(simulator, FiniteOnly) else simulator
     assert isinstance(inner, Articulated)
     return inner
 
@@ -240,7 +240,7 @@ def limited_mean(samples: GradientSamples) -> Params:
 def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     """A Q critic fitted to the returns of the preset's policy in one setting."""
     setting = Setting(artefact.payload["preset"], artefact.payload["contact"])
-    problem = halting(problem_of(setting)).replace(compile=True)
+    problem = finite_only(problem_of(setting)).replace(compile=True)
     fitted = fit_critic(problem, dict(needs[policy_name(setting.preset)].tensors), FIT)
     return Saved(fitted.params, {**fitted.metadata, "command": COMMAND})
 
@@ -273,7 +273,7 @@ class Episodes(NamedTuple):
 
 def episodes_of(problem: Problem, params: Params, noise: Noise) -> Episodes:
     """Roll the policy out over the whole horizon; an episode whose numbers are not finite halts."""
-    problem = halting(problem)
+    problem = finite_only(problem)
     with torch.no_grad():
         path = gradlab.rollout(problem, problem.bind(params), noise)
         result = evaluate(problem, path)
