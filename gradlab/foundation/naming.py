@@ -111,7 +111,7 @@ class Names:
         """
         builder = self.find(name)
         if inspect.isabstract(builder):
-            lacking = ", ".join(sorted(builder.__abstractmethods__))
+            lacking = ", ".join(sorted(getattr(builder, "__abstractmethods__", ())))
             raise BadValue(f"{place(builder)} lacks {lacking}; write that, then it can be built")
         signature = inspect.signature(builder)
         check_options(name, options, signature, others)
