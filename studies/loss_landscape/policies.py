@@ -8,7 +8,6 @@ the first-order gradient, kept every few updates.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from torch import Tensor
 import gradlab
 from gradlab.critics.fitted import Fit, FittedCritic
 from gradlab.critics.fitting import fit_critic
-from gradlab.foundation.checkpoints import read_artefact, read_header
 from gradlab.foundation.errors import Unavailable
 from gradlab.gradients.sampling import block_generator, noise_stream
 from gradlab.policies.gaussian import GaussianPolicy
@@ -28,11 +26,11 @@ from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.study import Artefact, Saved, file_name, seed_for
 from gradlab.study.progress import note
 from studies.shared import stages
+from studies.shared.borrowed import COMMITTED, borrowed
 
 Params = dict[str, Tensor]
 
 STAGED = ("landing", "racing")  # tasks whose committed policies are used, by success rate [%]
-COMMITTED = Path(__file__).parents[1] / "bias_vs_relaxation" / "artefacts"
 COMMAND = "python -m studies.loss_landscape --retrain"
 
 UPDATES = 120  # length of a training path
@@ -106,7 +104,7 @@ def path_name(task: str) -> str:
 def path_artefact(task: str) -> Artefact:
     """The artefact with all policies of one task's path."""
     if task in STAGED:
-        return _borrowed(path_name(task), f"policies/{task}")
+        return borrowed(path_name(task), f"policies/{task}")
     payload = {
         "task": task,
         "ascent": [UPDATES, KEEP_EVERY, LEARNING_RATE, WIDTH, stages.BATCH, stages.DECAY],
@@ -120,25 +118,13 @@ def critic_artefact(task: str, label: int) -> Artefact:
     """The artefact with the Q critic of one policy."""
     name = critic_name(task, label)
     if task in STAGED and (COMMITTED / f"critics/{task}-{label}-full.safetensors").exists():
-        return _borrowed(name, f"critics/{task}-{label}-full")
+        return borrowed(name, f"critics/{task}-{label}-full")
     payload = {"task": task, "label": label, "fit": FIT.settings()}
     return Artefact(name, build_critic, payload, (path_name(task),), cost=40.0)
 
 
 def critic_name(task: str, label: int) -> str:
     return f"critics/{file_name(task)}-{label}"
-
-
-def _borrowed(name: str, source: str) -> Artefact:
-    """An artefact of `bias_vs_relaxation` under another name; the checksum is its identity."""
-    path = COMMITTED / f"{source}.safetensors"
-    payload = {"source": source, "checksum": read_header(path)["checksum"]}
-    return Artefact(name, borrow, payload, cost=0.1)
-
-
-def borrow(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
-    """A copy of a committed artefact of `bias_vs_relaxation`."""
-    return read_artefact(COMMITTED / f"{artefact.payload['source']}.safetensors")[0]
 
 
 def train_path(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:

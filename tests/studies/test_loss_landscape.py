@@ -27,6 +27,7 @@ from studies.loss_landscape import STUDY, arrows, judgement, objectives, policie
 from studies.loss_landscape.answer import answer
 from studies.loss_landscape.config import Config
 from studies.loss_landscape.rows import ESTIMATORS, NAMES, Arrow
+from studies.shared.borrowed import borrow
 
 COMMITTED = Path(loss_landscape.__file__).parent / "artefacts"
 TINY = Config(
@@ -219,11 +220,11 @@ def test_the_default_presets_need_no_training() -> None:
 
 def test_landing_and_racing_borrow_their_policies() -> None:
     for task in policies.STAGED:
-        saved = policies.borrow(policies.path_artefact(task), {})
+        saved = borrow(policies.path_artefact(task), {})
         assert len(policies.read_path(saved, task)) == len(policies.labels_of(task))
         problem = policies.problem_of(task)
         problem.policy.check(policies.read_policy(saved, 60), problem.dtype)
-        critic = policies.borrow(policies.critic_artefact(task, 60), {})
+        critic = borrow(policies.critic_artefact(task, 60), {})
         policies.read_critic(critic).critic(problem)
 
 
