@@ -105,7 +105,8 @@ def run(args: Sequence[str]) -> None:
             f"{given.stderr:.1%}; a larger --most would help"
         )
     checks = comparison.spot_checks(problem, params, samplers, given.seed)
-    compared = comparison.comparison_of(problem, measured, truth, batch, policy, checks)
+    happened = comparison.event_sentences(problem, params, measured, given.seed)
+    compared = comparison.comparison_of(problem, measured, truth, batch, policy, checks, happened)
     print(compared)
     if given.figure is not None:
         compared.figure(given.figure)

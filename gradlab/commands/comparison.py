@@ -17,10 +17,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gradlab.events import Hard
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadValue, Missing
 from gradlab.gradients.measurement import Measurement, measure, named_samplers
+from gradlab.gradients.occurrence import event_counts
 from gradlab.gradients.precision import precision_check
 from gradlab.gradients.sampling import Sampler, noise_stream
 from gradlab.oracle import ClosedForm, LargeSample, Params, Progress
@@ -30,6 +32,7 @@ from gradlab.statistics import OracleGradient
 from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.report import Report
+from gradlab.study import text
 from gradlab.study.answer import Answer
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 TRUTH_WIDTH = 0.1  # of the Split behind a truth: unbiased at any width
 CHECKED = 16  # episodes that are looked at for rounding and for contact
+COUNTED = 4096  # episodes at most in which events are counted: rollouts without gradients
 CONVERGED = 1e-6  # bound of the acceleration's relative error [1]
 
 
@@ -115,8 +119,9 @@ def report(
         named, problem, params, whole_groups(whole("count", count), named), seed, progress=progress
     )
     checks = spot_checks(problem, params, named, seed)
+    happened = event_sentences(problem, params, measured, seed)
     return comparison_of(
-        problem, measured, truth, whole_groups(batch, named), "the policy given", checks
+        problem, measured, truth, whole_groups(batch, named), "the policy given", checks, happened
     )
 
 
@@ -185,6 +190,23 @@ def spot_checks(
     return said
 
 
+def event_sentences(problem: Problem, params: Params, measured: Measurement, seed: int) -> str:
+    """How often the hard events happened in the episodes that were measured, or in the first
+    `COUNTED` of them; empty without events."""
+    measured_count = _episodes(measured)
+    count = min(measured_count, COUNTED)
+    counts = event_counts(problem.replace(event_step=Hard()), params, count, seed)
+    if not counts:
+        return ""
+    part = f" In the first {count:,} of these episodes:" if count < measured_count else ""
+    return f"{part} {text.events(counts, count)}"
+
+
+def _episodes(measured: Measurement) -> int:
+    """Episodes that were measured, those of lost samples too."""
+    return max((m.count + m.nonfinite) * m.group for m in measured.moments.values())
+
+
 def comparison_of(
     problem: Problem,
     measured: Measurement,
@@ -192,13 +214,14 @@ def comparison_of(
     batch: int,
     policy: str,
     checks: str = "",
+    happened: str = "",
 ) -> Comparison:
     """The comparison in words, as a table and a figure; `policy` says whose gradients these are.
 
-    `checks` are sentences of `spot_checks`.
+    `checks` are sentences of `spot_checks`, `happened` those of `event_sentences`.
     """
     reports = measured.compare(truth, batch=batch)
-    answer = _answer(problem, measured, truth, batch, policy, reports, checks)
+    answer = _answer(problem, measured, truth, batch, policy, reports, checks, happened)
     return Comparison(problem, measured, truth, reports, answer)
 
 
@@ -210,6 +233,7 @@ def _answer(
     policy: str,
     reports: Mapping[str, Report],
     checks: str,
+    happened: str,
 ) -> Answer:
     rows = {name: report.overall for name, report in reports.items()}
     table = pd.DataFrame(
@@ -231,10 +255,11 @@ def _answer(
     return Answer(
         question=f"Which of {', '.join(reports)} comes closest to the true gradient of "
         f"{problem.name} at a batch of {batch}?",
-        answer=_sentence(reports),
+        answer=headline(reports),
         rests_on=f"{count} episodes, the same for all; the truth is {truth.name}, "
         + (f"known to {known:.1%}, and all rows share its error" if known > 0 else "exact")
         + f"; {policy}; {str(problem.dtype).removeprefix('torch.')}."
+        + happened
         + checks
         + "".join(f" {name}: {row.status}." for name, row in rows.items() if row.status != "ok"),
         would_change="Another policy, horizon or batch; the order depends on all of them.",
@@ -248,16 +273,25 @@ def over_truth(report: Report, quantity: str) -> Interval:
     return Interval(*(value / row.truth_norm**2 for value in getattr(row, quantity)))
 
 
-def _sentence(reports: Mapping[str, Report]) -> str:
+def headline(reports: Mapping[str, Report]) -> str:
+    """Which has the least error, or between which that cannot be decided: the best and those whose
+    intervals reach down to its own. Heavy tails alone decide nothing.
+    """
     errors = {name: over_truth(report, "mse") for name, report in reports.items()}
     known = {name: error for name, error in errors.items() if math.isfinite(error.estimate)}
     if not known:
         return "Nothing can be said: the truth is lost in its own noise."
-    best = min(known, key=lambda name: known[name].estimate)
-    row = reports[best].overall
-    text = (
-        f"{best} has the least error, MSE/‖∇J‖² {format_interval(*known[best])}; the cosine of its "
-        f"expected gradient with the true one is {format_interval(*row.cosine, within=(-1, 1))}."
+    order = sorted(known, key=lambda name: known[name].estimate)
+    best = order[0]
+    # an upper end that heavy tails leave too low decides nothing
+    reach = math.inf if reports[best].overall.heavy_tails else known[best].high
+    close = [name for name in order if name == best or not known[name].low > reach]
+    cosines = {n: format_interval(*reports[n].overall.cosine, within=(-1, 1)) for n in close}
+    if len(close) > 1:
+        numbers = [f"{n} {format_interval(*known[n])} with cosine {cosines[n]}" for n in close]
+        return f"cannot be decided between {text.listed(close)}: MSE/‖∇J‖² of {'; '.join(numbers)}."
+    has = "has the least error, MSE/‖∇J‖²" if len(known) > 1 else "has MSE/‖∇J‖²"
+    return (
+        f"{best} {has} {format_interval(*known[best])}; the cosine of its expected gradient with the "
+        f"true one is {cosines[best]}."
     )
-    close = [n for n, error in known.items() if n != best and not error.low > known[best].high]
-    return f"{text} The intervals of {', '.join(close)} overlap its own." if close else text

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from gradlab.commands.comparison import over_truth
 from gradlab.statistics.intervals import Interval
@@ -15,6 +16,7 @@ from gradlab.statistics.truth import OracleGradient
 from gradlab.study import figures
 
 ROW = 0.32  # [in] of an estimator
+LABELS = 3  # of an axis of less than a decade
 
 
 def drawn(reports: Mapping[str, Report], problem: str, truth: OracleGradient, title: str) -> Figure:
@@ -40,6 +42,7 @@ def drawn(reports: Mapping[str, Report], problem: str, truth: OracleGradient, ti
         axes[0, 1].axvline(0.0, color="#555555", linewidth=0.8, zorder=0.5)
         if all(value.low > 0 for value in quantities[list(quantities)[2]].values()):
             axes[0, 2].set_xscale("log")
+            _few_labels(axes[0, 2])
         for place in axes[0, 1:]:
             place.set_yticklabels([])
         figures.letters(axes)
@@ -50,6 +53,17 @@ def drawn(reports: Mapping[str, Report], problem: str, truth: OracleGradient, ti
             + (f"known to {known:.1%}: all rows share its error" if known > 0 else "exact"),
         )
     return figure
+
+
+def _few_labels(axes: Axes) -> None:
+    """At most three labels on a log axis of less than a decade, where every minor tick has one."""
+    low, high = axes.get_xlim()
+    if high >= 10 * low:
+        return
+    places = MaxNLocator(nbins=2).tick_values(low, high)
+    inside = [place for place in places if low <= place <= high][:LABELS]
+    axes.set_xticks(inside, [f"{place:.4g}" for place in inside])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _rows(axes: Axes, values: Mapping[str, Interval]) -> None:

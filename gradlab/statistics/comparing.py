@@ -29,7 +29,12 @@ from gradlab.statistics.gram import Combination, Gram, grams
 from gradlab.statistics.intervals import Interval, ratio_interval
 from gradlab.statistics.moments import Moments
 from gradlab.statistics.report import Report, Row
-from gradlab.statistics.spread import decisive_samples, heavy_tailed, variance_interval
+from gradlab.statistics.spread import (
+    carried_by_few,
+    decisive_samples,
+    heavy_tailed,
+    variance_interval,
+)
 from gradlab.statistics.streams import shared
 from gradlab.statistics.truth import OracleGradient
 
@@ -111,6 +116,7 @@ def _row(
         **_oracle_shares(gram),
         spread_samples=decisive_samples(moments, part) * moments.group,
         heavy_tails=heavy_tailed(moments, part),
+        carried_by_few=carried_by_few(moments, part),
         truth_norm=math.sqrt(size) if (size := truth_length.estimate) > 0 else math.nan,
     )
 

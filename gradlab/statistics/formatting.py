@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+_SAYS_NOTHING = 1e3  # of an upper end over the estimate
 _NARROW, _WIDE = 1e-3, 1e5  # magnitudes that are printed without an exponent
 
 
@@ -22,13 +23,18 @@ def format_interval(
     `within` is the range of the quantity: (0, ∞) for sizes, (−1, 1) for cosines. An estimate that
     lies outside [low, high], or is NaN, is not shown: the ends inside `within` say what is known,
     "below 0.54", "above 0.1", "between 0.1 and 0.2" or "unknown". The raw value is in the tables of
-    reports. None counts as NaN. All numbers get the digits that the width of the interval calls
-    for.
+    reports. An upper end of more than 1,000 times an estimate says nothing and is printed as such:
+    "0.019 [0.006, not known]". None counts as NaN. All numbers get the digits that the width of the
+    interval calls for.
 
         format_interval(*report.overall.cosine, within=(-1, 1))
     """
     values = [math.nan if x is None else float(x) for x in (estimate, low, high)]
     middle, start, end = values
+    # a size that has a lower end above 0: a small bias with an upper end says what it can
+    if 0 < start <= middle < math.inf and end > _SAYS_NOTHING * middle:
+        style = _style([middle, start])
+        return f"{_number(middle, style)} [{_number(start, style)}, not known]"
     style = _style(values)
     shown, least, most = (_number(x, style) for x in values)
     if start <= middle <= end:

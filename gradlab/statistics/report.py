@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from gradlab.statistics.formatting import format_interval
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEAVY_TAILS = "heavy tails: intervals of variance, SNR and MSE may be too short"
+CARRIED_BY_FEW = (
+    "heavy tails, very few samples carry the mean: intervals of bias, cosine, variance, SNR and MSE "
+    "may be too short"
+)
+_IN_STATUS = {"column": False}  # of a field that tables show through `status` alone
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,15 @@ class Row:
     spread_samples: float  # that the error of the variance rests on
     heavy_tails: bool  # so few that no interval of variance, SNR, MSE or batches can be trusted
     truth_norm: float
+    carried_by_few: bool = field(default=False, metadata=_IN_STATUS)  # nor of bias and cosine
 
     @property
     def status(self) -> str:
         """ "ok", or how many samples are left out (the numbers describe
         the others), or heavy tails.
         """
-        return _status(self.count, self.nonfinite, self.heavy_tails)
+        tails = CARRIED_BY_FEW if self.carried_by_few else HEAVY_TAILS if self.heavy_tails else ""
+        return _status(self.count, self.nonfinite, tails)
 
     def flat(self) -> dict[str, object]:
         """One dictionary of plain values; an interval takes three columns, x, x_low and x_high."""
@@ -165,19 +172,21 @@ def _frame(table: list[dict[str, object]]) -> pd.DataFrame:
 
 def _flat(row: Row | PairRow) -> dict[str, object]:
     out: dict[str, object] = {}
-    for field in fields(row):
-        value = getattr(row, field.name)
+    for one in fields(row):
+        if not one.metadata.get("column", True):
+            continue
+        value = getattr(row, one.name)
         if value is None:  # no target: the columns stay, so that all tables have the same ones
             value = Interval(math.nan, math.nan, math.nan)
         if isinstance(value, Interval):
-            out |= {field.name: value.estimate}
-            out |= {f"{field.name}_low": value.low, f"{field.name}_high": value.high}
+            out |= {one.name: value.estimate}
+            out |= {f"{one.name}_low": value.low, f"{one.name}_high": value.high}
         else:
-            out[field.name] = value
+            out[one.name] = value
     return out
 
 
-def _status(count: int, nonfinite: int, heavy_tails: bool = False) -> str:
+def _status(count: int, nonfinite: int, tails: str = "") -> str:
     said = [f"{nonfinite} of {count + nonfinite} samples not finite"] if nonfinite else []
-    said += [HEAVY_TAILS] if heavy_tails else []
+    said += [tails] if tails else []
     return "; ".join(said) or "ok"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -88,6 +88,31 @@ def percent_range(values: Iterable[float], between: str = "between {} and {}") -
 def several(names: Sequence[str]) -> str:
     """How many, and which: "2 (a, b)"; "none"."""
     return f"{len(names)} ({', '.join(names)})" if names else "none"
+
+
+FEW_EVENTS = 20  # below which an interval of a bias may be far too short: docs/statistics.md
+
+
+def events(counts: Mapping[str, int], episodes: int) -> str:
+    """How often each event happened, and what that leaves unseen; empty without events."""
+    return " ".join(_event(name, count, episodes) for name, count in counts.items())
+
+
+def _event(name: str, count: int, episodes: int) -> str:
+    if count == 0:
+        return (
+            f"{name} never happened in {episodes:,} episodes: FOG, RelaxedFOG and Split cannot differ "
+            "by it but through a relaxed step's tail, and no bias from it can be seen."
+        )
+    said = f"{name} happened in {count:,} of {episodes:,} episodes"
+    if count < FEW_EVENTS:
+        return f"{said}: few samples decide, intervals of bias can be too short."
+    return f"{said}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def millimetres(length: float) -> str:

@@ -14,12 +14,11 @@ from torch import Tensor
 
 import estimators
 from gradlab.foundation.errors import BadValue, GradlabError
-from gradlab.gradients.sampling import block_generator, noise_stream
+from gradlab.gradients.occurrence import event_counts
+from gradlab.gradients.sampling import block_generator
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems import registry
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.outcome import evaluate
-from gradlab.rollouts.rollout import rollout
 from gradlab.study import Artefact, Saved, file_name, seed_for
 from gradlab.study.progress import note
 
@@ -92,14 +91,7 @@ def success_rate(
     problem: Problem, params: Params, event: str, count: int = 4096, seed: int = 0
 ) -> float:
     """Share of episodes in which the hard event happens while alive."""
-    column = [e.name for e in problem.task.events].index(event)
-    happened = 0
-    with torch.no_grad():
-        for noise in noise_stream(problem, count, seed, chunk_size=1024):
-            result = evaluate(problem, rollout(problem, problem.bind(params), noise))
-            hit = (result.margins[..., column] > 0) & (result.alive[..., :-1] > 0)
-            happened += int(hit.any(-1).sum())
-    return happened / count
+    return event_counts(problem, params, count, seed)[event] / count
 
 
 def policies(task: str, seed: int) -> Artefact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 
 import estimators as E
 import gradlab
-from gradlab.commands import comparison
+from gradlab.commands import comparison, pictures
 from gradlab.foundation.errors import BadValue, Missing
 from gradlab.simulators import PointMass
+from gradlab.statistics import Interval, Moments, Report
+from gradlab.statistics.parts import ALL
 from gradlab.study import figures
 from tests.helpers.toy import toy_params, toy_problem
 
@@ -114,3 +117,99 @@ def test_groups_stay_whole() -> None:
 def test_a_label_has_the_colour_of_its_name(estimator: E.Estimator) -> None:
     name = next(n for n in E.names() if E.make(n) == estimator)
     assert figures.look(estimator.label) == figures.look(name)
+
+
+def reports(**rows: tuple[Interval, bool]) -> dict[str, Report]:
+    """Reports of which only the error and whether tails are heavy is of interest."""
+    ones = {"w": torch.ones(3, dtype=torch.float64)}
+    samples = torch.randn(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    plain = gradlab.compare(Moments.of({"w": 1 + samples}), gradlab.OracleGradient.exact(ones, "1"))
+    one = plain.overall.truth_norm**2
+    return {
+        name: dataclasses.replace(
+            plain,
+            rows={
+                ALL: dataclasses.replace(
+                    plain.overall, mse=Interval(*(x * one for x in mse)), heavy_tails=heavy
+                )
+            },
+        )
+        for name, (mse, heavy) in rows.items()
+    }
+
+
+def test_a_winner_is_named_where_there_is_one() -> None:
+    low, high, wide = Interval(0.1, 0.09, 0.11), Interval(1.0, 0.9, 1.1), Interval(0.05, 0.02, 9e5)
+    said = comparison.headline(reports(fog=(high, False), split=(low, False)))
+    assert said.startswith("split has the least error, MSE/‖∇J‖² 0.100 [0.090, 0.110]; the cosine")
+    said = comparison.headline(
+        reports(fog=(high, False), pg=(Interval(1.05, 0.9, 1.2), True), split=(wide, False))
+    )
+    assert said.startswith("cannot be decided between split, fog and pg: MSE/‖∇J‖² of split 0.05 [")
+    assert "not known]" in said and "e+05" not in said
+    # what overlaps is named alone
+    said = comparison.headline(
+        reports(fog=(high, False), pg=(low, False), split=(Interval(0.1, 0.08, 0.12), False))
+    )
+    assert said.startswith("cannot be decided between pg and split: ")
+    # an upper end that tails have made too low decides nothing; a lower end does
+    said = comparison.headline(reports(fog=(high, False), split=(low, True)))
+    assert said.startswith("cannot be decided between split and fog: ")
+    said = comparison.headline(reports(fog=(high, True), split=(low, False)))
+    assert said.startswith("split has the least error")
+    # alone, nothing is least
+    assert comparison.headline(reports(fog=(high, True))).startswith("fog has MSE")
+
+
+@pytest.mark.parametrize(("gate", "words"), [(1e9, "never"), (2.6, "few"), (0.5, "often")])
+def test_events_are_counted_in_the_episodes_that_are_measured(gate: float, words: str) -> None:
+    """By a loop over the last states."""
+    problem = gradlab.make("terminal_gate", dtype=torch.float64)
+    problem = problem.replace(task=dataclasses.replace(problem.task, gate=gate))
+    params = problem.reference
+    measured = gradlab.measure(E.FOG(), problem, params, 500, 3)
+    noise = next(iter(gradlab.noise_stream(problem, 500, 3)))
+    with torch.no_grad():
+        path = gradlab.rollout(problem, problem.bind(params), noise)
+    hits = sum(float(last) > gate for last in path.state[:, -1, 0])
+    relaxed = problem.relaxed(0.1)
+    for same in (problem, relaxed):
+        said = comparison.event_sentences(same, params, measured, 3)
+        if words == "never":
+            assert hits == 0 and " arrived never happened in 500 episodes: FOG," in said
+        else:
+            assert f" arrived happened in {hits} of 500 episodes" in said
+            assert ("few samples decide" in said) == (words == "few") == (0 < hits < 20)
+    assert "first" not in said
+
+
+def test_of_many_episodes_the_first_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "COUNTED", 40)
+    problem = gradlab.make("gate", dtype=torch.float64)
+    found = gradlab.report(problem, problem.reference, E.FOG(), count=50, progress=False)
+    text = " ".join(str(found).split())
+    assert "50 episodes, the same for all" in text
+    assert "In the first 40 of these episodes: passed happened in " in text and "of 40 ep" in text
+    still = gradlab.make("quadratic", dtype=torch.float64)
+    measured = gradlab.measure(E.FOG(), still, still.reference, 20, 0)
+    assert comparison.event_sentences(still, still.reference, measured, 0) == ""
+
+
+@pytest.mark.parametrize("reach", [1.02, 1.5, 4.0, 9.0])
+def test_labels_of_a_short_log_axis_stand_apart(reach: float) -> None:
+    """At most three, and no two overprint each other."""
+    one = reports(fog=(Interval(0.1, 0.1, 0.1 * reach), False))
+    truth = gradlab.OracleGradient.exact({"w": torch.ones(3, dtype=torch.float64)}, "1")
+    figure = pictures.drawn(one, "gate", truth, "a title")
+    figure.draw_without_rendering()
+    axes = figure.get_axes()[2]
+    assert axes.get_xscale() == "log"
+    low, high = axes.get_xlim()
+    ticks = axes.xaxis.get_major_ticks() + axes.xaxis.get_minor_ticks()
+    boxes = sorted(
+        (tick.label1.get_window_extent().x0, tick.label1.get_window_extent().x1)
+        for tick in ticks
+        if tick.label1.get_text() and low <= tick.get_loc() <= high
+    )
+    assert 1 <= len(boxes) <= 3
+    assert all(right[0] > left[1] for left, right in itertools.pairwise(boxes))

@@ -12,8 +12,14 @@ from gradlab.foundation.generators import generator
 from gradlab.statistics import Moments, OracleGradient, compare
 from gradlab.statistics.coverage import LAWS, coverage
 from gradlab.statistics.parts import ALL
-from gradlab.statistics.report import HEAVY_TAILS
-from gradlab.statistics.spread import decisive_samples, heavy_tailed, variance_interval
+from gradlab.statistics.report import CARRIED_BY_FEW, HEAVY_TAILS
+from gradlab.statistics.spread import (
+    FEW,
+    carrying_samples,
+    decisive_samples,
+    heavy_tailed,
+    variance_interval,
+)
 
 
 def drawn(law: str, rank: int, count: int, seed: int) -> Moments:
@@ -71,11 +77,29 @@ def test_one_sample_that_decides() -> None:
     moments = Moments.of({"w": 1 + x})
     row = compare(moments, truth).overall
     assert decisive_samples(moments, ALL) == pytest.approx(1, abs=0.05)
-    assert row.status == HEAVY_TAILS and row.spread_samples < 1.1
+    assert row.status == CARRIED_BY_FEW and row.spread_samples < 1.1
     assert row.variance.high > 50 * row.variance.estimate
     x[9, 0] = math.nan
     status = compare(Moments.of({"w": 1 + x}), truth).overall.status
-    assert status == f"1 of 400 samples not finite; {HEAVY_TAILS}"
+    assert status == f"1 of 400 samples not finite; {CARRIED_BY_FEW}"
+
+
+def test_few_that_carry_the_mean_put_the_bias_in_doubt() -> None:
+    """An event in 5 of 2,000 samples; the same tails from 30 of them carry the mean well enough."""
+    truth = OracleGradient.exact({"w": torch.ones(5, dtype=torch.float64)}, "ones")
+    x = 0.01 * torch.randn(2000, 5, generator=generator("few"), dtype=torch.float64)
+    rare, wide = x.clone(), x.clone()
+    rare[:5] += 10
+    moments = Moments.of({"w": rare})
+    assert carrying_samples(moments, ALL) == pytest.approx(5, rel=0.02)
+    row = compare(moments, truth).overall
+    assert row.status == CARRIED_BY_FEW and "bias, cosine" in row.status
+    assert row.flat()["status"] == row.status and "carried_by_few" not in row.flat()
+    wide[:30] += 10
+    wide[:3] += 20
+    moments = Moments.of({"w": wide})
+    assert heavy_tailed(moments, ALL) and carrying_samples(moments, ALL) > FEW
+    assert compare(moments, truth).overall.status == HEAVY_TAILS
 
 
 def test_light_tails_pay_next_to_nothing() -> None:
