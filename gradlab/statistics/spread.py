@@ -74,5 +74,6 @@ def carrying_samples(moments: Moments, part: str) -> float:
 
 def carried_by_few(moments: Moments, part: str) -> bool:
     """Whether so few samples carry the mean that intervals of bias and cosine may be too short."""
-    few = carrying_samples(moments, part) < FEW and decisive_samples(moments, part) < _DECIDING
-    return few and heavy_tailed(moments, part)
+    # few among many: ten means of large groups are not rare events
+    carry = carrying_samples(moments, part) < min(FEW, moments.count / 10)
+    return carry and decisive_samples(moments, part) < _DECIDING and heavy_tailed(moments, part)

@@ -100,6 +100,10 @@ def test_few_that_carry_the_mean_put_the_bias_in_doubt() -> None:
     moments = Moments.of({"w": wide})
     assert heavy_tailed(moments, ALL) and carrying_samples(moments, ALL) > FEW
     assert compare(moments, truth).overall.status == HEAVY_TAILS
+    # ten replicates are few in themselves
+    ten = x[:10].clone()
+    ten[0] += 10
+    assert compare(Moments.of({"w": ten}), truth).overall.status == HEAVY_TAILS
 
 
 def test_light_tails_pay_next_to_nothing() -> None:
