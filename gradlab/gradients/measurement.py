@@ -44,13 +44,19 @@ class Measurement(Shown):
     An estimator to which states are constants (PG, QG) takes the path of a rollout that another one
     has run, and is charged for it as if it had run it: `seconds` do not depend on who else was
     measured, and `shared` is the part of them that was not spent again. So the measurement took the
-    sum of `seconds` less the sum of `shared`, for each episode. A rollout that somebody
-    differentiates through takes longer than one for the states alone: what is taken is charged
-    at most too high. `measure(..., share=False)` runs every estimator alone.
+    sum of `seconds` less the sum of `shared`, for each episode that was timed. A rollout that
+    somebody differentiates through takes longer than one for the states alone: what is taken is
+    charged at most too high. `measure(..., share=False)` runs every estimator alone.
+
+    `seconds` leave out what a process does once (imports, compilation, first memory), so that they
+    do not depend on the order. With two or more full chunks they are those of the full chunks after
+    the first, compiled or not, and nothing runs twice. With fewer, and nothing compiled, every
+    estimator first runs untimed on a group of its episodes (2 at least), if that is at most 1 % of
+    them. Other measurements are timed as they are, with the warm-up: take a larger `count`.
     """
 
     moments: dict[str, Moments]
-    seconds: dict[str, float]  # per episode, for the gradients of all samples [s]
+    seconds: dict[str, float]  # per timed episode, for the gradients of all samples [s]
     lost: dict[str, int]  # samples that were not finite in this very estimator
     shared: dict[str, float]  # of `seconds`, those of rollouts that another estimator ran [s]
 
@@ -141,20 +147,26 @@ def measure(
     totals = {name: Accumulator() for name in named}
     seconds, shared = dict.fromkeys(named, 0.0), dict.fromkeys(named, 0.0)
     lost = dict.fromkeys(named, 0)
-    position = begin
-    chunks = noise_stream(problem, count, seed, math.ceil(chunk_size / group) * group, begin)
+    position, timed = begin, 0
+    size = math.ceil(chunk_size / group) * group
+    several = (count - begin) // size > 1  # full chunks
+    chunks = noise_stream(problem, count, seed, size, begin)
     with tqdm(total=count - begin, unit="episode", disable=progress is not True) as bar:
         for noise in chunks:
             samples: dict[str, GradientSamples] = {}
             memo = Memo()
+            clocked = not several or (position > begin and noise.count == size)
+            timed += noise.count if clocked else 0
             for name in order:
+                if not several and position == begin and not problem.compile:
+                    _warm_up(named[name], problem, params, noise, count - begin)
                 before = memo.saved
                 start = time.perf_counter()
                 some = _samples(named[name], problem, params, noise, memo if share else None)
                 samples[name] = some.prepared()
                 spent, saved = time.perf_counter() - start, memo.saved - before
-                seconds[name] += (spent + saved) / (count - begin)
-                shared[name] += saved / (count - begin)
+                seconds[name] += (spent + saved) * clocked
+                shared[name] += saved * clocked
             for name, chunk in _summed(samples, centres, position, lost).items():
                 centres.setdefault(name, chunk.pilot)
                 totals[name].add(chunk)
@@ -169,7 +181,22 @@ def measure(
         name: Moments(**totals[name].sums(), group=one.group, streams=streams)
         for name, one in named.items()
     }
+    seconds, shared = ({name: s / timed for name, s in one.items()} for one in (seconds, shared))
     return Measurement(moments, seconds, lost, shared)
+
+
+WARM_AT_MOST = 0.01  # of the episodes are run twice
+
+
+def _warm_up(one: Sampler, problem: Problem, params: Params, noise: Noise, count: int) -> None:
+    """Runs an estimator on a few of the episodes, if they are few beside `count`.
+
+    torch's own generator, which an estimator of a user may draw from, is left as it was.
+    """
+    few = max(2, one.group)
+    if few <= WARM_AT_MOST * count and few <= noise.count:
+        with torch.random.fork_rng():
+            _samples(one, problem, params, noise.rows(0, few), Memo()).prepared()
 
 
 def _samples(

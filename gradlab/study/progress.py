@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -18,6 +19,20 @@ _SILENT_AT_MOST = 30.0  # in a log, while nothing ends [s]
 def note(message: str) -> None:
     """One line to stderr, above the bar if there is one."""
     tqdm.write(message, file=sys.stderr)
+
+
+@dataclass
+class Notes:
+    """`note` now and then: messages that follow another within `every` seconds are left out."""
+
+    every: float = _SILENT_AT_MOST
+    _last: float = -math.inf
+
+    def __call__(self, message: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= self.every:
+            self._last = now
+            note(message)
 
 
 @dataclass

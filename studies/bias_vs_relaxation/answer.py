@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
@@ -139,7 +139,7 @@ def _rests_on(practical: list[Estimate]) -> str:
     counts = sorted({row.count + row.nonfinite for row in hard})
     episodes = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
     sentences = [
-        f"{episodes} episodes per estimator, float32 for flights.",
+        f"{episodes} episodes per estimator, {_precision(row.task for row in hard)}.",
         f"∇J to a relative standard error of: {'; '.join(_truths(hard))}.",
         "Rows of a task share episodes and ∇J, and miss together.",
     ]
@@ -152,6 +152,19 @@ def _rests_on(practical: list[Estimate]) -> str:
         names = ", ".join(dict.fromkeys(row.label for row in bad))
         sentences.append(f"{names}: {'; '.join(sorted({row.status for row in bad}))}.")
     return " ".join(sentences)
+
+
+def _precision(tasks: Iterable[str]) -> str:
+    """The dtypes that tasks are computed in; float64 for known-answer problems goes without saying
+    beside others."""
+    tasks = list(dict.fromkeys(tasks))
+    others = [task for task in tasks if task not in stages.KNOWN]
+    said: dict[str, None] = {}
+    for task in others or tasks:
+        what = "flights" if task in stages.FLIGHTS else task if others else "known-answer problems"
+        dtype = str(stages.problem_of(task).dtype).removeprefix("torch.")
+        said[f"{dtype} for {what}"] = None
+    return ", ".join(said)
 
 
 def _truths(hard: list[Estimate]) -> Iterator[str]:

@@ -53,7 +53,7 @@ def artefacts(config: Config) -> Iterator[Artefact]:
     """Truths, and the policies and critics of the flights (known-answer problems have theirs)."""
     for task in config.tasks:
         known = task in stages.KNOWN
-        policies = () if known else (stages.policies(task, seed=0),)
+        policies = () if known else (_policies(config, task),)
         yield from policies
         names = tuple(artefact.name for artefact in policies)
         sampling = {"stderr": config.oracle_stderr, "samples": config.oracle_samples}
@@ -66,6 +66,11 @@ def artefacts(config: Config) -> Iterator[Artefact]:
             )
             if not known:
                 yield target_artefact(task, stage, config.windows, names, sampling)
+
+
+def _policies(config: Config, task: str) -> Artefact:
+    training = config.train_width, config.learning_rate
+    return stages.policies(task, 0, config.stages, *training)
 
 
 def _stages(config: Config, task: str) -> tuple[int, ...]:

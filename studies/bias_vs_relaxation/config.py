@@ -11,6 +11,7 @@ from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.oracle.closed_forms.relaxation import WIDEST
 from studies.bias_vs_relaxation.truths import FITS
 from studies.shared import stages
+from studies.shared.stages import LEARNING_RATE, WIDTH
 
 BATCH = 100  # actor batch of ABPT, the B of MSE(B)
 
@@ -31,7 +32,7 @@ class Config:
     problems (gate, heaviside, terminal_gate), which have exact truths and exact critics; or any
     problem of gradlab.make with an event to succeed in, such as my_file.py:problem."""
     stages: tuple[int, ...] = (60,)
-    """Policies by their hard success rate [%]: 10, 60, 95.
+    """Policies by their hard success rate [%]: 10, 60, 95; any with tasks of your own alone.
 
     Known-answer problems have one policy.
     """
@@ -51,6 +52,11 @@ class Config:
     gradient."""
     samples: int = 4_000
     """Episodes per estimator; a multiple of 100."""
+    train_width: float = WIDTH
+    """Relaxation width that policies for a task of your own are trained on, as a fraction of each
+    margin's scale [1]. The flights' policies come with the repository."""
+    learning_rate: float = LEARNING_RATE
+    """Of that training's first update [1]."""
     oracle_stderr: float = 0.05
     """Relative standard error to which the truth of a flight's relaxation, and what estimators aim
     at by their call weights, are sampled [1]. The hard gradient itself comes with the repository
@@ -102,9 +108,7 @@ def check(config: Config) -> None:
     for fit in config.critic_fits:
         if fit not in FITS:
             raise UnknownName("critic fit", fit, FITS)
-    for stage in config.stages:
-        if stage not in stages.STAGES:
-            raise BadValue(f"stages must be among {stages.STAGES} per cent, got {stage}; try 60")
+    _check_training(config)
     for form in config.forms:
         if form not in FORMS:
             raise UnknownName("form", form, FORMS)
@@ -128,4 +132,23 @@ def check(config: Config) -> None:
         raise BadValue(
             f"samples must be a multiple of {BATCH}, {10 * BATCH} or more, got {config.samples}; "
             f"try {max(10, round(config.samples / BATCH)) * BATCH}"
+        )
+
+
+def _check_training(config: Config) -> None:
+    shipped = any(task in (*stages.FLIGHTS, *stages.KNOWN) for task in config.tasks)
+    for stage in config.stages:
+        if shipped and stage not in stages.STAGES:
+            raise BadValue(f"stages must be among {stages.STAGES} per cent, got {stage}; try 60")
+        if not 0 < stage < 100:
+            raise BadValue(f"stages must be between 1 and 99 per cent, got {stage}; try 60")
+    if not 0 < config.train_width <= WIDEST:
+        raise BadValue(
+            f"train_width must be positive and at most {WIDEST:g} margin scales, got "
+            f"{config.train_width:g}; try {WIDTH:g}"
+        )
+    if not 0 < config.learning_rate < 1:
+        raise BadValue(
+            f"learning_rate must be between 0 and 1, got {config.learning_rate:g}; "
+            f"try {LEARNING_RATE:g}"
         )

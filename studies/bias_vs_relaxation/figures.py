@@ -51,9 +51,9 @@ def plot_truths(groups: list[list[Estimate]], path: Path) -> None:
             top, bottom = axes[:, column]
             top.set_title(f"{group[0].task}, {group[0].policy}")
             for name, curve in _curves(group):
-                x = _positions(row.truth_width for row in curve)
+                x, label = _positions(row.truth_width for row in curve), curve[0].name
                 for axis, quantity in ((top, "cosine"), (bottom, "relative_bias")):
-                    figures.line(axis, x, *fields_of(curve, quantity), name=name, label=NAMES[name])
+                    figures.line(axis, x, *fields_of(curve, quantity), name=name, label=label)
             for axis in (top, bottom):
                 _width_axis(axis, sorted({row.truth_width for row in group}), "width of the truth")
             top.set_ylim(-1.05, 1.05)
@@ -84,13 +84,15 @@ def _title(groups: list[list[Estimate]]) -> str:
 
 
 def _curves(group: list[Estimate]) -> Iterator[tuple[str, list[Estimate]]]:
-    """FOG, and N-step and ABPT at the middle window with the best critic."""
+    """FOG, N-step and ABPT at the middle window with the best critic, and estimators that the study
+    does not run by itself; all there are where it has none of these."""
     chosen = best_critic(group)
-    shown = [row for row in chosen if row.estimator == "fog"] + shown_windows(chosen)
+    shown = [row for row in chosen if row.window is None] + shown_windows(chosen)
     curves = grouped(shown, lambda row: row.estimator)
-    for name in ("fog", "nstep", "abpt"):
-        if name in curves:
-            yield name, curves[name]
+    others = [name for name in curves if name not in NAMES]
+    names = [name for name in ("fog", "nstep", "abpt", *others) if name in curves]
+    for name in names or curves:
+        yield name, curves[name]
 
 
 def _bias_limits(group: list[Estimate]) -> tuple[float, float]:

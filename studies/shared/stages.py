@@ -6,7 +6,7 @@ in between. Spawns and horizons are chosen such that success can happen within t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -16,11 +16,12 @@ import estimators
 from gradlab.foundation.errors import BadValue, GradlabError
 from gradlab.gradients.occurrence import event_counts
 from gradlab.gradients.sampling import block_generator
+from gradlab.oracle.closed_forms.relaxation import WIDEST
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems import registry
 from gradlab.problems.problem import Problem
 from gradlab.study import Artefact, Saved, file_name, seed_for
-from gradlab.study.progress import note
+from gradlab.study.progress import Notes
 
 Params = dict[str, Tensor]
 
@@ -94,13 +95,25 @@ def success_rate(
     return event_counts(problem, params, count, seed)[event] / count
 
 
-def policies(task: str, seed: int) -> Artefact:
-    """The artefact with one task's policies at all stages."""
+def policies(
+    task: str,
+    seed: int,
+    asked: Iterable[int] = STAGES,
+    width: float = WIDTH,
+    learning_rate: float = LEARNING_RATE,
+) -> Artefact:
+    """The artefact with one task's policies at the stages that are asked for [%].
+
+    The flights have theirs at all `STAGES`, with the width [margin scale] and learning rate of
+    their own.
+    """
     setting = setting_of(task)
+    if task not in FLIGHTS:
+        setting = setting._replace(width=width, learning_rate=learning_rate)
     payload = {
         "task": task,
         "seed": seed,
-        "stages": list(STAGES),
+        "stages": list(STAGES) if task in FLIGHTS else sorted(asked),
         "setting": list(setting._replace(options={})) + [str(setting.options)],
         "hidden": list(HIDDEN),
         "ascent": [EVALUATE_EVERY, BATCH, DECAY],
@@ -123,10 +136,11 @@ def train_to_stages(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     """Seeded Adam ascent of the relaxed objective, stopped where the hard success rate is reached.
 
     When a stage lies between two evaluations, the policy on the straight line between the two that
-    has the stage's rate (by bisection, on common random numbers) is kept.
+    has the stage's rate (by bisection, on common random numbers) is kept. Raises `GradlabError` for
+    a stage that is out of reach, and for one that an untrained policy is beyond.
     """
     task, seed = artefact.payload["task"], artefact.payload["seed"]
-    setting, problem = setting_of(task), problem_of(task)
+    setting, problem = _setting_in(artefact), problem_of(task)
     eval_seed = seed_for(seed, artefact.name, "evaluation")
 
     def rate(params: Params) -> float:
@@ -137,10 +151,17 @@ def train_to_stages(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     tensors: Params = {}
     metadata: dict[str, Any] = {"command": "python -m studies.bias_vs_relaxation --retrain"}
     left = list(artefact.payload["stages"])
+    untrained = rate(before)
+    if untrained >= left[0] / 100:
+        raise GradlabError(
+            f"stage {left[0]} of {task} cannot be had: an untrained policy succeeds in "
+            f"{untrained:.0%} of episodes; try a harder start of the task, or --stages above that"
+        )
+    tell = Notes()
     while left:
         ascent.run(EVALUATE_EVERY)
         after, rate_after = ascent.params, rate(ascent.params)
-        note(f"{artefact.name}: {ascent.updates} updates, success {rate_after:.1%}")
+        tell(f"{artefact.name}: {ascent.updates} updates, success {rate_after:.1%}")
         while left and rate_after >= left[0] / 100:
             stage = left.pop(0)
             params = _between(before, after, stage / 100, rate)
@@ -149,10 +170,27 @@ def train_to_stages(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
         if ascent.updates > MAX_UPDATES:
             raise GradlabError(
                 f"{task} reached {rate_after:.0%} success after {ascent.updates} updates, not "
-                f"{left[0]} %; try another learning rate or width in studies.shared.stages.FLIGHTS"
+                f"{left[0]} %; {_advice(task, setting)}"
             )
         before = after
     return Saved(tensors, metadata)
+
+
+def _setting_in(artefact: Artefact) -> Setting:
+    """The task's, with the width and the learning rate that the artefact says."""
+    *_, width, learning_rate, _ = artefact.payload["setting"]
+    setting = setting_of(artefact.payload["task"])
+    return setting._replace(width=width, learning_rate=learning_rate)
+
+
+def _advice(task: str, setting: Setting) -> str:
+    if task in FLIGHTS:
+        return "try another learning rate or width in studies.shared.stages.FLIGHTS"
+    return (
+        f"try --train-width {min(2 * setting.width, WIDEST):g} or --learning-rate "
+        f"{4 * setting.learning_rate:g} (they were {setting.width:g} and "
+        f"{setting.learning_rate:g}), lower --stages, or an easier start of the task"
+    )
 
 
 EVALUATE_EVERY = 10  # updates

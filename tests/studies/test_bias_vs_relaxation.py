@@ -236,6 +236,37 @@ def test_figures_are_written(rows: pd.DataFrame, tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
+def test_an_estimator_of_ones_own_is_a_curve_of_the_main_figure(rows: pd.DataFrame) -> None:
+    """After the three that are always drawn; the others of the study only where these are not."""
+    mine = rows[rows["estimator"] == "split"].assign(
+        estimator="mine.py:Mine", experiment="A", width=float("nan")
+    )
+    table = pd.concat([rows, mine])
+    group = table_.by_policy(table_.estimates(table, "A"))[0]
+    curves = dict(figures._curves(group))
+    assert list(curves) == ["fog", "nstep", "abpt", "mine.py:Mine"]
+    assert {row.name for row in curves["mine.py:Mine"]} == {"mine.py:Mine"}
+    without = [row for row in group if row.estimator in ("pg", "qg")]
+    assert [name for name, _ in figures._curves(without)] == ["pg", "qg"]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "said"),
+    [
+        (("landing", "gate"), "float32 for flights"),
+        (("gate", "heaviside"), "float64 for known-answer problems"),
+        (("tracking", "landing"), "float64 for tracking, float32 for flights"),
+    ],
+)
+def test_the_answer_says_the_dtype_of_each_task(
+    tasks: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {task: stages.problem_of(task) for task in tasks if task != "tracking"}
+    known["tracking"] = stages.problem_of("gate")
+    monkeypatch.setattr(stages, "problem_of", known.__getitem__)
+    assert answers._precision(tasks) == said
+
+
 @pytest.mark.parametrize("task", list(stages.FLIGHTS))
 def test_committed_policies_succeed_as_often_as_they_say(task: str) -> None:
     """Fresh episodes: within 4.9 binomial standard errors of both evaluations (1e-6)."""
@@ -261,6 +292,8 @@ def test_committed_policies_succeed_as_often_as_they_say(task: str) -> None:
         (["--estimators", "splitt"], "split"),
         (["--critic-fits", "ful"], "full"),
         (["--stages", "50"], "stages must be among"),
+        (["--train-width", "0"], "train_width must be positive"),
+        (["--learning-rate", "2"], "learning_rate must be between"),
         (["--widths", "-0.1"], "widths must be positive"),
         (["--widths", "1e20"], "at most 10 margin scales"),
         (["--windows", "1.5"], "windows must be fractions"),
@@ -288,6 +321,13 @@ def test_a_stage_that_is_out_of_reach_says_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(stages, "BATCH", 4)
     with pytest.raises(GradlabError, match="reached 0% success after 6 updates"):
         stages.train_to_stages(stages.policies("landing", 0), {})
+
+
+def test_a_stage_below_an_untrained_policy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "success_rate", lambda *_, **__: 0.98)
+    artefact = stages.policies("hovering", 0)
+    with pytest.raises(GradlabError, match=r"stage 10 of hovering cannot be had.* 98% of episodes"):
+        stages.train_to_stages(artefact, {})
 
 
 def test_ascent_climbs_and_repeats() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -162,3 +163,79 @@ def test_names_that_are_not_there(gate: tuple[Problem, dict[str, Tensor]]) -> No
     truth = gradlab.oracle.ClosedForm()(*gate)
     with pytest.raises(BadShape, match="same samples"):
         measured.compare_pair("FOG", next(n for n in measured.moments if n != "FOG"), truth)
+
+
+@pytest.fixture
+def own_generator() -> Iterator[None]:
+    with torch.random.fork_rng():
+        yield
+
+
+class Clock:
+    """A clock that only what is timed moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        clock = SimpleNamespace(perf_counter=lambda: self.now)
+        monkeypatch.setattr("gradlab.gradients.measurement.time", clock)
+
+
+@dataclass(frozen=True)
+class Ticking:
+    """FOG that takes 1 ms for an episode, and 1000 s more for the first call."""
+
+    clock: Clock
+    calls: list[int]
+    group: int = 1
+    label: str = "ticking"
+
+    def __call__(
+        self, problem: Problem, params: dict[str, Tensor], noise: Noise
+    ) -> GradientSamples:
+        self.clock.now += 1e-3 * noise.count + (0.0 if self.calls else 1000.0)
+        self.calls.append(noise.count)
+        torch.rand(1)
+        return E.FOG()(problem.eager, params, noise)
+
+
+@pytest.mark.usefixtures("own_generator")
+@pytest.mark.parametrize(
+    ("count", "chunk", "compiled", "calls", "warm"),
+    [
+        (70, 20, False, [20, 20, 20, 10], True),  # the first chunk is the warm-up
+        (70, 20, True, [20, 20, 20, 10], True),
+        (200, 256, False, [2, 200], True),
+        (300, 256, False, [2, 256, 44], True),
+        (198, 256, False, [198], False),  # two more were over 1 %
+        (200, 256, True, [200], False),  # two more were another graph
+    ],
+)
+def test_a_first_call_that_is_slow_is_not_charged(
+    count: int, chunk: int, compiled: bool, calls: list[int], warm: bool,
+    gate: tuple[Problem, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Each of two estimators is as fast as the other, nothing else runs, and torch's generator is
+    where the measurement alone leaves it."""
+    problem, params = gate
+    problem = problem.replace(compile=compiled)
+    clock = Clock(monkeypatch)
+    one, two = Ticking(clock, []), Ticking(clock, [], label="two")
+    torch.manual_seed(1)
+    measured = gradlab.measure([one, two], problem, params, count, 0, chunk_size=chunk)
+    after = torch.rand(1)
+    assert one.calls == two.calls == calls
+    expected = 1e-3 if warm else 1e-3 + 1000.0 / count
+    assert list(measured.seconds.values()) == pytest.approx([expected] * 2, rel=1e-9)
+    torch.manual_seed(1)
+    for _ in range(2 * len([n for n in calls if n > 2])):
+        torch.rand(1)
+    assert torch.equal(after, torch.rand(1))
+
+
+@pytest.mark.usefixtures("own_generator")
+def test_a_warm_up_is_a_whole_group(
+    gate: tuple[Problem, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Ticking(Clock(monkeypatch), [], group=4)
+    gradlab.measure(one, *gate, 400, 0, chunk_size=400)
+    assert one.calls == [4, 400]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from gradlab.foundation import naming
-from gradlab.foundation.errors import BadValue, Missing, UnknownName
+from gradlab.foundation.errors import BadValue, GradlabError, Missing, UnknownName
+from gradlab.problems.problem import Problem
 from gradlab.study import Study, file_name, read_rows
 from gradlab.study.cells import check_name
 from gradlab.study.sources import Code
@@ -70,6 +71,36 @@ def test_cells_of_a_problem_and_an_estimator_of_ones_own(here: Path) -> None:
     assert all(key.startswith("port.py=port-") for key in keys)
 
 
+def test_a_task_of_ones_own_is_trained_to_the_stages_asked_for(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the width and learning rate that are asked for, as the advice to change them says."""
+    config = bias_vs_relaxation.STUDY.config(
+        tasks=("port.py:port",), stages=(30, 20), train_width=0.7, learning_rate=1e-2
+    )
+    list(bias_vs_relaxation.STUDY.cells(config))
+    artefact = next(iter(bias_vs_relaxation.STUDY.artefacts(config)))
+    assert artefact.payload["stages"] == [20, 30]
+    asked: list[tuple[float, float]] = []
+
+    class Still(stages.Ascent):
+        def __init__(self, problem: Problem, setting: stages.Setting, seed: int) -> None:
+            asked.append((setting.width, setting.learning_rate))
+            super().__init__(problem, setting, seed)
+
+        def run(self, updates: int) -> None:
+            self.updates += updates
+
+    monkeypatch.setattr(stages, "Ascent", Still)
+    rates = iter([0.1, 0.25, *[0.25] * 1000])
+    monkeypatch.setattr(stages, "success_rate", lambda *_, **__: next(rates))
+    with pytest.raises(GradlabError, match=r"not 30 %; try --train-width 1\.4 or --learning-rate"):
+        stages.train_to_stages(artefact, {})
+    assert asked == [(0.7, 1e-2)]
+    with pytest.raises(BadValue, match="between 1 and 99"):
+        list(bias_vs_relaxation.STUDY.cells(dataclasses.replace(config, stages=(100,))))
+
+
 @pytest.mark.parametrize("name", ["bias_vs_relaxation", "loss_landscape"])
 def test_a_name_that_leads_nowhere_is_said_before_anything_runs(name: str, here: Path) -> None:
     study = Study.of(f"studies.{name}")
@@ -104,7 +135,7 @@ def test_an_edit_of_an_estimators_file_is_noticed(here: Path) -> None:
     assert Code.of([bias_vs_relaxation.STUDY.cells], named) == before
     (here / "mine.py").write_text(MINE.replace("self.scale *", "2 * self.scale *"))
     after = Code.of([bias_vs_relaxation.STUDY.cells], named)
-    assert after.changes(asdict(before)) == "changed since: mine"
+    assert after.changes(dataclasses.asdict(before)) == "changed since: mine"
 
 
 @pytest.mark.slow

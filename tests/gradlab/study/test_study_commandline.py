@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gradlab.foundation.errors import GradlabError
 from gradlab.study import Study, cli
 from gradlab.study.commandline import parse
-from gradlab.study.progress import Progress
+from gradlab.study.progress import Notes, Progress
 from studies.__main__ import listed
 from tests.helpers import toy_study
 
@@ -270,3 +271,15 @@ cli("tests.helpers.toy_study", ["--preset", "smoke", "--out", sys.argv[1]])
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("2 products of one policy") == 2
+
+
+def test_notes_that_follow_soon_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.0, 10.0, 29.0, 30.0, 59.0, 61.0])
+    clock = SimpleNamespace(monotonic=lambda: next(times))
+    monkeypatch.setattr("gradlab.study.progress.time", clock)
+    tell = Notes(30.0)
+    for k in range(6):
+        tell(f"update {k}")
+    assert capsys.readouterr().err.split("\n") == ["update 0", "update 3", "update 5", ""]
