@@ -195,7 +195,8 @@ def _warm_up(one: Sampler, problem: Problem, params: Params, noise: Noise, count
     """
     few = max(2, one.group)
     if few <= WARM_AT_MOST * count and few <= noise.count:
-        with torch.random.fork_rng():
+        used = noise.initial.device
+        with torch.random.fork_rng([used] if used.type == "cuda" else []):
             _samples(one, problem, params, noise.rows(0, few), Memo()).prepared()
 
 
