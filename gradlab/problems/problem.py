@@ -24,7 +24,7 @@ from gradlab.foundation.arguments import (
     whole,
 )
 from gradlab.foundation.display import Facts, Shown
-from gradlab.foundation.errors import BadShape, BadValue, Missing
+from gradlab.foundation.errors import BadShape, BadValue, Missing, UnknownName
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import ordinary
 from gradlab.foundation.moment import Moment, beginning
@@ -32,6 +32,7 @@ from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import Matrix, Vector, shared
 from gradlab.policies.factors import Call
 from gradlab.policies.policy import BoundPolicy, Policy
+from gradlab.problems.checking import can_run, check_part, check_parts
 from gradlab.problems.critic import Critic, View
 from gradlab.simulators.base import Simulator, Timed
 from gradlab.tasks.base import Task
@@ -80,6 +81,8 @@ class Problem(Shown):
                 f"critic should be a Critic, got {type(self.critic).__name__}; a fitted one is bound "
                 "with problem.replace(critic=fitted.critic(problem))"
             )
+        check_part("simulator", self.simulator)
+        check_part("task", self.task)
         self._check_clock()
         check_policy(self.policy)
         sizes = self.task.observation_dim, self.simulator.action_dim
@@ -133,6 +136,13 @@ class Problem(Shown):
             "compile": "yes" if self.compile else "no",
         }
 
+    def _dry_run(self) -> None:
+        """Check the methods of the parts, once: every use draws, outside of transforms."""
+        if "sound" in vars(self) or not can_run(self.device):
+            return
+        check_parts(self.simulator, self.task, self.dtype, self.device)
+        vars(self)["sound"] = True
+
     def _check_clock(self) -> None:
         """A task that counts time must count the simulator's."""
         if not (isinstance(self.task, Timed) and isinstance(self.simulator, Timed)):
@@ -145,7 +155,11 @@ class Problem(Shown):
             )
 
     def replace(self, **changes: object) -> Problem:
-        """A copy with some fields changed."""
+        """A copy with some fields changed. Raises `UnknownName` for what is no field of it."""
+        known = [part.name for part in dataclasses.fields(self)]
+        for option in changes:
+            if option not in known:
+                raise UnknownName(f"option of {self.name}:", option, known)
         return dataclasses.replace(self, **changes)
 
     def relaxed(self, width: float, step: str = "sigmoid") -> Problem:
@@ -220,10 +234,12 @@ class Problem(Shown):
         """All the randomness of `count` episodes.
 
         Drawn in float64 on the CPU and then cast, so that every dtype and device sees the same
-        numbers.
+        numbers. The first draw takes the parts through a step (`problems.checking`): raises
+        `BadValue` or `BadShape` for a method with a mistake.
         """
         count = whole("the number of episodes to draw", count)
         check_generator(generator)
+        self._dry_run()
         size = (count, self.horizon)
         kwargs = {"generator": generator, "dtype": torch.float64}
         initial = self.task.draw_initial(count, generator)
