@@ -159,13 +159,12 @@ def _judge(run: _Run, task: Task, made: Transition) -> None:
         )
     for name, term in terms.items():
         run.sized(task, "terms", term, (COUNT, 1), f"as {name!r}")
-    events = len(task.events)
-    margins = run.call(task, "margins", alone)
-    run.sized(
-        task, "margins", margins, (COUNT, 1, events), f"(a column for each of {events} events)"
-    )
-    if isinstance(task, KnowsItsEnd):
-        ends = sum(event.terminates for event in task.events)
+    events, ends = len(task.events), sum(event.terminates for event in task.events)
+    if events:  # nobody asks for the margins of no events
+        margins = run.call(task, "margins", alone)
+        what = f"(a column for each of {events} events)"
+        run.sized(task, "margins", margins, (COUNT, 1, events), what)
+    if ends and isinstance(task, KnowsItsEnd):
         ending = run.call(task, "ending_margins", made)
         run.sized(task, "ending_margins", ending, (COUNT, ends))
 
