@@ -247,7 +247,7 @@ def test_a_step_that_takes_long_is_spared(monkeypatch: pytest.MonkeyPatch) -> No
     fields = {
         part.name: getattr(hopper.task, part.name) for part in dataclasses.fields(hopper.task)
     }
-    mine = type("Mine", (type(hopper.task),), {"__module__": "mine"})(**fields)
+    mine = type("Mine", (type(task),), {"__module__": "mine"})(**fields)
     hopper.replace(task=mine).draw(1, generator())
     assert len(ran) == 1
 
