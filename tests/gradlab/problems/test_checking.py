@@ -244,9 +244,8 @@ def test_a_step_that_takes_long_is_spared(monkeypatch: pytest.MonkeyPatch) -> No
     hopper = gradlab.make("hopper")
     hopper.draw(1, generator())
     assert ran == []
-    fields = {
-        part.name: getattr(hopper.task, part.name) for part in dataclasses.fields(hopper.task)
-    }
+    task: Any = hopper.task
+    fields = {part.name: getattr(task, part.name) for part in dataclasses.fields(task)}
     mine = type("Mine", (type(task),), {"__module__": "mine"})(**fields)
     hopper.replace(task=mine).draw(1, generator())
     assert len(ran) == 1
