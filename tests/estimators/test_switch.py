@@ -44,6 +44,8 @@ def test_the_published_test_by_hand() -> None:
     for block in range(2):
         rows = slice(32 * block, 32 * block + 32)
         v1, variance = g[rows].var(0).sum(), f[rows].var()
+        d = 2 * variance - 2 * g[rows].mean(0).square().sum() - v1
+        torch.testing.assert_close(found.unseen[block], d / (2 * variance), rtol=1e-9, atol=1e-12)
         trusted = v1 >= 2 * (1 - 0.3) * variance - 2 * g[rows].mean(0).square().sum()
         assert bool(found.unseen[block] <= found.allowed[block]) is bool(trusted)
         spread = [sum(leaf[rows].var(0).sum() for leaf in part.values()) for part in (fog, pg)]
