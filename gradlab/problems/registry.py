@@ -14,7 +14,7 @@ from gradlab.foundation.errors import BadValue
 from gradlab.foundation.naming import Names
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.policies.policy import Policy
-from gradlab.problems import flights, known_answers, runners
+from gradlab.problems import contact_toys, flights, known_answers, runners
 from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem, check_policy
 from gradlab.simulators.base import Simulator
@@ -25,7 +25,12 @@ PROBLEMS = Names(
     group="gradlab.problems",
     accepts=lambda built: isinstance(built, Problem),
     expected="a gradlab.Problem",
-    builders={**flights.BUILDERS, **runners.BUILDERS, **known_answers.BUILDERS},
+    builders={
+        **flights.BUILDERS,
+        **runners.BUILDERS,
+        **known_answers.BUILDERS,
+        **contact_toys.BUILDERS,
+    },
 )
 
 

@@ -5,5 +5,16 @@ from gradlab.simulators.drones import DRONES, Drone
 from gradlab.simulators.point_mass import PointMass
 from gradlab.simulators.quadrotor import Quadrotor
 from gradlab.simulators.static import Static
+from gradlab.simulators.toys import Dragging, Paddle, Pushing
 
-__all__ = ["DRONES", "Drone", "PointMass", "Quadrotor", "Simulator", "Static"]
+__all__ = [
+    "DRONES",
+    "Dragging",
+    "Drone",
+    "Paddle",
+    "PointMass",
+    "Pushing",
+    "Quadrotor",
+    "Simulator",
+    "Static",
+]

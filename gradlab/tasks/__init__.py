@@ -8,6 +8,7 @@ from gradlab.tasks.lq import Regulation
 from gradlab.tasks.racing import Racing
 from gradlab.tasks.smoothing import Heaviside, Quadratic, SoftHeaviside
 from gradlab.tasks.static import Decision
+from gradlab.tasks.steering import OpenLoop, Rally
 from gradlab.tasks.toys import BallWithWall, MomentumTransfer
 from gradlab.tasks.tracking import Tracking
 
@@ -20,8 +21,10 @@ __all__ = [
     "Landing",
     "Memoryless",
     "MomentumTransfer",
+    "OpenLoop",
     "Quadratic",
     "Racing",
+    "Rally",
     "Regulation",
     "SoftHeaviside",
     "Task",

@@ -15,7 +15,7 @@ from estimators.base import Estimator
 from gradlab.foundation.errors import BadShape, BadValue, GradlabError, Missing, UnknownName
 from gradlab.foundation.noise import Noise
 from gradlab.oracle import closed_forms
-from gradlab.problems import flights, known_answers, registry
+from gradlab.problems import known_answers, registry, runners
 from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
@@ -352,7 +352,9 @@ def short(name: str) -> dict[str, int | str]:
     """Few steps, for problems that do not depend on their number; springs for runners' feet."""
     if name in known_answers.PRESETS:
         return {}
-    return {"horizon": 4} if name in flights.FLIGHTS else {"horizon": 2, "contact": "compliant"}
+    if name in runners.RUNNERS:
+        return {"horizon": 2, "contact": "compliant"}
+    return {"horizon": 4}
 
 
 @pytest.mark.parametrize("name", registry.names())
