@@ -8,10 +8,19 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.base import Cost, SurrogateEstimator, check_window
+from estimators.base import (
+    Cost,
+    Params,
+    SurrogateEstimator,
+    check_window,
+    samples_of,
+)
+from estimators.outputs import reads_outputs
 from estimators.value import QG, NStep, n_step_along, value_along, window_label, windows
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
+from gradlab.gradients.engines import Context
+from gradlab.gradients.samples import GradientSamples
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 
@@ -59,6 +68,17 @@ class ABPT(SurrogateEstimator):
         n_steps = n_step_along(*along, window, starts, "q", self.entropy)
         length = 1 if self.zero_step == "start" else problem.horizon
         return 0.5 * (value_along(*along, length, self.entropy) + n_steps)
+
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, context: Context
+    ) -> GradientSamples:
+        """As the half sum it is, where the 0-step return needs no policy calls of its own."""
+        parts = NStep(self.window, "tiled", entropy=self.entropy), QG(entropy=self.entropy)
+        inner = context._replace(layers=False)
+        if self.zero_step == "start" or not reads_outputs(problem, self.engine, inner):
+            return super().sample(problem, params, noise, context)
+        first, second = samples_of(parts, problem, params, noise, context, layers=False)
+        return 0.5 * (first + second)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         windows = NStep(self.window, self._starts).call_weights(problem)

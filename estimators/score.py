@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from estimators.base import Cost, Params, TwoPassEstimator
+from estimators.outputs import at_outputs, reads_outputs
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.engines import Context
-from gradlab.gradients.samples import Factored, GradientSamples
+from gradlab.gradients.samples import GradientSamples
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, evaluate, reward_to_go, views, while_alive
@@ -103,20 +104,17 @@ class PG(TwoPassEstimator):
     def sample(
         self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        whole = context.layers or self.engine != "pullback" or problem.policy.carry_dim
-        if whole:
+        if not reads_outputs(problem, self.engine, context):
             return super().sample(problem, params, noise, context)
-        # the combination pulls back through the policy for all its parts at once: all that is
-        # wanted of this one is what arrives at the outputs of the rollout's own calls
         policy = problem.bind(params, memo=context.memo).frozen
         with torch.no_grad():
             given = self.first_pass(problem, policy, noise)
-        z = given.output.detach().requires_grad_()
-        values = (policy.log_prob_held(z, noise.action) * given.advantage).sum()
-        (cotangent,) = torch.autograd.grad(values, [z])
-        steps = torch.arange(problem.horizon, device=z.device)
-        obs = given.obs
-        return Factored(problem.policy, params, obs, cotangent, steps, buffers=policy.buffers)
+        return at_outputs(
+            problem,
+            params,
+            (given.obs, given.output),
+            lambda z: (policy.log_prob_held(z, noise.action) * given.advantage).sum(-1),
+        )
 
     def _baseline(
         self, problem: Problem, policy: BoundPolicy, path: Trajectory, result: Outcome

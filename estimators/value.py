@@ -14,13 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.base import Cost, SurrogateEstimator, check_window
+from estimators.base import Cost, Params, SurrogateEstimator, check_window
+from estimators.outputs import at_outputs, reads_outputs
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import shared
+from gradlab.gradients.engines import Context
+from gradlab.gradients.samples import GradientSamples
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.outcome import Outcome, evaluate, views, while_alive
+from gradlab.rollouts.outcome import Outcome, View, evaluate, views, while_alive
 from gradlab.rollouts.rollout import Trajectory, rollout
 
 
@@ -37,14 +40,25 @@ def q_values(
 
     A recurrent policy remembers what it did in `path`; its critic does not know of that.
     """
-    q = problem.require_q("a value of Q")
     view = views(problem, path, result, times)
     z = policy(view.obs, range(problem.horizon + 1)[times], path.carry[..., times, :])
-    latent = policy.latent(z, noise.action[..., times, :])
-    value = q(view, policy.action(latent))
+    return q_values_of(problem, policy, view, z, noise.action[..., times, :], entropy)
+
+
+def q_values_of(
+    problem: Problem,
+    policy: BoundPolicy,
+    view: View,
+    z: Float[Tensor, "*batch K nz"],
+    eps: Float[Tensor, "*batch K nu"],
+    entropy: float = 0.0,
+) -> Float[Tensor, "*batch K"]:
+    """`q_values` where the policy has given z at what the critic sees."""
+    q = problem.require_q("a value of Q")
+    value = q(view, policy.action(policy.latent(z, eps)))
     if not entropy:
         return value
-    return value - entropy * policy.log_prob_action(z, noise.action[..., times, :])
+    return value - entropy * policy.log_prob_action(z, eps)
 
 
 def tail_values(
@@ -127,6 +141,23 @@ class QG(SurrogateEstimator):
         self, problem: Problem, policy: BoundPolicy, noise: Noise
     ) -> Float[Tensor, "*batch"]:
         return value_gradient(problem, policy, noise, self.at, self.entropy)
+
+    def sample(
+        self, problem: Problem, params: Params, noise: Noise, context: Context
+    ) -> GradientSamples:
+        if self.at == "start" or not reads_outputs(problem, self.engine, context):
+            return super().sample(problem, params, noise, context)
+        policy, times = problem.bind(params, memo=context.memo).frozen, slice(0, problem.horizon)
+        with torch.no_grad():
+            path = rollout(problem, policy, noise)
+            result = evaluate(problem, path)
+            view = views(problem, path, result, times)
+
+        def values(z: Tensor) -> Tensor:
+            each = q_values_of(problem, policy, view, z, noise.action, self.entropy)
+            return while_alive(result, each, times).sum(-1)
+
+        return at_outputs(problem, params, (path.obs, path.output), values)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         weights = torch.ones(problem.horizon, dtype=problem.dtype)

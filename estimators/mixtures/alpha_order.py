@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.mixtures.rules import by_output, inverse_variance_shares, variances
+from estimators.mixtures.rules import (
+    by_output,
+    inverse_variance_shares,
+    leaf_moments,
+    totals,
+    variances,
+)
 from estimators.mixtures.weights import Level, layer_of
 from gradlab.foundation.arguments import number
 from gradlab.foundation.errors import BadValue
@@ -70,8 +76,14 @@ class AlphaOrder:
                 f"AlphaOrder mixes two parts, a first-order and a zeroth-order one, got "
                 f"{len(parts)}; try Mixture((FOG(), PG()), AlphaOrder(gamma=1.0))"
             )
-        found = variances(parts, level, horizon)
-        apart = distances(parts[0], parts[1], level, horizon)
+        if level in ("global", "layer"):  # variances and means of one walk
+            each = [leaf_moments(part) for part in parts]
+            spread = [totals(part.variance, level) for part in each]
+            found = {key: torch.stack([part[key] for part in spread]) for key in spread[0]}
+            apart = _apart(each[0].mean, each[1].mean, level)
+        else:
+            found = variances(parts, level, horizon)
+            apart = distances(parts[0], parts[1], level, horizon)
         sizes = _sizes(parts[0], level)
         count = len(parts[1])
         shares = {}

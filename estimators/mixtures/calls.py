@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.gradients.samples import Factored, GradientSamples
-from gradlab.policies.factors import Factors, LinearFactor
+from gradlab.policies.factors import Factors
 
 
 def exact(samples: Factored) -> Factored:
@@ -46,13 +46,9 @@ def by_step(parts: Sequence[GradientSamples], horizon: int) -> list[Factors] | N
         order = {int(step): k for k, step in enumerate(part.steps)}
         if not len(order) == len(part.steps) == horizon:
             return None
-        found.append(_ordered(exact(part).factors(), [order[t] for t in range(horizon)]))
+        index = [order[t] for t in range(horizon)]
+        found.append(exact(part).factors().map(lambda each, index=index: each[:, index]))
     return found
-
-
-def _ordered(factors: Factors, order: list[int]) -> Factors:
-    linear = [LinearFactor(a, x[:, order], c[:, order]) for a, x, c in factors.linear]
-    return Factors(linear, {name: c[:, order] for name, c in factors.direct.items()})
 
 
 def centred_products(

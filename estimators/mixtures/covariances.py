@@ -7,6 +7,7 @@ of its own; arrays over units are [*unit, ...], with *unit of nothing (everythin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -18,8 +19,9 @@ from torch import Tensor
 from estimators.mixtures.calls import by_step, centred_products
 from estimators.mixtures.rules import by_output, inverse_variance_shares
 from estimators.mixtures.weights import Level, layer_of
-from gradlab.foundation.per_sample import TILE_NUMBERS
+from gradlab.foundation.per_sample import TILE_NUMBERS, PerSample
 from gradlab.gradients.samples import Factored, GradientSamples
+from gradlab.statistics.rows import DenseRows
 
 NULL = 1e-12  # variance of a combination over those of its parts that is rounding [1]
 ROUNDING = 1e-10  # and along which nothing is learnt of the weights [1]
@@ -63,18 +65,70 @@ def _of_units(
 ) -> dict[str, Products]:
     if level == "parameter":
         return {name: _elementwise(leaf, reference) for name, leaf in _leaves(parts)}
-    samples: dict[str, Tensor] = {}
+    walks = _alike(parts)
+    means = [walk.mean() for walk in walks]
+    each: dict[str, Tensor] = {}
     apart: dict[str, Tensor] = {}
-    for name, leaf in _leaves(parts):
-        key = layer_of(name) if level == "layer" else ""
-        rows = leaf.flatten(2)
-        mean = rows.mean(1)
-        centred = rows - mean[:, None]
-        gap = mean - mean[reference]
-        by_sample = centred.transpose(0, 1)  # [N, k, p]
-        samples[key] = samples.get(key, 0) + by_sample @ by_sample.mT
-        apart[key] = apart.get(key, 0) + gap @ gap.mT
-    return {key: Products(*_moments(each), apart[key]) for key, each in samples.items()}
+    length: dict[str, Tensor] = {}
+    for number, layer in enumerate(walks[0].layers()):
+        for name in layer:
+            key = layer_of(name) if level == "layer" else ""
+            mean = torch.stack([own[name].double().flatten() for own in means])
+            gap = mean - mean[reference]
+            apart[key] = apart.get(key, 0) + gap @ gap.mT
+            length[key] = length.get(key, 0) + mean.square().sum(1)
+            none = mean.new_zeros(len(walks[0]), len(walks), len(walks))
+            each.setdefault(key, none)
+        for rows in _tiles(walks[0], number):
+            formed = [
+                walk.form(number, rows, mean) for walk, mean in zip(walks, means, strict=True)
+            ]
+            for name in layer:
+                key = layer_of(name) if level == "layer" else ""
+                each[key][rows] += _pairs([leaves[name] for leaves in formed])
+    found = {}
+    for key, products in each.items():
+        covariance, best, excess = _moments(_spread(products, length[key], walks[0].like.dtype))
+        found[key] = Products(covariance, best, excess, apart[key])
+    return found
+
+
+def _alike(parts: Sequence[GradientSamples]) -> list[PerSample]:
+    """Gradients of all parts that are formed some samples of the same leaves at a time."""
+    walks = [part.products() for part in parts]
+    first = walks[0].layers()
+    if all(list(walk.layers()) == list(first) for walk in walks):
+        return walks
+    return [DenseRows(part.per_sample()) for part in parts]
+
+
+def _tiles(walk: PerSample, layer: int) -> Iterator[slice]:
+    """Samples whose gradients of a layer fit in a core's cache."""
+    size = sum(math.prod(shape) for shape in walk.layers()[layer].values())
+    most = max(1, walk.tile_numbers // max(size, 1))
+    for begin in range(0, len(walk), most):
+        yield slice(begin, begin + most)
+
+
+def _pairs(rows: Sequence[Float[Tensor, "n *param"]]) -> Float[Tensor, "n k k"]:
+    """Inner products of the parts' rows, in float64 over all but the last dimension."""
+    count = len(rows)
+    out = rows[0].new_zeros(len(rows[0]), count, count, dtype=torch.float64)
+    for k in range(count):
+        for other in range(k, count):
+            product = (rows[k] * rows[other]).reshape(len(out), -1, rows[k].shape[-1]).sum(-1)
+            out[:, k, other] = out[:, other, k] = product.double().sum(-1)
+    return out
+
+
+def _spread(
+    each: Float[Tensor, "N k k"], length: Float[Tensor, " k"], dtype: torch.dtype
+) -> Float[Tensor, "N k k"]:
+    """Products of deviations from the mean, 0 of parts that deviate by its rounding alone."""
+    variance = each.diagonal(dim1=1, dim2=2).sum(0) / (len(each) - 1)
+    rounding = (8 * torch.finfo(dtype).eps) ** 2 * length
+    some = ~(variance <= rounding)  # what is not finite stays so
+    return torch.where(some[:, None] & some, each, 0.0)
 
 
 def _leaves(parts: Sequence[GradientSamples]) -> Iterator[tuple[str, Float[Tensor, "k N *param"]]]:

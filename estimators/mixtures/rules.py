@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,10 @@ from torch import Tensor
 from estimators.mixtures.calls import exact
 from estimators.mixtures.weights import Level, layer_of
 from gradlab.gradients.samples import Factored, GradientSamples
+from gradlab.policies.factors import Factors
+from gradlab.statistics.rows import all_finite, summed
+
+CLOSE = 1e-6  # variance over the squared mean below which float32 factors say too little of it [1]
 
 
 @runtime_checkable
@@ -72,7 +76,7 @@ def variances(
     if level == "parameter":
         each = [_of_parameters(part) for part in parts]
     else:
-        each = [_totals(_of_leaves(part), level) for part in parts]
+        each = [totals(leaf_moments(part).variance, level) for part in parts]
     return {key: torch.stack([found[key] for found in each]) for key in each[0]}
 
 
@@ -106,38 +110,53 @@ def _of_parameters(samples: GradientSamples) -> dict[str, Tensor]:
     return {name: leaf.double().var(0) for name, leaf in samples.per_sample().items()}
 
 
-def _of_leaves(samples: GradientSamples) -> dict[str, Float[Tensor, ""]]:
-    """The trace of each parameter's covariance, without [N, P]: lengths about a point near the
-    mean, so that nothing cancels."""
-    count, chunk = len(samples), samples.grouped(1).summed()
+class LeafMoments(NamedTuple):
+    """Mean and trace of the covariance of samples, of each parameter tensor, in float64."""
+
+    mean: dict[str, Float[Tensor, "*param"]]
+    variance: dict[str, Float[Tensor, ""]]
+
+
+def leaf_moments(samples: GradientSamples) -> LeafMoments:
+    """Found without [N, P]: by lengths about the first sample, as far from the mean as any.
+
+    Samples that are all the same have a variance of 0 to the last bit.
+    """
+    products, first = samples.products(), samples.rows(0, 1).products().mean()
+    about = first if all_finite(first.values()) else None
+    count, chunk = len(samples), summed(products, 0, about, 1)
     lost = torch.where(chunk.lost.any(), torch.nan, 0.0)
-    found: dict[str, Tensor] = {}
+    found = LeafMoments({}, {})
     for (name, deviation), squares in zip(chunk.deviation.items(), chunk.squares, strict=True):
-        off = deviation.double().sum(0)
-        found[name] = (squares.sum() - off.square().sum() / count) / (count - 1) + lost
+        off = deviation.double().sum(0) / count
+        found.mean[name] = chunk.pilot[name].double() + off.reshape(chunk.pilot[name].shape) + lost
+        spread = squares.sum() - count * off.square().sum()
+        found.variance[name] = spread.clamp(min=0) / (count - 1) + lost
     return found
 
 
-def _totals(found: dict[str, Tensor], level: Level) -> dict[str, Tensor]:
-    totals: dict[str, Tensor] = {}
+def totals(found: dict[str, Tensor], level: Level) -> dict[str, Tensor]:
+    """Sums over what has a weight of its own, a layer or everything, of numbers of each leaf."""
+    sums: dict[str, Tensor] = {}
     for name, variance in found.items():
         key = layer_of(name) if level == "layer" else ""
-        totals[key] = totals[key] + variance if key in totals else variance
-    return totals
+        sums[key] = sums[key] + variance if key in sums else variance
+    return sums
 
 
 def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
     """Trace of the covariance of each time step's contribution to the gradient, in float64."""
     assert isinstance(samples, Factored)
     count = len(samples)
-    double = exact(samples)
     order = {int(step): k for k, step in enumerate(samples.steps)}
-    if (
-        double.layered and len(order) == len(samples.steps) == horizon
-    ):  # one call per step: all steps at once
-        square, squared_mean = _of_calls(double)
-        spread = (square - count * squared_mean)[[order[t] for t in range(horizon)]]
-        return spread.clamp(min=0) / (count - 1)
+    if samples.layered and len(order) == len(samples.steps) == horizon:
+        # one call per step: all steps at once
+        index = [order[t] for t in range(horizon)]
+        variance, squared_mean = _of_calls(samples.factors(), samples.bias)
+        if bool((variance <= CLOSE * squared_mean).any()) and samples.obs.dtype != torch.float64:
+            variance, _ = _of_calls(exact(samples).factors(), samples.bias)
+        return variance[index]
+    double = exact(samples)
     out = []
     for t in range(horizon):
         calls = double.at_step(t)
@@ -160,18 +179,26 @@ def by_output(samples: GradientSamples, horizon: int) -> Float[Tensor, "N T nz"]
     return total.index_add(1, samples.steps, given)
 
 
-def _of_calls(samples: Factored) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
-    """Σ_i‖g_ik‖² and ‖ḡ_k‖² of every call k:
-    a layer's gradient by one call is one outer product.
+def _of_calls(factors: Factors, bias: bool) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
+    """The variance of every call's gradient, and ‖ḡ_k‖²: a layer's is one outer product.
+
+    Products are of float64, whatever the factors are: the difference of Σ_i‖g_ik‖² and N‖ḡ_k‖²
+    loses what these round.
     """
-    factors, count, bias = samples.factors(), len(samples), float(samples.bias)
-    square = squared_mean = samples.obs.new_zeros(samples.obs.shape[1])
-    for _, x, c in factors.linear:
+    count = len(factors.linear[0].input)
+    square = squared_mean = torch.zeros(
+        (), dtype=torch.float64, device=factors.linear[0].input.device
+    )
+    for _, x, c in factors.map(torch.Tensor.double).linear:
+        size_in, size_out = x.shape[2], c.shape[2]
         square = square + (c.square().sum(-1) * (x.square().sum(-1) + bias)).sum(0)
-        mean = c.permute(1, 2, 0) @ x.transpose(0, 1) / count
-        squared_mean = squared_mean + mean.square().sum((1, 2))
-        squared_mean = squared_mean + bias * c.mean(0).square().sum(-1)
+        x, c = x.transpose(0, 1), c.transpose(0, 1)  # [K, N, ·]
+        if count * (size_in + size_out) < size_in * size_out:
+            mean = ((c @ c.mT) * (x @ x.mT + bias)).sum((1, 2)) / count**2
+        else:
+            mean = (c.mT @ x / count).square().sum((1, 2)) + bias * c.mean(1).square().sum(-1)
+        squared_mean = squared_mean + mean
     for c in factors.direct.values():
-        square = square + c.square().sum((0, 2))
-        squared_mean = squared_mean + c.mean(0).square().sum(-1)
-    return square, squared_mean
+        square = square + c.double().square().sum((0, 2))
+        squared_mean = squared_mean + c.double().mean(0).square().sum(-1)
+    return (square - count * squared_mean).clamp(min=0) / (count - 1), squared_mean

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.gradients.samples import Dense, Factored, GradientSamples, concatenate
+from gradlab.policies.factors import Factors, LinearFactor
 from gradlab.problems.problem import Problem
 
 Level = Literal["global", "layer", "parameter", "step", "output"]
@@ -71,6 +73,9 @@ class Weights(Shown):
                 ]
             )
         weights = self.values[""].repeat_interleave(size, 0)
+        alike = _alike(samples)
+        if alike and self.level != "output":
+            return _combined(alike, weights.movedim(1, 0))
         parts = [self._scaled(part, weights[:, i]) for i, part in enumerate(samples)]
         total = parts[0]
         for part in parts[1:]:
@@ -123,6 +128,51 @@ class Weights(Shown):
             scaled = [w.to(part[name]) * part[name] for w, part in zip(weights, parts, strict=True)]
             leaves[name] = sum(scaled[1:], scaled[0])
         return Dense(leaves)
+
+
+def _alike(samples: Sequence[GradientSamples]) -> list[Factored]:
+    """The parts' samples if they all are of the same policy calls; else none."""
+    factored = [part for part in samples if isinstance(part, Factored)]
+    if len(factored) < len(samples):
+        return []
+    first, *others = factored
+    same = all(first.same_policy(part) and first.same_calls(part) for part in others)
+    return factored if same else []
+
+
+def _combined(parts: Sequence[Factored], weights: Float[Tensor, "k N *T"]) -> Factored:
+    """Σ_k w_k g_k of parts with the very same policy calls, their layer factors kept.
+
+    `weights` are [k, N], or [k, N, T] by the time step of a call. For weights that leave no room
+    for parts to cancel: factors are rounded apart, where a sum of samples (`+`) leaves its own to
+    one pass through the policy.
+    """
+    first = parts[0]
+    each = weights.to(first.cotangent)
+    each = each[..., None, None] if weights.ndim == 2 else each[..., first.steps, None]
+
+    def mixed(tensors: Sequence[Tensor]) -> Tensor:
+        total = tensors[0] * each[0]
+        for weight, part in zip(each[1:], tensors[1:], strict=True):
+            total = total.addcmul_(part, weight)
+        return total
+
+    known = None
+    found = [part.known for part in parts if part.known is not None]
+    if len(found) == len(parts):
+        rows = zip(*(one.linear for one in found), strict=True)
+        linear = [
+            LinearFactor(row[0].layer, row[0].input, mixed([one.cotangent for one in row]))
+            for row in rows
+        ]
+        direct = {name: mixed([one.direct[name] for one in found]) for name in found[0].direct}
+        known = Factors(linear, direct)
+    return replace(
+        first,
+        cotangent=mixed([part.cotangent for part in parts]),
+        known=known,
+        group=math.lcm(*(part.group for part in parts)),
+    )
 
 
 def layer_of(name: str) -> str:

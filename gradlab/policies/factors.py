@@ -4,7 +4,7 @@ and the leaves behind them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,15 +29,18 @@ class Factors(NamedTuple):
     linear: list[LinearFactor]
     direct: dict[str, Float[Tensor, "N K size"]]  # parameters that are part of z themselves
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Factors:
+        """`function` of every tensor."""
+        linear = [LinearFactor(a, function(x), function(c)) for a, x, c in self.linear]
+        return Factors(linear, {name: function(c) for name, c in self.direct.items()})
+
     def rows(self, begin: int, end: int) -> Factors:
         """Samples begin..end−1."""
-        linear = [LinearFactor(a, x[begin:end], c[begin:end]) for a, x, c in self.linear]
-        return Factors(linear, {name: c[begin:end] for name, c in self.direct.items()})
+        return self.map(lambda part: part[begin:end])
 
     def calls(self, keep: Bool[Tensor, " K"]) -> Factors:
         """Some of the calls of every sample."""
-        linear = [LinearFactor(a, x[:, keep], c[:, keep]) for a, x, c in self.linear]
-        return Factors(linear, {name: c[:, keep] for name, c in self.direct.items()})
+        return self.map(lambda part: part[:, keep])
 
     def grouped(self, size: int) -> Factors:
         """The mean of every `size` samples: their calls side by side, each divided by `size`."""

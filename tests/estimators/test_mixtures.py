@@ -12,12 +12,12 @@ from torch import Tensor
 
 import estimators as E
 from estimators.base import Estimator
-from estimators.mixtures.rules import inverse_variance_shares, variances
+from estimators.mixtures.rules import inverse_variance_shares, leaf_moments, variances
 from estimators.mixtures.sources import Source
 from estimators.mixtures.weights import LEVELS, Level, layer_of
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.noise import Noise
-from gradlab.gradients.samples import Factored, GradientSamples
+from gradlab.gradients.samples import Dense, Factored, GradientSamples
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.rollout import rollout
@@ -335,6 +335,41 @@ def test_step_variances_of_nearly_equal_samples(dtype: torch.dtype) -> None:
     ]
     found = variances([samples], "step", problem.horizon)[""][0]
     torch.testing.assert_close(found, torch.stack(dense), rtol=1e-4, atol=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("first", [1.0, 1e3])
+@pytest.mark.parametrize("made", ["factors", "dense"])
+def test_moments_of_leaves_are_their_plain_twins(made: str, first: float) -> None:
+    """Lengths about the first sample, however far out it lies: it is one of the samples."""
+    problem, params, noise = posed()
+    samples = E.FOG()(problem, params, noise) * torch.tensor([first] + [1.0] * (COUNT - 1))
+    rows = {name: leaf.double() for name, leaf in samples.per_sample().items()}
+    found = leaf_moments(samples if made == "factors" else Dense(samples.per_sample()))
+    for name, leaf in rows.items():
+        torch.testing.assert_close(found.mean[name], leaf.mean(0), rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(found.variance[name], leaf.var(0).sum(), rtol=1e-10, atol=0)
+
+
+def test_samples_that_are_all_the_same_have_no_variance() -> None:
+    leaves = {"w": torch.full((9, 3), 0.1), "b": torch.zeros(9, 2)}
+    found = leaf_moments(Dense(leaves))
+    assert all(float(value) == 0.0 for value in found.variance.values())
+    leaves["b"][0, 1] = float("nan")
+    assert all(bool(value.isnan()) for value in leaf_moments(Dense(leaves)).variance.values())
+
+
+@pytest.mark.parametrize("level", ["global", "step"])
+def test_a_mixture_keeps_the_layer_factors_of_its_parts(level: Level) -> None:
+    """Those of the weighted sum, as one pass of it through the policy finds them."""
+    problem, params, noise = posed()
+    mixed = E.Mixture((E.FOG(), E.PG()), E.InverseVariance(), level, E.Same(COUNT))(
+        problem, params, noise
+    )
+    assert isinstance(mixed, Factored) and mixed.known is not None
+    anew = dataclasses.replace(mixed, known=None).factors()
+    for mine, other in zip(mixed.known.linear, anew.linear, strict=True):
+        torch.testing.assert_close(mine.input, other.input, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(mine.cotangent, other.cotangent, rtol=1e-10, atol=1e-12)
 
 
 # What is refused, one line each; values of another type are in test_arguments.py.

@@ -16,6 +16,7 @@ from gradlab.foundation.memo import Memo
 from gradlab.foundation.moment import Moment
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.engines import Engine
+from gradlab.gradients.samples import Factored
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.rollout import rollout
@@ -94,8 +95,9 @@ LAST = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
 @pytest.mark.parametrize("kind", PROBLEMS)
 @pytest.mark.parametrize("engine", ["pullback", "vmap", "loop"])
 def test_a_sum_is_the_sum_of_its_parts(engine: Engine, kind: str) -> None:
-    """To the last bit, but for PG under `pullback`: in a sum it takes the outputs of the rollout's
-    calls, and alone those of one call at all observations, a matrix product of another shape."""
+    """To the last bit, but for PG and QG under `pullback`: in a sum they take the outputs of the
+    rollout's calls, and alone those of one call at all observations, a matrix product of another
+    shape."""
     problem = PROBLEMS[kind]
     params = toy_params(problem)
     noise = problem.draw(8, torch.Generator().manual_seed(2))
@@ -119,6 +121,26 @@ def test_in_a_sum_pg_costs_no_pass_through_the_policy(monkeypatch: pytest.Monkey
     assert len(called) == 1
     (E.FOG() + 2.0 * E.PG())(problem, params, noise)
     assert len(called) == 1
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.3])
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_values_at_cut_states_need_no_policy_calls_of_their_own(kind: str, entropy: float) -> None:
+    """Q at every state is paid for by the n-step return's calls: one per step, in a sum and in
+    ABPT, with the numbers of the transform that knows no calls."""
+    problem = PROBLEMS[kind]
+    params = toy_params(problem)
+    noise = problem.draw(6, torch.Generator().manual_seed(4))
+    options = {"window": 2, "zero_step": "all", "entropy": entropy}
+    windows = E.NStep(2, starts="tiled", entropy=entropy)
+    half = 0.5 * (E.QG(entropy=entropy) + windows)
+    reference = E.ABPT(engine="vmap", **options)(problem, params, noise).per_sample()
+    few = 64 * torch.finfo(problem.dtype).eps
+    for estimator in (half, E.ABPT(**options), E.ABPT(**options) + 0.0 * E.FOG()):
+        samples = estimator(problem, params, noise)
+        assert isinstance(samples, Factored) and samples.steps.tolist() == [*range(problem.horizon)]
+        for leaf, value in samples.per_sample().items():
+            assert (reference[leaf] - value).abs().max() <= few * reference[leaf].abs().max()
 
 
 @pytest.mark.parametrize(
