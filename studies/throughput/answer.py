@@ -12,6 +12,7 @@ from studies.throughput.rows import (
     LABELS,
     Race,
     Stream,
+    combinations_of,
     done,
     growth_of_memory,
     largest_races,
@@ -28,7 +29,7 @@ def answer(rows: pd.DataFrame) -> Answer:
     ours = [race for race in largest_races(races) if race.contender in ENGINES]
     return Answer(
         question="What do per-sample gradients cost in time and memory, beside one ordinary backward pass?",
-        answer=" ".join([*_cost(ours), *_memory(streams)])
+        answer=" ".join([*_cost(ours), *_combined(rows), *_memory(streams)])
         or "Nothing was measured that could answer it: ask for the pullback engine.",
         rests_on=_rests_on(races, streams),
         would_change=_would_change(races),
@@ -56,6 +57,16 @@ def _cost(ours: list[Race]) -> Iterator[str]:
                 yield f"{LABELS[engine].capitalize()}: {sizes} times {words} ({where})."
 
 
+def _combined(rows: pd.DataFrame) -> Iterator[str]:
+    """The range over the combinations, and where its ends are."""
+    found = combinations_of(rows)
+    if found:
+        ends = [found[0]] if len(found) == 1 else [found[0], found[-1]]
+        sizes = " to ".join(text.ratio(one.over_parts) for one in ends)
+        names = " and ".join(one.contender for one in ends)
+        yield f"A combination of estimators, with statistics: {sizes} times the sum of its parts ({names})."
+
+
 def _memory(streams: list[Stream]) -> Iterator[str]:
     if len({stream.samples for stream in streams}) > 1:
         factor, growth, flat = growth_of_memory(streams)
@@ -64,6 +75,8 @@ def _memory(streams: list[Stream]) -> Iterator[str]:
 
 
 def _rests_on(races: list[Race], streams: list[Stream]) -> str:
+    if not (races or streams):
+        return "The times of combinations and of their parts, in turns."
     first = (races or streams)[0]
     where = f"One machine, device {first.device}, {first.threads} thread(s), float32"
     if not races:

@@ -1,4 +1,4 @@
-"""What `throughput` measures: one cell per race, and one per stream."""
+"""What `throughput` measures: one cell per race, per combination and per stream."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from filelock import FileLock
 from gradlab.study import Cell, Saved
 from gradlab.study.tables import flat
 from studies.shared.medians import median_interval
+from studies.throughput.combinations import GROUP
 from studies.throughput.config import Config, check
-from studies.throughput.stopwatch import Race, Stream, separately
+from studies.throughput.stopwatch import Mixing, Race, Stream, separately
 
 YARDSTICKS = (
     "batched",
@@ -29,12 +30,12 @@ YARDSTICKS = (
 )
 MEASURED = (
     "ms_median", "ms_min", "samples_per_second", "first_call_seconds", "peak_mib", "load",
-    *(f"over_{name}{end}" for name in YARDSTICKS for end in ("", "_low", "_high")),
+    *(f"over_{name}{end}" for name in (*YARDSTICKS, "parts") for end in ("", "_low", "_high")),
 )  # fmt: skip
 
 
 def cells(config: Config) -> Iterator[Cell]:
-    """One race per problem, N and T, and one stream per length."""
+    """One race per problem, N and T, one per combination, and one stream per length."""
     check(config)
     for problem in config.problems:
         for samples in config.samples:
@@ -42,15 +43,19 @@ def cells(config: Config) -> Iterator[Cell]:
                 payload = {"problem": problem, "samples": samples, "horizon": horizon}
                 key = f"race/{problem}/N{samples}/T{horizon}"
                 yield Cell(key, payload, cost=5 + samples * horizon * config.repeats / 10_000)
+    for name in config.combinations:
+        yield Cell(f"combination/{name}", {"combination": name}, cost=15)
     for count in config.stream_counts:
         yield Cell(f"stream/{count}", {"count": count}, cost=5 + count / 50_000)
 
 
 def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
-    """The rows of a race (one per contender) or of a stream (one)."""
+    """The rows of a race (one per contender), of a combination or of a stream (one)."""
     with _alone():
         if "count" in cell.payload:
             yield _stream_row(config, cell.payload["count"])
+        elif "combination" in cell.payload:
+            yield _combination_row(config, cell.payload["combination"])
         else:
             yield from _race_rows(config, dict(cell.payload))
 
@@ -92,6 +97,39 @@ def _race_rows(config: Config, setting: dict[str, Any]) -> Iterator[dict[str, An
             "load": result["load"],
             **ratios,
         }
+
+
+def _combination_row(config: Config, name: str) -> dict[str, Any]:
+    groups = -(-max(config.samples) // GROUP)
+    task = Mixing(
+        config.combination_problem,
+        name,
+        groups * GROUP,
+        max(config.horizons),
+        config.hidden,
+        config.repeats,
+        config.clock,
+        config.threads,
+        config.device,
+        config.seed,
+    )
+    result = separately(task)
+    whole, *parts = result["seconds"].values()
+    ratios = [a / sum(each) for a, *each in zip(whole, *parts, strict=True)]
+    return {
+        "kind": "combination",
+        "problem": task.problem,
+        "samples": task.samples,
+        "horizon": task.horizon,
+        "contender": name,
+        **_conditions(config),
+        "status": "ok",
+        "rounds": config.repeats,
+        "clock": config.clock,
+        "ms_median": 1e3 * statistics.median(whole),
+        "load": result["load"],
+        **flat("over_parts", median_interval(ratios, extremes=True)),
+    }
 
 
 def _conditions(config: Config) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gradlab.foundation.errors import BadValue, Unavailable, UnknownName
+from studies.throughput.combinations import COMBINATIONS
 from studies.throughput.stopwatch import CLOCKS, CONTENDERS, PROBLEMS
 
 
@@ -24,6 +25,15 @@ class Config:
     pullback_checkpoint and pullback_compiled_checkpoint (each step run again in the backward pass),
     forward and forward_compiled (no gradient), and on the ant brax_generalized, brax_spring and
     their _forward."""
+    combinations: tuple[str, ...] = (
+        "sum", "abpt", "inverse_variance", "alpha_order", "best_linear", "action_mixture", "switch",
+    )  # fmt: skip
+    """Combinations of estimators to time beside their parts, with the statistics that `compare`
+    needs, at the largest N (in whole groups of 64 episodes) and T: these,
+    inverse_variance_layer, inverse_variance_step, best_linear_step, best_linear_parameter, agpo,
+    total_propagation; none to leave them out."""
+    combination_problem: str = "hovering"
+    """Problem of the combinations."""
     samples: tuple[int, ...] = (64, 256)
     """Episodes per call N."""
     horizons: tuple[int, ...] = (8, 32)
@@ -62,6 +72,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "horizons": (4,),
         "hidden": (32, 32),
         "repeats": 3,
+        "combinations": ("sum", "inverse_variance"),
         "stream_counts": (2048, 8192),
         "jobs": 1,
     },
@@ -69,6 +80,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "problems": ("hovering", "hovering_rk4", "racing", "lq", "ant", "ant_50ms", "ant_convex"),
         "contenders": tuple(CONTENDERS),
+        "combinations": tuple(COMBINATIONS),
         "samples": (16, 64, 256, 1024),
         "horizons": (8, 32, 96),
         "repeats": 21,
@@ -85,7 +97,10 @@ MINUTES = {"smoke": 1}  # of the presets that were timed, on two free cores
 
 def check(config: Config) -> None:
     """Raises `BadValue` or `UnknownName` for what the study cannot do."""
-    for problem in (*config.problems, config.stream_problem):
+    for combination in config.combinations:
+        if combination not in COMBINATIONS:
+            raise UnknownName("combination", combination, COMBINATIONS)
+    for problem in (*config.problems, config.combination_problem, config.stream_problem):
         if problem not in PROBLEMS:
             raise UnknownName("problem", problem, PROBLEMS)
     for contender in config.contenders:

@@ -1,4 +1,4 @@
-"""The long form of what `throughput` found: the races, how the largest came out, the streams."""
+"""The long form of what `throughput` found: races, the largest ones, combinations, streams."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from studies.throughput.rows import (
     STREAM_LIMIT,
     Race,
     Stream,
+    combinations_of,
     done,
     growth_of_memory,
     largest_races,
@@ -25,9 +26,18 @@ BRAX = ("brax_generalized", "brax_spring", "brax_generalized_forward", "brax_spr
 
 
 def summarise(rows: pd.DataFrame) -> str:
-    """The table of races, how the largest race on each problem came out, and the streams."""
+    """The table of races, how the largest on each problem came out, combinations, streams."""
     races = races_of(rows)
-    parts = [_table(races), *_skipped(races), "", *_verdicts(done(races)), "", *_streams(rows)]
+    parts = [
+        _table(races),
+        *_skipped(races),
+        "",
+        *_verdicts(done(races)),
+        "",
+        *_combinations(rows),
+        "",
+        *_streams(rows),
+    ]
     return "\n".join(parts).strip()
 
 
@@ -77,6 +87,19 @@ def _said(race: Race, beside: list[Race]) -> str:
         if other in others and other.endswith("_forward") == forward:
             facts.append(f"{text.ratio(race.speed_over(other))} times as fast as {LABELS[other]}")
     return f"{LABELS[race.contender]}: {', '.join(facts)}" if facts else ""
+
+
+def _combinations(rows: pd.DataFrame) -> list[str]:
+    """A line each: what it costs beside its parts, each of which has its own rollout there."""
+    found = combinations_of(rows)
+    if not found:
+        return []
+    first = found[0]
+    lines = [("combination", "ms", "x sum of its parts")]
+    lines += [(one.contender, f"{one.ms_median:.1f}", text.ratio(one.over_parts)) for one in found]
+    where = f"{first.problem}, N={first.samples}, T={first.horizon}"
+    title = f"combinations, with statistics ({where}, machine load {first.load:.1f})"
+    return [title, text.columns(lines, str.rjust)]
 
 
 def _streams(rows: pd.DataFrame) -> Iterator[str]:

@@ -79,6 +79,23 @@ class Race:
 
 
 @dataclass(frozen=True)
+class Combination:
+    """One combination of estimators beside its parts."""
+
+    problem: str
+    samples: int  # N
+    horizon: int  # T [steps]
+    contender: str  # its name
+    device: str
+    threads: int
+    rounds: int
+    clock: str  # wall or cpu
+    ms_median: float  # with statistics [ms]
+    over_parts: Interval  # median of paired ratios of its time over the sum of its parts' [1]
+    load: float = math.nan  # of the machine
+
+
+@dataclass(frozen=True)
 class Stream:
     """One stream of samples into moments."""
 
@@ -104,6 +121,12 @@ def done(races: Iterable[Race]) -> list[Race]:
 def streams_of(rows: pd.DataFrame) -> list[Stream]:
     """The streams, the shortest first."""
     return sorted(read(Stream, rows, kind="stream"), key=lambda stream: stream.samples)
+
+
+def combinations_of(rows: pd.DataFrame) -> list[Combination]:
+    """The combinations, the dearest beside its parts last."""
+    found = read(Combination, rows, kind="combination")
+    return sorted(found, key=lambda one: one.over_parts.estimate)
 
 
 def largest_races(races: Iterable[Race]) -> list[Race]:

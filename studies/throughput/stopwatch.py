@@ -1,4 +1,4 @@
-"""What `studies.throughput` runs in a process of its own: a race of contenders, or one long stream.
+"""What `studies.throughput` runs in a process of its own: a race, a combination, or a long stream.
 
 A process of its own has a known number of threads in every library, and a peak memory of its own.
 `python -m studies.throughput.stopwatch '<json>'` prints one JSON object on its last line.
@@ -35,6 +35,7 @@ from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
+from studies.throughput.combinations import calls_of
 
 MIB = 2**20
 LINUX = sys.platform == "linux"
@@ -86,8 +87,27 @@ class Stream:
     seed: int
 
 
-def separately(task: Race | Stream) -> dict[str, Any]:
-    """The result of `race` or `streamed` from a fresh process with `task.threads` threads.
+@dataclass(frozen=True)
+class Mixing:
+    """A combination of estimators beside its parts, on one problem."""
+
+    problem: str
+    combination: str
+    samples: int  # N
+    horizon: int  # [steps]
+    hidden: tuple[int, ...]
+    repeats: int  # rounds; in each one the combination and every part run once
+    clock: str  # wall or cpu
+    threads: int
+    device: str
+    seed: int
+
+
+Task = Race | Mixing | Stream
+
+
+def separately(task: Task) -> dict[str, Any]:
+    """The result of `race`, `mixed` or `streamed` from a fresh process with `task.threads` threads.
 
     Raises `BadValue` with the last line of its complaint if the process fails.
     """
@@ -113,7 +133,7 @@ def separately(task: Race | Stream) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------- contenders
 
 
-def build(task: Race | Stream) -> tuple[Problem, Params]:
+def build(task: Task) -> tuple[Problem, Params]:
     """The problem and its parameters. Raises `UnknownName` for an unknown problem."""
     if task.problem not in PROBLEMS:
         raise UnknownName("problem", task.problem, PROBLEMS)
@@ -261,8 +281,27 @@ def race(task: Race) -> dict[str, Any]:
         "first_seconds": first,
         "peak_mib": peaks,
         "skipped": skipped,
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan,
+        "load": _load(),
     }
+
+
+def _load() -> float:
+    """Of the machine over the last minute."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
+
+
+def mixed(task: Mixing) -> dict[str, Any]:
+    """The times of every round [s], of the combination and of each part."""
+    problem, params = build(task)
+    noise = problem.draw(task.samples, generator("race", task.seed, "noise"))
+    calls = calls_of(task.combination, problem, params, noise)
+    for call in calls.values():  # the first is of another price
+        call()
+    clock = CLOCKS[task.clock]
+    rounds = [
+        {name: _timed(call, clock) for name, call in calls.items()} for _ in range(task.repeats)
+    ]
+    return {"seconds": {name: [turn[name] for turn in rounds] for name in calls}, "load": _load()}
 
 
 def streamed(task: Stream) -> dict[str, Any]:
@@ -340,7 +379,11 @@ def _main(text: str) -> None:
     if LINUX:  # XLA takes as many threads as the process may use cores
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[-message["threads"] :])
-    kinds: dict[str, Any] = {"Race": (Race, race), "Stream": (Stream, streamed)}
+    kinds: dict[str, Any] = {
+        "Race": (Race, race),
+        "Mixing": (Mixing, mixed),
+        "Stream": (Stream, streamed),
+    }
     kind, measure = kinds[message["kind"]]
     print(json.dumps(measure(kind(**message["task"]))), flush=True)
     if message["task"]["device"] == "cuda":

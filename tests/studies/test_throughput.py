@@ -18,14 +18,17 @@ from gradlab.problems.problem import Problem
 from gradlab.study import run_study
 from studies.shared.medians import median_interval
 from studies.throughput import STUDY, cells, report
+from studies.throughput.combinations import COMBINATIONS, GROUP
 from studies.throughput.config import Config
 from studies.throughput.rows import STREAM_GROWTH, STREAM_LIMIT
 from studies.throughput.stopwatch import (
     CONTENDERS,
     LINUX,
+    Mixing,
     Race,
     Stream,
     batched,
+    mixed,
     race,
     separately,
 )
@@ -37,6 +40,7 @@ TINY = {
     "horizons": (3,),
     "hidden": (8,),
     "repeats": 3,
+    "combinations": ("sum", "abpt"),
     "stream_counts": (),
 }
 RACE = Race("hovering", ("batched", "pullback", "vmap"), 4, 3, (8,), 2, "wall", 1, "cpu", 0)
@@ -52,9 +56,14 @@ def flying(dtype: torch.dtype, **changes: object) -> Problem:
 def test_study_gives_a_row_per_contender_and_a_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cells, "separately", lambda task: race(task))  # no new processes
+    run = {Race: race, Mixing: mixed}
+    monkeypatch.setattr(cells, "separately", lambda task: run[type(task)](task))  # no new processes
     result = run_study(STUDY, Config(**TINY), tmp_path, jobs=1)
-    races = result.rows
+    together = result.rows[result.rows["kind"] == "combination"]
+    assert list(together["contender"]) == ["sum", "abpt"]
+    assert (together["over_parts_low"] <= together["over_parts_high"]).all()
+    assert "times the sum of its parts (" in result.answer.answer
+    races = result.rows[result.rows["kind"] == "race"]
     assert len(races) == 2 * len(TINY["contenders"])
     assert set(races["status"]) == {"ok"}
     slow = races[races["contender"] == "vmap"]
@@ -85,7 +94,21 @@ def test_race_runs_in_a_process_of_its_own() -> None:
         separately(dataclasses.replace(RACE, problem="hoovering"))
 
 
-@pytest.mark.parametrize("field, value", [("problems", ("x",)), ("contenders", ("x",))])
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_combinations_have_parts_that_estimate_the_same(name: str) -> None:
+    """What a combination is to be compared with: each of its parts, on the same episodes."""
+    whole, parts = COMBINATIONS[name](12)
+    problem = flying(torch.float32)
+    weights = [part.call_weights(problem) for part in parts]
+    assert len(parts) == 2 and all(torch.equal(weights[0], other) for other in weights)
+    share = 2.0 if name == "sum" else 1.0
+    assert torch.allclose(whole.call_weights(problem), share * weights[0])
+    assert GROUP % whole.group == 0
+
+
+@pytest.mark.parametrize(
+    "field, value", [("problems", ("x",)), ("contenders", ("x",)), ("combinations", ("x",))]
+)
 def test_unknown_names_are_refused(field: str, value: tuple[str, ...]) -> None:
     with pytest.raises(UnknownName):
         list(STUDY.cells(Config(**{field: value})))
