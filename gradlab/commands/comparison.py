@@ -30,7 +30,6 @@ from gradlab.problems.problem import Problem
 from gradlab.rollouts.rollout import rollout
 from gradlab.statistics import OracleGradient
 from gradlab.statistics.formatting import format_interval
-from gradlab.statistics.intervals import Interval
 from gradlab.statistics.report import Report
 from gradlab.study import text
 from gradlab.study.answer import Answer
@@ -242,8 +241,8 @@ def _answer(
                 "estimator": name,
                 "cosine": format_interval(*row.cosine, within=(-1, 1)),
                 "relative bias": format_interval(*row.relative_bias),
-                "variance/‖∇J‖²": format_interval(*over_truth(reports[name], "variance")),
-                f"MSE({batch})/‖∇J‖²": format_interval(*over_truth(reports[name], "mse")),
+                "variance/‖∇J‖²": format_interval(*reports[name].over_truth("variance")),
+                f"MSE({batch})/‖∇J‖²": format_interval(*reports[name].over_truth("mse")),
                 "not finite": measured.lost[name],
                 "ms/episode": f"{1e3 * measured.seconds[name]:.2g}",
             }
@@ -267,17 +266,11 @@ def _answer(
     )
 
 
-def over_truth(report: Report, quantity: str) -> Interval:
-    """A squared size over ‖∇J‖², whose own error is not in it."""
-    row = report.overall
-    return Interval(*(value / row.truth_norm**2 for value in getattr(row, quantity)))
-
-
 def headline(reports: Mapping[str, Report]) -> str:
     """Which has the least error, or between which that cannot be decided: the best and those whose
     intervals reach down to its own. Heavy tails alone decide nothing.
     """
-    errors = {name: over_truth(report, "mse") for name, report in reports.items()}
+    errors = {name: report.over_truth("mse") for name, report in reports.items()}
     known = {name: error for name, error in errors.items() if math.isfinite(error.estimate)}
     if not known:
         return "Nothing can be said: the truth is lost in its own noise."

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from gradlab.commands.comparison import over_truth
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.report import Report
 from gradlab.statistics.truth import OracleGradient
@@ -30,7 +29,7 @@ def drawn(reports: Mapping[str, Report], problem: str, truth: OracleGradient, ti
             name: report.overall.relative_bias for name, report in reports.items()
         },
         f"mean squared error of {batch} episodes\n[squared length of the true one]": {
-            name: over_truth(report, "mse") for name, report in reports.items()
+            name: report.over_truth("mse") for name, report in reports.items()
         },
     }
     with figures.style():

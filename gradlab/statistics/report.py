@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
@@ -78,6 +78,11 @@ class Report:
     def overall(self) -> Row:
         """The row of all parameters together."""
         return self.rows[ALL]
+
+    def over_truth(self, quantity: Literal["squared_bias", "variance", "mse"]) -> Interval:
+        """A squared size of everything over ‖∇J‖², whose own error is not in it."""
+        row = self.overall
+        return Interval(*(value / row.truth_norm**2 for value in getattr(row, quantity)))
 
     def table(self) -> list[dict[str, object]]:
         """All rows as plain dictionaries, with the truth, its error and the batch repeated."""
