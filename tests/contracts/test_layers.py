@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -131,6 +132,37 @@ def test_parts_import_what_is_below_them() -> None:
 
 def test_the_structure_can_be_drawn() -> None:
     assert len(arrows(ROOT)) <= ARROWS
+
+
+def graph(root: Path, packages: tuple[str, ...]) -> dict[str, set[str]]:
+    """Every module and those that it imports, imports inside functions included; a package's
+    `__init__` counts where it is imported itself."""
+    known = {
+        name.removesuffix(".__init__") for package in packages for name, _ in modules(root, package)
+    }
+    found: dict[str, set[str]] = {name: set() for name in known}
+    for package in packages:
+        for name, path in modules(root, package):
+            for _, target in imported(name, path):
+                inner = target if target in known else target.rpartition(".")[0]
+                if inner in known and not name.removesuffix(".__init__").startswith(inner):
+                    found[name.removesuffix(".__init__")].add(inner)
+    return found
+
+
+def test_no_modules_import_each_other() -> None:
+    found = graph(ROOT, ("gradlab", "estimators", "studies"))
+    assert len(found) > 200
+    assert len(list(TopologicalSorter(found).static_order())) == len(found)
+
+
+def test_a_circle_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "box").mkdir()
+    (tmp_path / "box" / "__init__.py").write_text("")
+    (tmp_path / "box" / "a.py").write_text("def f():\n    from box.b import g\n")
+    (tmp_path / "box" / "b.py").write_text("from box import a\n")
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(graph(tmp_path, ("box",))).static_order())
 
 
 def test_no_module_is_hidden_by_what_its_package_exports() -> None:
