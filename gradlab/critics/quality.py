@@ -158,9 +158,12 @@ def action_gradients(
         safe = [torch.where(seen.q_rows, p, torch.zeros_like(p)) * weight for p in products]
         parts.append(torch.stack(safe, dim=-1))  # [n, T, 3]
     sums = torch.cat(parts)
-    return GradientQuality(
-        _cosine(sums.sum(1)), _cosine(sums[:, 0]), _root_ratio(sums.sum(1)[:, 1], sums.sum(1)[:, 2])
-    )
+    return gradient_quality(sums.sum(1), sums[:, 0])
+
+
+def gradient_quality(sums: Float[Tensor, "N 3"], at_start: Float[Tensor, "M 3"]) -> GradientQuality:
+    """From ⟨∇Q̂, h⟩, ‖∇Q̂‖², ‖h‖² of independent episodes, over all of each and at t = 0 alone."""
+    return GradientQuality(_cosine(sums), _cosine(at_start), _root_ratio(sums[:, 1], sums[:, 2]))
 
 
 def _gradient_of(critic: Critic) -> ActionGradient:
@@ -210,9 +213,9 @@ def _shared_variance(first: Float[Tensor, " N"], second: Float[Tensor, " N"]) ->
 def _cosine(sums: Float[Tensor, "N 3"]) -> Estimate:
     """Cosine of pooled vectors from per-episode (⟨g, h⟩, ‖g‖², ‖h‖²), with the delta method."""
     product, mine, exact = (float(s) for s in sums.sum(0))
-    norm = math.sqrt(mine * exact)
-    if not norm > 0:
+    if not (mine > 0 and exact > 0):
         return Estimate(math.nan, math.nan)
+    norm = math.sqrt(mine * exact)
     value = product / norm
     influence = sums[:, 0] / norm - 0.5 * value * (sums[:, 1] / mine + sums[:, 2] / exact)
     return Estimate(value, float(influence.square().sum().sqrt()))

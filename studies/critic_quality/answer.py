@@ -1,0 +1,142 @@
+"""What `critic_quality` answers first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from gradlab.statistics import Interval
+from gradlab.study import Answer, text
+from gradlab.study.tables import read
+from studies.critic_quality.rows import (
+    HARMS,
+    HELPS,
+    LEVEL,
+    UNDER,
+    Judged,
+    Single,
+    Threshold,
+    claim,
+    judged,
+    thresholds,
+)
+
+QUESTION = (
+    "From which quality of the critic on (the cosine of its action gradient with the true one) does "
+    "the 0-step term lower the bias of N-step gradients, and where does it raise it?"
+)
+
+
+def answer(table: pd.DataFrame) -> Answer:
+    """The claim about under-fitted critics, and the threshold of every task."""
+    found = judged(table)
+    edges = thresholds(found)
+    return Answer(
+        question=QUESTION,
+        answer=f"{verdict(found)} {' '.join(map(sentence, edges))}",
+        rests_on=_rests_on(found, read(Single, table, kind="single")),
+        would_change=(
+            "Other policies and tasks; another window (--windows), since it says how much the 0-step term can "
+            "add; a judgement by direction alone, since halving a gradient is bias here and nothing to Adam; "
+            "more episodes (--samples, --flight-samples) for those that cannot be told."
+        ),
+        table=pd.DataFrame([line(edge) for edge in edges]),
+    )
+
+
+def verdict(found: Sequence[Judged]) -> str:
+    """Of the reviewers' doubt, with its counts."""
+    under = [one for one in found if one.pair.under_fitted]
+    said = {v: [one for one in under if one.verdict == v] for v in (HELPS, HARMS)}
+    return (
+        f'"An under-fitted critic makes the 0-step return harmful": {claim(found)}. With a cosine '
+        f"below {UNDER:g} it harms in {len(said[HARMS])} and helps in {len(said[HELPS])} of "
+        f"{len(under)} comparisons."
+    )
+
+
+def where(edge: Threshold) -> str:
+    """Task and window."""
+    return f"{edge.task}, n = {edge.window} of {edge.horizon}"
+
+
+def sentence(edge: Threshold) -> str:
+    """What a threshold says."""
+    ends = f"{place(edge.at.low)} to {place(edge.at.high)}"
+    said = {
+        "from": f"it helps from a cosine of {cosine(edge.at)} on and harms below",
+        "to": f"it helps up to a cosine of {cosine(edge.at)} and harms above",
+        "helps": f"it never harms, and helps at cosines of {ends}",
+        "harms": f"it never helps, and harms at cosines of {ends}",
+        "mixed": "the cosine alone does not decide (it harms and helps on both sides)",
+        "unknown": "cannot be told at this budget",
+    }[edge.kind]
+    return f"{where(edge)}: {said}."
+
+
+def cosine(at: Interval) -> str:
+    """A cosine with its interval, with the digits that it needs near 1."""
+    return f"{place(at.estimate)} [{place(at.low)}, {place(at.high)}]"
+
+
+def place(value: float) -> str:
+    """A cosine with two digits of its distance from 1."""
+    if not math.isfinite(value):
+        return "unknown"
+    digits = 2 if value < 0.9 else min(6, 1 + math.ceil(-math.log10(max(1 - value, 1e-6))))
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def line(edge: Threshold) -> dict[str, str]:
+    """One task and window of the table."""
+    return {
+        "task": edge.task,
+        "window": f"{edge.window} of {edge.horizon}",
+        "0-step term": {
+            "from": "harms, then helps",
+            "to": "helps, then harms",
+            "helps": "helps",
+            "harms": "harms",
+            "mixed": "not by the cosine alone",
+            "unknown": "cannot be told",
+        }[edge.kind],
+        "at a cosine of": "" if math.isnan(edge.at.estimate) else cosine(edge.at),
+        "helps": _cosines(edge.helps),
+        "harms": _cosines(edge.harms),
+        "untold": f"{edge.total - len(edge.helps) - len(edge.harms)}",
+    }
+
+
+def _cosines(found: Sequence[Judged]) -> str:
+    """How many, and the range of their cosines."""
+    if not found:
+        return "0"
+    known = [one.pair.cosine_of_critic.estimate for one in found]
+    return f"{len(found)} ({place(min(known))} to {place(max(known))})"
+
+
+def _rests_on(found: Sequence[Judged], singles: Sequence[Single]) -> str:
+    critics = {(one.pair.task, one.pair.critic) for one in found}
+    said = (
+        f"{len(critics)} critics, {len(found)} comparisons on the same episodes, all together at a level of "
+        f"{LEVEL:.0%} (Holm); ABPT and N-step both tiled, so that both aim at ∇J; the rule that the effect changes "
+        "sign once was fixed before the run."
+    )
+    parts = [said]
+    for task in dict.fromkeys(one.task for one in singles):
+        row = next(one for one in singles if one.task == task)
+        pairs = next(one.pair.pairs for one in found if one.pair.task == task)
+        if row.truth_relative_stderr == 0:
+            parts.append(f"{task}: exact ∇J and ∇_a Q, {row.count:,} episodes.")
+        else:
+            parts.append(
+                f"{task}: ∇J to {row.truth_relative_stderr:.1%}, ∇_a Q by {pairs:,} pairs of episodes, "
+                f"{row.count:,} episodes."
+            )
+    return " ".join([*parts, *_lost(singles)])
+
+
+def _lost(singles: Sequence[Single]) -> list[str]:
+    return text.lost("Gradients", pd.DataFrame({"nonfinite": [one.nonfinite for one in singles]}))

@@ -1,0 +1,131 @@
+"""The figure of `critic_quality`: bias over the critic's cosine, and what the 0-step term does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from gradlab.statistics import Interval
+from gradlab.study.tables import grouped, read
+from studies.critic_quality.rows import HARMS, HELPS, Judged, Single, judged, threshold
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NEAREST = 1e-4  # distance from 1 at which the axis of cosines ends
+TICKS = (-0.5, 0.5, 0.9, 0.99, 0.999)
+
+
+def plot(table: pd.DataFrame, path: Path) -> None:
+    """A column per task: relative biases at the shortest window, then the 0-step term's effect."""
+    from gradlab.study import figures
+
+    singles = grouped(read(Single, table, kind="single"), lambda one: one.task)
+    pairs = grouped(judged(table), lambda one: one.pair.task)
+    with figures.style():
+        figure, axes = figures.panels(
+            2,
+            len(singles),
+            "How good must a critic be for the 0-step term to lower the bias?",
+        )
+        for column, (task, rows) in enumerate(singles.items()):
+            _biases(axes[0, column], rows)
+            _effects(axes[1, column], pairs[task])
+            shortest = min(row.window for row in rows)
+            axes[0, column].set_title(f"{task}, n = {shortest} of {rows[0].horizon}")
+        axes[0, 0].set_ylabel("relative bias, ‖E ĝ − ∇J‖/‖∇J‖ [1]")
+        axes[1, 0].set_ylabel("squared bias, ABPT − N-step [‖∇J‖²]")
+        figures.letters(axes)
+        figures.legend(figure, axes)
+        figures.note(
+            figure,
+            "One point per critic. Lower row: below 0 the 0-step term helps; filled where proven (Holm, 5 % for all "
+            "together), band: where the effect changes its sign.",
+        )
+        figures.save(figure, path)
+
+
+def _biases(axes: Axes, rows: Sequence[Single]) -> None:
+    from gradlab.study import figures
+
+    shortest = min(row.window for row in rows)
+    shown = [row for row in rows if row.window == shortest]
+    for name, mine in grouped(shown, lambda row: row.estimator).items():
+        colour, marker = figures.look(name)
+        _points(
+            axes, [row.cosine_of_critic for row in mine], [row.relative_bias for row in mine],
+            colour, marker, label={"qg": "QG", "nstep": "N-step", "abpt": "ABPT", "agpo": "AGPO"}.get(
+                name, name
+            ),
+        )  # fmt: skip
+    axes.set_yscale("log")
+    _axis(axes)
+
+
+def _effects(axes: Axes, found: Sequence[Judged]) -> None:
+    from gradlab.study import figures
+
+    windows = grouped(found, lambda one: one.pair.window)
+    values = []
+    for (window, case), name in zip(sorted(windows.items()), _names(len(windows)), strict=True):
+        colour, marker = figures.look(name)
+        for proven in (True, False):
+            mine = [one.pair for one in case if (one.verdict in (HELPS, HARMS)) == proven]
+            values += [one.relative_difference.estimate for one in mine]
+            _points(
+                axes, [one.cosine_of_critic for one in mine],
+                [one.relative_difference for one in mine], colour, marker,
+                label=f"ABPT − N-step, n = {window} of {case[0].pair.horizon}" if proven else None,
+                filled=proven,
+            )  # fmt: skip
+        edge = threshold(case)
+        if edge.kind in ("from", "to"):
+            low, high = (1 - min(x, 1 - NEAREST) for x in (edge.at.low, edge.at.high))
+            axes.axvspan(low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(0.0, color="#555555", linewidth=0.8)
+    figures.signed_log(axes, [*values, -1e-3], floor=1e-2)
+    _axis(axes)
+    axes.set_xlabel("cosine of the critic's action gradient [1]")
+
+
+def _names(count: int) -> list[str]:
+    """Looks for windows, from short to long: those of estimators that the panel does not show."""
+    return [["abpt", "fog", "pg", "split", "zero_step"][k % 5] for k in range(count)]
+
+
+def _points(
+    axes: Axes,
+    x: Sequence[Interval],
+    y: Sequence[Interval],
+    colour: str,
+    marker: str,
+    label: str | None,
+    filled: bool = True,
+) -> None:
+    """Points with both intervals; x is drawn by its distance from 1."""
+    if not x:
+        return
+    middle, low, high = np.array(y, dtype=float).T
+    # a debiased estimate can lie outside its interval, and then stands at the nearer end
+    middle = np.clip(middle, low, high)
+    at, left, right = (
+        np.maximum(1 - np.array(end, dtype=float), NEAREST) for end in np.transpose(x)
+    )
+    axes.errorbar(
+        at, middle, yerr=np.stack([middle - low, high - middle]),
+        xerr=np.stack([at - right, left - at]), color=colour, marker=marker, linestyle="none",
+        label=label, elinewidth=0.7, markersize=4.0,
+        markerfacecolor=colour if filled else "white",
+    )  # fmt: skip
+
+
+def _axis(axes: Axes) -> None:
+    """Cosines from left to right, with room near 1."""
+    axes.set_xscale("log")
+    axes.set_xlim(2.0, NEAREST / 1.5)
+    axes.set_xticks([1 - tick for tick in TICKS], [f"{tick:g}".replace("-", "−") for tick in TICKS])
+    axes.minorticks_off()

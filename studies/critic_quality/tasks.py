@@ -1,0 +1,72 @@
+"""The problems and policies on which critics are judged, and the truths to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+import gradlab
+from gradlab.foundation.errors import UnknownName
+from gradlab.oracle import closed_forms
+from gradlab.problems.problem import Problem
+from gradlab.statistics import OracleGradient
+from gradlab.statistics.saving import from_tensors
+from gradlab.study import Saved
+from studies.shared import stages
+
+STAGE = 60  # success rate of a flight's policy [%]
+OLDER = 10  # and of the one that its stale critics come from [%]
+HORIZON = 8  # of known-answer problems [steps]
+KNOWN: dict[str, dict[str, Any]] = {
+    "lq": {},
+    "gate": {"process_std": 0.1},  # [m]; without it an exact Q would miss a part of the gradient
+}
+FLIGHTS = ("racing", "landing")  # those whose truth comes with the repository
+TASKS = (*KNOWN, *FLIGHTS)
+
+Params = dict[str, torch.Tensor]
+Needs = Mapping[str, Saved]
+
+
+def problem_of(task: str) -> Problem:
+    """The hard problem of a task. Raises `UnknownName`."""
+    if task not in TASKS:
+        raise UnknownName("task", task, TASKS)
+    if task in KNOWN:
+        return gradlab.make(task, horizon=HORIZON, dtype=torch.float64, **KNOWN[task])
+    return stages.problem_of(task)
+
+
+def policies_name(task: str) -> str:
+    return f"policies/{task}"
+
+
+def truth_name(task: str) -> str:
+    return f"truths/{task}"
+
+
+def policy_of(task: str, needs: Needs, staleness: float = 0.0) -> Params:
+    """The policy that is judged, or one so far on the straight line back to an older one [1].
+
+    Older is the policy that succeeds in 10 % of episodes instead of 60 %; on known-answer problems
+    the one whose mean is 0 everywhere, with the same noise.
+    """
+    if task in KNOWN:
+        now = problem_of(task).reference
+        older = {n: p if n == "log_std" else torch.zeros_like(p) for n, p in now.items()}
+    else:
+        saved = needs[policies_name(task)]
+        now, older = (stages.read_policy(saved, stage) for stage in (STAGE, OLDER))
+    return {name: (1 - staleness) * now[name] + staleness * older[name] for name in now}
+
+
+def truth_of(task: str, needs: Needs) -> OracleGradient:
+    """∇J of the policy that is judged: by closed form, or the committed large sample."""
+    if task in KNOWN:
+        problem = problem_of(task)
+        exact = closed_forms.solve(problem, policy_of(task, needs)).gradient
+        return OracleGradient.exact(exact, "closed form")
+    saved = needs[truth_name(task)]
+    return from_tensors(saved.tensors, saved.metadata, "|")
