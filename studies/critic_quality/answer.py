@@ -18,6 +18,7 @@ from studies.critic_quality.rows import (
     Judged,
     Single,
     Threshold,
+    by_direction,
     claim,
     judged,
     thresholds,
@@ -32,29 +33,42 @@ QUESTION = (
 def answer(table: pd.DataFrame) -> Answer:
     """The claim about under-fitted critics, and the threshold of every task."""
     found = judged(table)
-    edges = thresholds(found)
+    edges, turns = thresholds(found), thresholds(found, by_direction)
     return Answer(
         question=QUESTION,
-        answer=f"{verdict(found)} {' '.join(map(sentence, edges))}",
+        answer=" ".join([verdict(found), *_first(edges), *_others(edges), directions(turns)]),
         rests_on=_rests_on(found, read(Single, table, kind="single")),
         would_change=(
             "Other policies and tasks; another window (--windows), since it says how much the 0-step term can "
-            "add; a judgement by direction alone, since halving a gradient is bias here and nothing to Adam; "
-            "more episodes (--samples, --flight-samples) for those that cannot be told."
+            "add; more episodes (--samples, --flight-samples) for those that cannot be told."
         ),
-        table=pd.DataFrame([line(edge) for edge in edges]),
+        table=pd.DataFrame([line(*both) for both in zip(edges, turns, strict=True)]),
     )
 
 
 def verdict(found: Sequence[Judged]) -> str:
     """Of the reviewers' doubt, with its counts."""
     under = [one for one in found if one.pair.under_fitted]
-    said = {v: [one for one in under if one.verdict == v] for v in (HELPS, HARMS)}
+    said = {v: [one for one in under if one.bias == v] for v in (HELPS, HARMS)}
     return (
         f'"An under-fitted critic makes the 0-step return harmful": {claim(found)}. With a cosine '
         f"below {UNDER:g} it harms in {len(said[HARMS])} and helps in {len(said[HELPS])} of "
         f"{len(under)} comparisons."
     )
+
+
+def _first(edges: Sequence[Threshold]) -> list[str]:
+    """Where one cosine decides."""
+    known = [f"{cosine(edge.at)} ({where(edge)})" for edge in edges if edge.kind == "from"]
+    if not known:
+        return ["In no case does one cosine separate harm from help."]
+    return [
+        f"Where one cosine decides, the term helps from {text.listed(known)} on and harms below."
+    ]
+
+
+def _others(edges: Sequence[Threshold]) -> list[str]:
+    return [sentence(edge) for edge in edges if edge.kind != "from"]
 
 
 def where(edge: Threshold) -> str:
@@ -66,11 +80,14 @@ def sentence(edge: Threshold) -> str:
     """What a threshold says."""
     ends = f"{place(edge.at.low)} to {place(edge.at.high)}"
     said = {
-        "from": f"it helps from a cosine of {cosine(edge.at)} on and harms below",
+        "from": f"it helps from a cosine of {cosine(edge.at)} on",
         "to": f"it helps up to a cosine of {cosine(edge.at)} and harms above",
         "helps": f"it never harms, and helps at cosines of {ends}",
         "harms": f"it never helps, and harms at cosines of {ends}",
-        "mixed": "the cosine alone does not decide (it harms and helps on both sides)",
+        "mixed": (
+            f"not by the cosine alone (harms at {spread(edge.harms)}, helps at "
+            f"{spread(edge.helps)})"
+        ),
         "unknown": "cannot be told at this budget",
     }[edge.kind]
     return f"{where(edge)}: {said}."
@@ -85,36 +102,48 @@ def place(value: float) -> str:
     """A cosine with two digits of its distance from 1."""
     if not math.isfinite(value):
         return "unknown"
-    digits = 2 if value < 0.9 else min(6, 1 + math.ceil(-math.log10(max(1 - value, 1e-6))))
-    return f"{value:.{digits}f}".replace("-", "−")
+    if value > 1 - 1e-6:
+        return "1"
+    digits = 2 if value < 0.9 else 1 + math.ceil(-math.log10(1 - value))
+    said = f"{value:.{digits}f}"
+    return "0.00" if said == "-0.00" else said.replace("-", "−")
 
 
-def line(edge: Threshold) -> dict[str, str]:
-    """One task and window of the table."""
+def directions(turns: Sequence[Threshold]) -> str:
+    """The same by direction."""
+    return f"By direction alone, to which length is nothing: {'; '.join(f'{where(t)} {brief(t)}' for t in turns)}."
+
+
+def brief(edge: Threshold) -> str:
+    """What a threshold says, in a few words."""
+    helps, harms = len(edge.helps), len(edge.harms)
     return {
-        "task": edge.task,
-        "window": f"{edge.window} of {edge.horizon}",
-        "0-step term": {
-            "from": "harms, then helps",
-            "to": "helps, then harms",
-            "helps": "helps",
-            "harms": "harms",
-            "mixed": "not by the cosine alone",
-            "unknown": "cannot be told",
-        }[edge.kind],
-        "at a cosine of": "" if math.isnan(edge.at.estimate) else cosine(edge.at),
-        "helps": _cosines(edge.helps),
-        "harms": _cosines(edge.harms),
-        "untold": f"{edge.total - len(edge.helps) - len(edge.harms)}",
+        "from": f"helps from {cosine(edge.at)}",
+        "to": f"helps up to {cosine(edge.at)}",
+        "helps": f"helps ({helps} of {edge.total})",
+        "harms": f"harms ({harms} of {edge.total})",
+        "mixed": f"helps {helps}, harms {harms}: mixed",
+        "unknown": "cannot be told",
+    }[edge.kind]
+
+
+def line(edge: Threshold, turn: Threshold) -> dict[str, str]:
+    """One task and window of the table."""
+    every = [one.pair.relative_difference.estimate for one in (*edge.helps, *edge.harms)]
+    return {
+        "task": where(edge),
+        "0-step term, by bias": brief(edge),
+        "by direction": brief(turn),
+        "difference": f"{min(every):.2g} to {max(every):.2g}".replace("-", "−") if every else "",
     }
 
 
-def _cosines(found: Sequence[Judged]) -> str:
-    """How many, and the range of their cosines."""
+def spread(found: Sequence[Judged]) -> str:
+    """The range of their cosines; empty if there are none."""
     if not found:
-        return "0"
+        return ""
     known = [one.pair.cosine_of_critic.estimate for one in found]
-    return f"{len(found)} ({place(min(known))} to {place(max(known))})"
+    return f"{place(min(known))} to {place(max(known))}"
 
 
 def _rests_on(found: Sequence[Judged], singles: Sequence[Single]) -> str:

@@ -14,7 +14,7 @@ from gradlab.critics.fitted import FittedCritic
 from gradlab.critics.fitting import fit_critic
 from gradlab.critics.pairs import OutputPairs, given_by, judge, output_pairs
 from gradlab.critics.quality import Estimate
-from gradlab.oracle import ORACLE_SEED, closed_forms
+from gradlab.oracle import ORACLE_SEED
 from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem
 from gradlab.statistics import Interval, OracleGradient
@@ -28,6 +28,7 @@ from studies.critic_quality.tasks import (
     STAGE,
     Needs,
     Params,
+    exact_critic,
     policies_name,
     policy_of,
     problem_of,
@@ -87,7 +88,7 @@ def sample_pairs(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     drawn = artefact.payload["count"], seed
     if task in KNOWN:
         pairs = output_pairs(problem, params, estimators.FOG(), *drawn)
-        pairs = given_by(problem, _exact(problem, params), pairs)
+        pairs = given_by(problem, exact_critic(task), pairs)
     else:
         pairs = output_pairs(problem, params, estimators.Split(width), *drawn)
     return Saved({name: part.contiguous() for name, part in pairs._asdict().items()}, {})
@@ -126,25 +127,18 @@ def run_cell(config: Config, cell: Cell, needs: Needs) -> Iterator[dict[str, Any
     """What the critic is worth, in every row; then every estimator, and ABPT less N-step."""
     task = cell.payload["task"]
     problem, params = problem_of(task), policy_of(task, needs)
-    critic = _critic(cell, needs, problem, params)
+    critic = _critic(cell, needs, problem)
     described = {**cell.payload, **_quality(problem, critic, needs[pairs_name(task)])}
     with_critic = problem.replace(critic=critic)
     bench = Bench(task, with_critic, params, truth_of(task, needs), described)
     yield from _rows(config, bench)
 
 
-def _critic(cell: Cell, needs: Needs, problem: Problem, params: Params) -> Critic:
+def _critic(cell: Cell, needs: Needs, problem: Problem) -> Critic:
     if cell.payload["factor"] == EXACT:
-        return _exact(problem, params)
+        return exact_critic(cell.payload["task"])
     kept = needs[next(name for name in cell.needs if name.startswith("critics/"))]
     return FittedCritic.of(dict(kept.tensors), kept.metadata).critic(problem)
-
-
-def _exact(problem: Problem, params: Params) -> Critic:
-    """That of a known-answer problem."""
-    critic = closed_forms.solve(problem, params).critic
-    assert critic is not None
-    return critic
 
 
 def _quality(problem: Problem, critic: Critic, saved: Saved) -> dict[str, Any]:

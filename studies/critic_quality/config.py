@@ -13,6 +13,7 @@ from studies.critic_quality.tasks import problem_of
 
 GROUP = 64  # episodes over which AGPO finds its weights, as published
 PAIRED = ("nstep", "abpt")  # always measured, on the same episodes
+LEAST = 5  # groups that an interval needs
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Config:
     estimators: tuple[str, ...] = ("qg", "agpo")
     """Names of estimators.make to be measured beside N-step and ABPT, such as my_file.py:Mine."""
     samples: int = 4096
-    """Episodes per estimator on lq and gate; a multiple of 64."""
+    """Episodes per estimator on lq and gate; a multiple of 64, 320 or more."""
     flight_samples: int = 768
-    """The same on flights; a multiple of 64."""
+    """The same on flights; a multiple of 64, 320 or more."""
     pairs: int = 2048
     """Pairs of actions by which ∇_a Q̂ is judged on lq and gate."""
     flight_pairs: int = 32_768
@@ -58,19 +59,19 @@ class Config:
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "fit_episodes": 500,
-        "fit_steps": 200,
+        "fit_steps": 100,
         "episodes": (30,),
         "steps": (0,),
         "lambdas": (),
-        "units": (2,),
+        "units": (),
         "staleness": (1.0,),
         "exploration": (),
         "tasks": ("lq", "racing"),
         "windows": (0.5,),
         "samples": 512,
-        "flight_samples": 128,
+        "flight_samples": 320,
         "pairs": 256,
-        "flight_pairs": 512,
+        "flight_pairs": 256,
         "jobs": 1,
     },
     "default": {},
@@ -91,7 +92,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-MINUTES = {"smoke": 1, "default": 5}  # of the presets that were timed, on two cores
+MINUTES = {"smoke": 1, "default": 4}  # of the presets that were timed, on two cores
 EMPTY = ("episodes", "steps", "lambdas", "units", "staleness", "exploration", "estimators")
 
 
@@ -128,9 +129,12 @@ def check(config: Config) -> None:
             )
     for name in ("samples", "flight_samples"):
         count = getattr(config, name)
-        if count < 2 * GROUP or count % GROUP:
-            near = max(2, round(count / GROUP)) * GROUP
-            raise BadValue(f"{name} must be a multiple of {GROUP}, got {count}; try {near}")
+        if count < LEAST * GROUP or count % GROUP:
+            near = max(LEAST, round(count / GROUP)) * GROUP
+            raise BadValue(
+                f"{name} must be a multiple of {GROUP}, {LEAST * GROUP} or more, got {count}; "
+                f"try {near}"
+            )
     for name, least in {"pairs": 64, "flight_pairs": 64, "fits": 1}.items():
         if getattr(config, name) < least:
             raise BadValue(f"{name} must be at least {least}, got {getattr(config, name)}")

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NEAREST = 1e-4  # distance from 1 at which the axis of cosines ends
-TICKS = (-0.5, 0.5, 0.9, 0.99, 0.999)
+NEAR_TICKS = (0.0, 0.5, 0.9, 0.99, 0.999)
+FAR_TICKS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
-    """A column per task: relative biases at the shortest window, then the 0-step term's effect."""
+    """A column per task: relative biases at the shortest window, then the 0-step term's effect.
+
+    One point per critic. Below 0 the 0-step term helps; points are filled where that is proven, and
+    a band says where the effect changes its sign.
+    """
     from gradlab.study import figures
 
     singles = grouped(read(Single, table, kind="single"), lambda one: one.task)
@@ -41,11 +46,6 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         axes[1, 0].set_ylabel("squared bias, ABPT − N-step [‖∇J‖²]")
         figures.letters(axes)
         figures.legend(figure, axes)
-        figures.note(
-            figure,
-            "One point per critic. Lower row: below 0 the 0-step term helps; filled where proven (Holm, 5 % for all "
-            "together), band: where the effect changes its sign.",
-        )
         figures.save(figure, path)
 
 
@@ -63,7 +63,7 @@ def _biases(axes: Axes, rows: Sequence[Single]) -> None:
             ),
         )  # fmt: skip
     axes.set_yscale("log")
-    _axis(axes)
+    _axis(axes, [row.cosine_of_critic for row in shown])
 
 
 def _effects(axes: Axes, found: Sequence[Judged]) -> None:
@@ -74,12 +74,12 @@ def _effects(axes: Axes, found: Sequence[Judged]) -> None:
     for (window, case), name in zip(sorted(windows.items()), _names(len(windows)), strict=True):
         colour, marker = figures.look(name)
         for proven in (True, False):
-            mine = [one.pair for one in case if (one.verdict in (HELPS, HARMS)) == proven]
+            mine = [one.pair for one in case if (one.bias in (HELPS, HARMS)) == proven]
             values += [one.relative_difference.estimate for one in mine]
             _points(
                 axes, [one.cosine_of_critic for one in mine],
                 [one.relative_difference for one in mine], colour, marker,
-                label=f"ABPT − N-step, n = {window} of {case[0].pair.horizon}" if proven else None,
+                label=_label(window, case[0].pair.horizon) if proven else None,
                 filled=proven,
             )  # fmt: skip
         edge = threshold(case)
@@ -88,7 +88,7 @@ def _effects(axes: Axes, found: Sequence[Judged]) -> None:
             axes.axvspan(low, high, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(0.0, color="#555555", linewidth=0.8)
     figures.signed_log(axes, [*values, -1e-3], floor=1e-2)
-    _axis(axes)
+    _axis(axes, [one.pair.cosine_of_critic for one in found])
     axes.set_xlabel("cosine of the critic's action gradient [1]")
 
 
@@ -123,9 +123,18 @@ def _points(
     )  # fmt: skip
 
 
-def _axis(axes: Axes) -> None:
-    """Cosines from left to right, with room near 1."""
-    axes.set_xscale("log")
-    axes.set_xlim(2.0, NEAREST / 1.5)
-    axes.set_xticks([1 - tick for tick in TICKS], [f"{tick:g}".replace("-", "−") for tick in TICKS])
+def _label(window: int, horizon: int) -> str:
+    share = "" if window == horizon else f"{window / horizon:.2g} "
+    return f"ABPT − N-step, n = {share}T"
+
+
+def _axis(axes: Axes, shown: Sequence[Interval]) -> None:
+    """Cosines from left to right, with room near 1 where some are there."""
+    near = max(one.estimate for one in shown) > 0.9
+    axes.set_xscale("log" if near else "linear")
+    least = min(one.low for one in shown)
+    left = 1.3 * (1 - least) if near else 1.05 - least
+    axes.set_xlim(left, NEAREST / 1.5 if near else 0.0)
+    ticks = [t for t in (NEAR_TICKS if near else FAR_TICKS) if 1 - t < left]
+    axes.set_xticks([1 - tick for tick in ticks], [f"{tick:g}".replace("-", "−") for tick in ticks])
     axes.minorticks_off()

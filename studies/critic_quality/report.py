@@ -9,7 +9,7 @@ import pandas as pd
 from gradlab.study import text
 from gradlab.study.tables import grouped, read
 from studies.critic_quality.answer import cosine, line, verdict
-from studies.critic_quality.rows import Judged, Single, judged, thresholds
+from studies.critic_quality.rows import Judged, Single, by_direction, judged, thresholds
 
 LEGEND = (
     "Cosine and length of a critic: those of its action gradient ∇Q̂ beside the true one, over the states of\n"
@@ -17,7 +17,7 @@ LEGEND = (
     "counts. Difference: squared bias of ABPT less that of N-step, over ‖∇J‖²; below 0 the 0-step term helps. p is\n"
     "corrected over all rows (Holm). A cosine at which the effect changes its sign lies between the critics\n"
     "that are proven to harm and those proven to help, and its interval reaches to the far ends of theirs.\n"
-    "Intervals are 95 %."
+    "By direction it helps or harms where the intervals of both cosines are apart. Intervals are 95 %."
 )
 
 
@@ -25,7 +25,8 @@ def summarise(table: pd.DataFrame) -> str:
     """Thresholds, then every critic, then every estimator."""
     found = judged(table)
     singles = read(Single, table, kind="single")
-    parts = [LEGEND, verdict(found), _titled("1. Thresholds", map(line, thresholds(found)))]
+    edges = thresholds(found), thresholds(found, by_direction)
+    parts = [LEGEND, verdict(found), _titled("1. Thresholds", map(line, *edges))]
     cases = grouped(found, lambda one: (one.pair.task, one.pair.window))
     for number, ((task, window), case) in enumerate(cases.items(), start=1):
         ordered = sorted(case, key=lambda one: one.pair.cosine_of_critic.estimate)
@@ -43,7 +44,10 @@ def _pair(one: Judged) -> dict[str, str]:
         "length": text.ratio(pair.length_of_critic),
         "difference": text.signed(pair.relative_difference),
         "p": f"{one.corrected:.2g}",
-        "0-step term": one.verdict,
+        "by bias": one.bias,
+        "cosine of N-step": text.cosine(one.nstep),
+        "of ABPT": text.cosine(one.abpt),
+        "by direction": one.direction,
     }
 
 

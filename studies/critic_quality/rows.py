@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -62,18 +62,38 @@ class Pair:
 
 @dataclass(frozen=True)
 class Judged:
-    """A pair with its p-value corrected over all pairs of the table."""
+    """A pair with its p-value corrected over all pairs of the table, and the two cosines."""
 
     pair: Pair
     corrected: float
+    nstep: Interval  # cosine of N-step's expectation with ∇J
+    abpt: Interval  # and of ABPT's
 
     @property
-    def verdict(self) -> str:
+    def bias(self) -> str:
         """Whether the 0-step term lowers the bias, raises it, or neither can be told."""
         difference = self.pair.relative_difference.estimate
         if not self.corrected <= LEVEL or not math.isfinite(difference) or difference == 0:
             return UNSURE
         return HELPS if difference < 0 else HARMS
+
+    @property
+    def direction(self) -> str:
+        """Whether it turns the gradient towards ∇J or away: both 95 % intervals must be apart."""
+        if self.abpt.low > self.nstep.high:
+            return HELPS
+        return HARMS if self.abpt.high < self.nstep.low else UNSURE
+
+
+Verdict = Callable[[Judged], str]
+
+
+def by_bias(one: Judged) -> str:
+    return one.bias
+
+
+def by_direction(one: Judged) -> str:
+    return one.direction
 
 
 @dataclass(frozen=True)
@@ -99,24 +119,35 @@ def judged(table: pd.DataFrame) -> list[Judged]:
     """All pairs, in the order of the table."""
     pairs = read(Pair, table, kind="pair")
     corrected = holm([pair.p_value for pair in pairs])
-    return [Judged(pair, p) for pair, p in zip(pairs, corrected, strict=True)]
+    cosines = {
+        (row.task, row.factor, row.level, row.window, row.estimator): row.cosine
+        for row in read(Single, table, kind="single")
+    }
+
+    def of(pair: Pair, name: str) -> Interval:
+        return cosines[pair.task, pair.factor, pair.level, pair.window, name]
+
+    return [
+        Judged(pair, p, of(pair, "nstep"), of(pair, "abpt"))
+        for pair, p in zip(pairs, corrected, strict=True)
+    ]
 
 
-def thresholds(found: Sequence[Judged]) -> list[Threshold]:
+def thresholds(found: Sequence[Judged], verdict: Verdict = by_bias) -> list[Threshold]:
     """One for each task and window."""
     cases = grouped(found, lambda one: (one.pair.task, one.pair.window))
-    return [threshold(case) for case in cases.values()]
+    return [threshold(case, verdict) for case in cases.values()]
 
 
-def threshold(case: Sequence[Judged]) -> Threshold:
+def threshold(case: Sequence[Judged], verdict: Verdict = by_bias) -> Threshold:
     """The rule, fixed beforehand: the effect changes sign at one cosine, and once.
 
     It lies between the critics that are proven to harm and those that are proven to help; its
     interval reaches to the far end of the interval of the last critic on either side. Where one
     that harms is surely beyond one that helps, and another surely before it, the rule fails.
     """
-    helps = [one for one in case if one.verdict == HELPS]
-    harms = [one for one in case if one.verdict == HARMS]
+    helps = [one for one in case if verdict(one) == HELPS]
+    harms = [one for one in case if verdict(one) == HARMS]
     pair = case[0].pair
     kind, at = _crossing(helps, harms)
     return Threshold(pair.task, pair.window, pair.horizon, kind, at, helps, harms, len(case))
@@ -149,7 +180,7 @@ def _between(below: Sequence[Judged], above: Sequence[Judged]) -> Interval:
 
 def _possible(below: Sequence[Judged], above: Sequence[Judged]) -> bool:
     """Whether no critic of one side is surely beyond one of the other."""
-    return max(c.low for c in _cosines(below)) <= min(c.high for c in _cosines(above))
+    return max(c.low for c in _cosines(below)) < min(c.high for c in _cosines(above))
 
 
 def _apart(below: Sequence[Judged], above: Sequence[Judged]) -> bool:
@@ -163,7 +194,7 @@ def _cosines(side: Sequence[Judged]) -> list[Interval]:
 def claim(found: Sequence[Judged]) -> str:
     """ "“An under-fitted critic makes the 0-step return harmful”: holds, does not hold, depends on
     the task and the window, or cannot be told at this budget."""
-    under = [one.verdict for one in found if one.pair.under_fitted]
+    under = [one.bias for one in found if one.pair.under_fitted]
     helps, harms = under.count(HELPS), under.count(HARMS)
     if helps and harms:
         return "depends on the task and the window"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ import torch
 import gradlab
 from gradlab.foundation.errors import UnknownName
 from gradlab.oracle import closed_forms
+from gradlab.oracle.closed_forms import Answer
+from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem
 from gradlab.statistics import OracleGradient
 from gradlab.statistics.saving import from_tensors
@@ -62,11 +65,23 @@ def policy_of(task: str, needs: Needs, staleness: float = 0.0) -> Params:
     return {name: (1 - staleness) * now[name] + staleness * older[name] for name in now}
 
 
+@cache
+def solved(task: str) -> Answer:
+    """Exact numbers of a known-answer problem under the policy that is judged."""
+    problem = problem_of(task)
+    return closed_forms.solve(problem, problem.reference)
+
+
+def exact_critic(task: str) -> Critic:
+    """The exact one of a known-answer problem."""
+    critic = solved(task).critic
+    assert critic is not None
+    return critic
+
+
 def truth_of(task: str, needs: Needs) -> OracleGradient:
     """∇J of the policy that is judged: by closed form, or the committed large sample."""
     if task in KNOWN:
-        problem = problem_of(task)
-        exact = closed_forms.solve(problem, policy_of(task, needs)).gradient
-        return OracleGradient.exact(exact, "closed form")
+        return OracleGradient.exact(solved(task).gradient, "closed form")
     saved = needs[truth_name(task)]
     return from_tensors(saved.tensors, saved.metadata, "|")

@@ -27,6 +27,7 @@ from studies.critic_quality.rows import (
     Judged,
     Pair,
     Single,
+    by_direction,
     claim,
     judged,
     threshold,
@@ -144,14 +145,25 @@ def made(cosine: float, effect: float, reach: float = 0.01, window: int = 2) -> 
         "lq", "steps", f"{cosine}", about, Interval(1, 1, 1), 9, window, 8,
         Interval(effect, effect - 0.1, effect + 0.1), 0.0,
     )  # fmt: skip
-    return Judged(pair, 1.0 if effect == 0 else 1e-4)
+    one = Interval(0.5, 0.4, 0.6)
+    return Judged(pair, 1.0 if effect == 0 else 1e-4, one, one)
 
 
 def test_verdicts() -> None:
-    assert made(0.5, -1.0).verdict == HELPS and made(0.5, 1.0).verdict == HARMS
-    assert made(0.5, 0.0).verdict == UNSURE
-    assert dataclasses.replace(made(0.5, -1.0), corrected=0.051).verdict == UNSURE
-    assert dataclasses.replace(made(0.5, -1.0), corrected=math.nan).verdict == UNSURE
+    assert made(0.5, -1.0).bias == HELPS and made(0.5, 1.0).bias == HARMS
+    assert made(0.5, 0.0).bias == UNSURE
+    assert dataclasses.replace(made(0.5, -1.0), corrected=0.051).bias == UNSURE
+    assert dataclasses.replace(made(0.5, -1.0), corrected=math.nan).bias == UNSURE
+
+
+def test_a_direction_needs_intervals_apart() -> None:
+    one = made(0.5, 1.0)
+    assert one.direction == UNSURE
+    closer = dataclasses.replace(one, abpt=Interval(0.7, 0.61, 0.8))
+    assert closer.direction == HELPS and closer.bias == HARMS
+    assert dataclasses.replace(one, abpt=Interval(0.3, 0.2, 0.39)).direction == HARMS
+    assert threshold([closer]).kind == "harms"
+    assert threshold([closer], by_direction).kind == "helps"
 
 
 def test_a_threshold_lies_between_harm_and_help() -> None:
