@@ -46,8 +46,8 @@ TINY = Config(
     exploration=(),
     windows=(0.5, 1.0),
     estimators=("qg",),
-    samples=256,
-    flight_samples=128,
+    samples=320,
+    flight_samples=320,
     pairs=128,
     flight_pairs=64,
 )
