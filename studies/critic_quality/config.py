@@ -8,7 +8,6 @@ from typing import Any
 
 import estimators
 from gradlab.foundation.errors import BadValue
-from studies.critic_quality.fits import settings
 from studies.critic_quality.tasks import problem_of
 
 GROUP = 64  # episodes over which AGPO finds its weights, as published
@@ -138,4 +137,3 @@ def check(config: Config) -> None:
     for name, least in {"pairs": 64, "flight_pairs": 64, "fits": 1}.items():
         if getattr(config, name) < least:
             raise BadValue(f"{name} must be at least {least}, got {getattr(config, name)}")
-    list(settings(config))  # raises what is wrong with a fit

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradlab.critics.fitted import Fit
-
-if TYPE_CHECKING:
-    from studies.critic_quality.config import Config
+from studies.critic_quality.config import Config
 
 BASE = Fit(batch=256, hidden=(64, 64), held_out=512)
 EXACT = "exact"  # no fit: the critic of a known-answer problem
@@ -34,7 +32,10 @@ class Setting:
 
 
 def settings(config: Config) -> Iterator[Setting]:
-    """The default and every level of every factor, each with each seed of a fit."""
+    """The default and every level of every factor, each with each seed of a fit.
+
+    Raises `BadValue` for a level that no fit can have.
+    """
     for seed in range(config.fits):
         for one in _once(config):
             level = one.level if seed == 0 else f"{one.level}.{seed}"
