@@ -1,0 +1,127 @@
+"""Optimisation from the published starts, and what the expectations alone would do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from gradlab.gradients.sampling import block_generator
+from gradlab.oracle import ORACLE_SEED
+from gradlab.oracle.closed_forms import static
+from gradlab.problems.problem import Problem
+from gradlab.study import seed_for
+from studies.empirical_bias.methods import Setting, method
+from studies.empirical_bias.statistics import returns
+from studies.empirical_bias.sweep import first_weight
+from studies.empirical_bias.toys import WEIGHT, Params, Toy
+
+LOOKS, LONG_LOOKS = 20, 5  # at the objective, along the way
+EVALUATED = 256  # episodes behind an objective without a formula
+
+
+def ascent_rows(
+    toy: Toy, name: str, trial: int, size: int, updates: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Plain gradient ascent with the published step; a row for each look at where it is.
+
+    All methods have the same episodes in an update of a trial, as far as they take as many.
+    """
+    problem, params = toy.optimised()
+    estimator = method(name, Setting.of(toy, size))
+    count = max(size, estimator.group)
+    stride = max(1, updates // (LOOKS if toy.exact else LONG_LOOKS))
+    for update in range(updates + 1):
+        done = update == updates
+        noise = problem.draw(count, block_generator(seed, update))
+        if done or update % stride == 0:
+            weight = float(first_weight(estimator, problem, params, noise, 1))
+            row = {"update": update, "last": done, "weight": weight, "nonfinite": 0}
+            yield _row(toy, name, trial, problem, params) | row
+        if done:
+            return
+        gradient = estimator(problem, params, noise).mean()[WEIGHT]
+        if not bool(gradient.isfinite().all()):
+            row = {"update": update, "last": True, "weight": torch.nan, "nonfinite": 1}
+            yield _row(toy, name, trial, problem, params) | row
+            return
+        params = {WEIGHT: params[WEIGHT] + toy.step / (update + 1) ** toy.decay * gradient}
+
+
+def _row(toy: Toy, name: str, trial: int, problem: Problem, params: Params) -> dict[str, Any]:
+    return {
+        "kind": "ascent",
+        "toy": toy.name,
+        "method": name,
+        "trial": trial,
+        "coordinate": float(params[WEIGHT].mean()) if toy.exact else None,
+        "objective": objective(toy, problem, params),
+    }
+
+
+def objective(toy: Toy, problem: Problem, params: Params) -> float:
+    """J, by quadrature or on the same episodes for all."""
+    if toy.exact:
+        return float(static.moments(problem, params).value)
+    seed = seed_for(ORACLE_SEED, "empirical_bias", "objective", toy.name)
+    parts = [
+        returns(problem, params, problem.draw(128, block_generator(seed, block)))
+        for block in range(EVALUATED // 128)
+    ]
+    return float(torch.cat(parts).mean())
+
+
+def flow_rows(toy: Toy, updates: int) -> Iterator[dict[str, Any]]:
+    """Where exact expectations lead, ∇J ("pg") and what FOG expects: after as many updates, and
+    where they vanish."""
+    places = {name: zero(toy, name) for name in ("pg", "fog")}
+    best = objective_at(toy, places["pg"])
+    for name, place in places.items():
+        yield {
+            "kind": "flow",
+            "toy": toy.name,
+            "method": name,
+            "end": flow(toy, name, updates),
+            "zero": place,
+            "best": best,
+        }
+
+
+def flow(toy: Toy, name: str, updates: int) -> float:
+    """The coordinate after updates by an expectation, from the published start."""
+    assert toy.start is not None
+    problem, place = toy.problem(toy.start), toy.start
+    for _ in range(updates):
+        place += toy.step * expected(problem, toy, place, name)
+    return place
+
+
+def expected(problem: Problem, toy: Toy, place: float, name: str) -> float:
+    """∇J ("pg"), or what FOG expects."""
+    known = static.moments(problem, toy.params(place))
+    return float((known.gradient if name == "pg" else known.fog).mean)
+
+
+def objective_at(toy: Toy, place: float) -> float:
+    """J of one decision."""
+    return objective(toy, toy.problem(place), toy.params(place))
+
+
+def zero(toy: Toy, name: str) -> float:
+    """Where an expectation falls through 0 between the start and the end of the grid; NaN if it
+    does not."""
+    assert toy.start is not None
+    problem = toy.problem(toy.start)
+    places = torch.linspace(toy.start, toy.grid[-1], 41, dtype=torch.float64).tolist()
+    values = [expected(problem, toy, place, name) for place in places]
+    for (a, b), (left, right) in zip(pairwise(places), pairwise(values), strict=True):
+        if left > 0 >= right:
+            for _ in range(30):
+                middle = 0.5 * (a + b)
+                rises = expected(problem, toy, middle, name) > 0
+                a, b = (middle, b) if rises else (a, middle)
+            return 0.5 * (a + b)
+    return math.nan
