@@ -33,7 +33,7 @@ def answer(table: pd.DataFrame) -> Answer:
             "is in units of the gradient; random starts, which DDCG's test takes for jumps; other toys of "
             "one's own."
         ),
-        table=pd.DataFrame([line(run) for run in runs if run.flow or run.published]),
+        table=pd.DataFrame([line(run) for run in runs if math.isfinite(run.best)]),
     )
 
 
@@ -100,16 +100,13 @@ def _another_batch(group: Sequence[Score]) -> Iterator[str]:
 def line(run: Run) -> dict[str, str]:
     """One method on one toy, of the table."""
     flow = run.flow
-    best = flow.best if flow else math.nan
     return {
         "toy": run.toy,
         "method": label(run.method),
         "ends at [rad]": text.signed(run.end),
         "published": published(run),
         "by expectation": f"{flow.end:.4f}" if flow else "",
-        "J at the end": text.two_decimals(_over(run.objective, best))
-        if flow
-        else text.signed(run.objective),
+        "J over the best": text.two_decimals(_over(run.objective, run.best)),
         "weight of FOG": text.decimal(run.weight) if math.isfinite(run.weight) else "",
     }
 

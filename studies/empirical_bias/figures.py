@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,43 +53,50 @@ def plot_sweeps(sweeps: Sequence[Sweep], path: Path) -> None:
     columns = min(3, len(sweeps))
     rows = -(-len(sweeps) // columns)
     with figures.style():
-        title = "What estimators expect along a coordinate, and the derivative of the return"
+        title = (
+            "What estimators expect along a coordinate (bands: 95 % intervals), and the derivative "
+            "of the return (thick grey). Linear within the grey band around 0, logarithmic beyond"
+        )
         figure, axes = figures.panels(rows, columns, title)
         for panel, sweep in zip(axes.flat, sweeps, strict=False):
             _sweep(panel, sweep)
+        for panel in axes[:, 0]:
+            panel.set_ylabel("derivative/largest one [1]")
         for panel in list(axes.flat)[len(sweeps) :]:
             panel.set_axis_off()
         figures.letters(axes.flat[: len(sweeps)])
         figures.legend(figure, axes)
-        figures.note(
-            figure,
-            "Bands are 95 % intervals. The thick grey line is the derivative. Linear within the grey band around 0, "
-            "logarithmic beyond.",
-        )
         figures.save(figure, path)
 
 
 def _sweep(axes: Axes, sweep: Sweep) -> None:
+    from matplotlib.ticker import NullLocator
+
     from gradlab.study import figures
 
     places = sorted({point.coordinate for point in sweep.points})
     truths = {point.coordinate: point.truth for point in sweep.points}
     x = np.arange(len(places))
     axes.plot(
-        x, [truths[place] for place in places], color="#bbbbbb", linewidth=6, label="derivative",
+        x, [truths[place] / sweep.scale for place in places], color="#bbbbbb", linewidth=6, label="derivative",
         solid_capstyle="round", zorder=1,
     )  # fmt: skip
     for name, points in sweep.methods.items():
         family, dashes = LOOKS.get(name, (name, "-"))
         where = [places.index(point.coordinate) for point in points]
-        middle, low, high = np.array([tuple(point.expectation) for point in points]).T
+        middle, low, high = np.array([tuple(point.expectation) for point in points]).T / sweep.scale
         figures.line(axes, where, middle, low, high, name=family, label=_named(name), dashes=dashes)
-    axes.set_yscale("symlog", linthresh=max(0.05 * sweep.scale, 1e-9), linscale=0.6)
-    axes.axhspan(-0.05 * sweep.scale, 0.05 * sweep.scale, color="#888888", alpha=0.12, linewidth=0)
+    axes.set_yscale("symlog", linthresh=1.0, linscale=1.0)
+    ticks = [sign * 10.0**k for sign in (-1, 1) for k in range(6)]
+    low, high = axes.get_ylim()
+    shown = sorted([0.0, *(tick for tick in ticks if low <= tick <= high)])
+    axes.set_yticks(shown, [f"{tick:g}" for tick in shown])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.axhspan(-1.0, 1.0, color="#888888", alpha=0.12, linewidth=0)
+    axes.set_ylim(low, high)
     axes.set_xticks(x, [f"{place:g}" for place in places])
     axes.set_xlabel(TOYS[sweep.toy].coordinate)
-    axes.set_ylabel("expected derivative [return/coord.]")
-    axes.set_title(sweep.toy, fontsize="medium")
+    axes.set_title(sweep.toy, fontsize="small")
 
 
 def plot_ascents(runs: Sequence[Run], path: Path) -> None:
@@ -97,17 +105,15 @@ def plot_ascents(runs: Sequence[Run], path: Path) -> None:
 
     toys = grouped(runs, lambda run: run.toy)
     with figures.style():
-        title = "Ascents from the published starts"
+        title = (
+            "Ascents from the published starts: means over runs, bands their least and largest. Crosses: "
+            "published ends. Dashed: where the expected gradient vanishes, dotted: where FOG's does"
+        )
         figure, axes = figures.panels(1, len(toys), title, width=4.4)
         for panel, (toy, group) in zip(axes.flat, toys.items(), strict=True):
             _ascents(panel, toy, group)
         figures.letters(axes)
         figures.legend(figure, axes)
-        figures.note(
-            figure,
-            "Means over runs, bands their least and largest. Crosses at the right: published ends. Dashed: where the "
-            "expectation vanishes; dotted: where FOG's does.",
-        )
         figures.save(figure, path)
 
 
@@ -135,7 +141,7 @@ def _ascents(axes: Axes, toy: str, group: Sequence[Run]) -> None:
             )  # fmt: skip
     axes.set_xlabel("update [1]")
     axes.set_ylabel(TOYS[toy].coordinate)
-    axes.set_title(toy, fontsize="medium")
+    axes.set_title(toy, fontsize="small")
 
 
 def plot_benchmark(found: Sequence[Score], path: Path) -> None:
@@ -163,6 +169,8 @@ SOURCES = {"": ("parts", "o", "#000000"), "same": ("same batch", "s", "#0072B2")
 
 
 def _scores(axes: Axes, problem: str, group: Sequence[Score]) -> None:
+    from matplotlib.ticker import NullFormatter
+
     shown = [s for s in group if s.baseline != "apart"]
     rules = list(dict.fromkeys(score.rule for score in shown))
     for k, (source, (said, marker, colour)) in enumerate(SOURCES.items()):
@@ -177,7 +185,11 @@ def _scores(axes: Axes, problem: str, group: Sequence[Score]) -> None:
             markersize=4, linewidth=1.2,
         )  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_xlim()
+    if high < 10 * low or math.ceil(math.log10(low)) > math.floor(math.log10(high)):
+        axes.set_xlim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))
     axes.set_yticks(range(len(rules)), [_named(rule) for rule in rules])
     axes.set_ylim(len(rules) - 0.4, -0.6)
     axes.set_xlabel("E‖ĝ − ∇J‖²/‖∇J‖² [1]")
-    axes.set_title(problem, fontsize="medium")
+    axes.set_title(problem, fontsize="small")

@@ -116,14 +116,19 @@ class Run:
     toy: str
     method: str
     looks: list[Look]
-    flow: Flow | None
+    flow: Flow | None  # of FOG and PG on one decision
+    best: float = math.nan  # the largest J, where it is known
 
     @classmethod
     def all(cls, table: pd.DataFrame) -> list[Run]:
         """Every toy and method, in the order of the table."""
         flows = {(f.toy, f.method): f for f in read(Flow, table, kind="flow")}
         by = grouped(read(Look, table, kind="ascent"), lambda look: (look.toy, look.method))
-        return [cls(*key, looks, flows.get(key)) for key, looks in by.items()]
+        best = {f.toy: f.best for f in flows.values()}
+        return [
+            cls(*key, looks, flows.get(key), best.get(key[0], math.nan))
+            for key, looks in by.items()
+        ]
 
     @property
     def lasts(self) -> list[Look]:

@@ -105,7 +105,7 @@ TOYS = {
             ends=(("pg", 0.7394), ("fog", 0.8434), ("aobg", 0.7577)),
         ),
         Toy(
-            "heaviside", "width of the ramp, 0 is a jump [1]",
+            "heaviside", "width of the ramp, 0: a jump [1]",
             (0.0, 0.01, 0.03, 0.1, 0.2, 0.4),
             batch=50, gamma=0.2, bound=10.0, step=0.0, iterations=0,
         ),
@@ -118,7 +118,7 @@ TOYS = {
             batch=10, gamma=2e4, bound=100.0, step=1e-4, iterations=100, difference=0.004,
         ),
         Toy(
-            "tennis", "gain by which the paddle follows the ball [1/s]", (0.0, 0.5),
+            "tennis", "gain of following the ball [1/s]", (0.0, 0.5),
             batch=1000, gamma=1000.0, bound=1000.0, step=1e-6, iterations=200, difference=0.02,
             decay=0.1,
         ),
