@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -58,15 +58,24 @@ def _end(run: Run) -> str:
 
 def biases(sweeps: Sequence[Sweep]) -> Iterator[str]:
     """By method: on which toys it has a notable bias, on which none can be, on which it is open."""
-    names = dict.fromkeys(name for sweep in sweeps for name in sweep.methods)
-    for said, toys in {
-        "Along the coordinates a notable bias is seen of": {
-            name: [s.toy for s in sweeps if s.biased(name)] for name in names
-        },
-        "It is ruled out of": {name: [s.toy for s in sweeps if s.unbiased(name)] for name in names},
-    }.items():
-        parts = [f"{label(name)} ({', '.join(where)})" for name, where in toys.items() if where]
-        yield f"{said} {text.listed(parts) or 'nothing'}."
+    if not sweeps:
+        return
+    names = list(dict.fromkeys(name for sweep in sweeps for name in sweep.methods))
+    seen = {name: [s.toy for s in sweeps if s.biased(name)] for name in names}
+    free = {name: [s.toy for s in sweeps if s.unbiased(name)] for name in names}
+    yield (
+        f"Along the coordinates a notable bias is seen of {_where(seen)}, and is ruled out of "
+        f"{_where(free)}."
+    )
+
+
+def _where(toys: Mapping[str, Sequence[str]]) -> str:
+    """Names by the toys on which something holds: those that share them together."""
+    shared = grouped([name for name, where in toys.items() if where], lambda n: tuple(toys[n]))
+    parts = [
+        f"{', '.join(map(label, names))} ({', '.join(where)})" for where, names in shared.items()
+    ]
+    return "; ".join(parts) or "none"
 
 
 def benchmark(found: Sequence[Score]) -> Iterator[str]:

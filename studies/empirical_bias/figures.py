@@ -94,7 +94,7 @@ def _sweep(axes: Axes, sweep: Sweep) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.axhspan(-1.0, 1.0, color="#888888", alpha=0.12, linewidth=0)
     axes.set_ylim(low, high)
-    axes.set_xticks(x, [f"{place:g}" for place in places])
+    axes.set_xticks(x, [f"{place:g}" for place in places], fontsize="small")
     axes.set_xlabel(TOYS[sweep.toy].coordinate)
     axes.set_title(sweep.toy, fontsize="small")
 

@@ -86,10 +86,13 @@ def batches(
 def first_weight(
     estimator: Estimator, problem: Problem, params: Params, noise: Noise, count: int
 ) -> Float[Tensor, " R"]:
-    """The mean weight of the first part in each of `count` batches."""
+    """The mean weight of the first part in each of `count` batches; at the output, for the mean."""
     if not isinstance(estimator, Mixture | Switch):
         return torch.full((count,), torch.nan, dtype=torch.float64)
-    found = estimator.weights(problem, params, noise).values
+    weights = estimator.weights(problem, params, noise)
+    found = weights.values
+    if weights.level == "output":  # (mean, log std)
+        found = {name: value[..., : problem.simulator.action_dim] for name, value in found.items()}
     first = (
         torch.cat([value[:, 0].reshape(len(value), -1) for value in found.values()], 1)
         .double()
