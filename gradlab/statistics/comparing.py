@@ -111,7 +111,7 @@ def _row(
         relative_norm=_root(ratio_interval(length, truth_length)),
         left_after_scaling=left,
         snr=snr,
-        mse=_mse(variance, squared_bias, batch),
+        mse=mean_square_error(variance, squared_bias, batch),
         samples_to_cosine=samples_to_cosine(cosine, snr, COSINE, moments.group),
         **_oracle_shares(gram),
         spread_samples=decisive_samples(moments, part) * moments.group,
@@ -138,10 +138,11 @@ def _snr(length: Interval, variance: Interval) -> Interval:
     return ratio_interval(length, variance)
 
 
-def _mse(variance: Interval, squared_bias: Interval, batch: int) -> Interval:
-    """tr Σ/B + ‖b‖², with the reaches of the two independent parts added in squares.
+def mean_square_error(variance: Interval, squared_bias: Interval, batch: float) -> Interval:
+    """tr Σ/B + ‖b‖² of a mean of B = `batch` samples, from what `compare` gives of one sample.
 
-    A debiased ‖b‖² below 0 counts as 0: an MSE below the variance would lie outside its interval.
+    The reaches of the two independent parts are added in squares. A debiased ‖b‖² below 0 counts as
+    0: an MSE below the variance would lie outside its interval.
     """
     estimate = variance.estimate / batch + max(squared_bias.estimate, 0.0)
 

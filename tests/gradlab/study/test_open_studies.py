@@ -101,7 +101,7 @@ def test_a_task_of_ones_own_is_trained_to_the_stages_asked_for(
         list(bias_vs_relaxation.STUDY.cells(dataclasses.replace(config, stages=(100,))))
 
 
-@pytest.mark.parametrize("name", ["bias_vs_relaxation", "loss_landscape"])
+@pytest.mark.parametrize("name", ["bias_vs_relaxation", "leaderboard", "loss_landscape"])
 def test_a_name_that_leads_nowhere_is_said_before_anything_runs(name: str, here: Path) -> None:
     study = Study.of(f"studies.{name}")
     for changes, error, words in (

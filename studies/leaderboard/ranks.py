@@ -1,0 +1,132 @@
+"""Ranks over repeats: Friedman's test, Nemenyi's critical difference, and lengths chosen across.
+
+Repeats are blocks: within one, all estimators see the same episodes, and are judged on the same
+fresh ones. Demšar (2006), *Statistical comparisons of classifiers over multiple data sets*.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import scipy  # its parts are imported when they are used
+from jaxtyping import Float
+
+from gradlab.statistics import Interval
+
+Gains = Float[np.ndarray, "repeats lengths"]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Mean ranks of k contestants over n blocks; 1 is best."""
+
+    mean_ranks: tuple[float, ...]
+    p_value: float  # that all are alike
+    critical_difference: float  # of two mean ranks, for all pairs together
+    level: float
+
+    @property
+    def best(self) -> int:
+        """The place of the contestant with the least mean rank."""
+        return int(np.argmin(self.mean_ranks))
+
+    def as_good(self) -> list[int]:
+        """Places of those that cannot be told from the best, the best first; all where Friedman's
+        test tells no two apart."""
+        order = [int(i) for i in np.argsort(self.mean_ranks, kind="stable")]
+        if not self.p_value <= self.level:
+            return order
+        reach = self.mean_ranks[self.best] + self.critical_difference
+        return [i for i in order if self.mean_ranks[i] <= reach]
+
+    def groups(self) -> list[list[int]]:
+        """Largest groups of places within which no two can be told apart, from the best; groups of
+        one are left out."""
+        order = [int(i) for i in np.argsort(self.mean_ranks, kind="stable")]
+        if not self.p_value <= self.level:
+            return [order] if len(order) > 1 else []
+        found: list[list[int]] = []
+        for start, first in enumerate(order):
+            reach = self.mean_ranks[first] + self.critical_difference
+            group = [i for i in order[start:] if self.mean_ranks[i] <= reach]
+            if len(group) > 1 and not (found and set(group) <= set(found[-1])):
+                found.append(group)
+        return found
+
+
+def ranking(values: Float[np.ndarray, "n k"], level: float) -> Ranking:
+    """Ranks of k contestants in n blocks, the largest value first; NaN is worst, ties share ranks.
+
+    Friedman's test for three and more, a sign test for two. `level` is that of all pairs together.
+    """
+    values = np.nan_to_num(values, nan=-math.inf, neginf=-math.inf)
+    count, contestants = values.shape
+    if not contestants:
+        return Ranking((), 1.0, 0.0, level)
+    ranks = scipy.stats.rankdata(-values, axis=1)
+    means = tuple(float(x) for x in ranks.mean(0))
+    if contestants < 2:
+        return Ranking(means, 1.0, 0.0, level)
+    spread = math.sqrt(contestants * (contestants + 1) / (6 * count))
+    difference = _quantile(contestants, level) * spread
+    return Ranking(means, _p_value(ranks), difference, level)
+
+
+def _p_value(ranks: Float[np.ndarray, "n k"]) -> float:
+    if np.ptp(ranks) == 0:  # ties alone
+        return 1.0
+    if ranks.shape[1] > 2:
+        p = float(scipy.stats.friedmanchisquare(*ranks.T).pvalue)
+        return 1.0 if math.isnan(p) else p
+    first, second = (int((ranks[:, i] < ranks[:, 1 - i]).sum()) for i in (0, 1))
+    return float(scipy.stats.binomtest(first, first + second).pvalue)
+
+
+@lru_cache(maxsize=64)
+def _quantile(contestants: int, level: float) -> float:
+    """q_α of Nemenyi's test: the studentised range over √2."""
+    return float(scipy.stats.studentized_range.ppf(1 - level, contestants, np.inf)) / math.sqrt(2)
+
+
+def across(gains: Gains) -> tuple[Float[np.ndarray, " repeats"], tuple[int, int]]:
+    """The gain of every repeat at the length that the other half of the repeats likes best.
+
+    Even repeats choose for odd ones and odd for even; so no gain has chosen its own length. Also
+    the places of the lengths that even and odd repeats got. A length at which a gain is not finite
+    is taken only where every length has one.
+    """
+    usable = np.where(np.isfinite(gains), gains, -math.inf)
+    places = tuple(int(np.argmax(usable[1 - half :: 2].mean(0))) for half in (0, 1))
+    out = np.empty(len(gains))
+    for half in (0, 1):
+        out[half::2] = gains[half::2, places[half]]
+    return out, (places[0], places[1])
+
+
+def mean_interval(values: Float[np.ndarray, " n"], level: float = 0.05) -> Interval:
+    """The mean with Student's interval; NaN where a value is not finite."""
+    if not np.isfinite(values).all():
+        return Interval(math.nan, -math.inf, math.inf)
+    count = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(count)
+    reach = float(scipy.stats.t.ppf(1 - level / 2, count - 1)) * error
+    middle = float(values.mean())
+    return Interval(middle, middle - reach, middle + reach)
+
+
+def share_interval(
+    values: Float[np.ndarray, " n"], whole: Float[np.ndarray, " n"], level: float = 0.05
+) -> Interval:
+    """mean(values)/mean(whole) of paired blocks, its interval to first order in the noise of both.
+
+    NaN unless the interval of the whole's mean lies above 0.
+    """
+    below = mean_interval(whole, level)
+    if not below.low > 0 or not np.isfinite(values).all():
+        return Interval(math.nan, -math.inf, math.inf)
+    ratio = float(values.mean()) / below.estimate
+    reach = mean_interval((values - ratio * whole) / below.estimate, level)
+    return Interval(ratio, ratio + reach.low - reach.estimate, ratio + reach.high - reach.estimate)

@@ -1,0 +1,90 @@
+"""Policies, critics and truths of the cases, as artefacts: those that come with the repository, and
+others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import estimators
+from gradlab.critics.fitted import FULL
+from gradlab.critics.fitting import fit_critic
+from gradlab.oracle import ORACLE_SEED, LargeSample
+from gradlab.statistics.saving import to_tensors
+from gradlab.study import Artefact, Saved, seed_for
+from studies.leaderboard.cases import KNOWN, UNTRAINED, Case, policy_of, problem_of
+from studies.leaderboard.config import Config
+from studies.shared import stages
+from studies.shared.borrowed import COMMITTED, borrowed
+
+TRUTH_WIDTH = 0.02  # of Split behind truths, as in `bias_vs_relaxation`
+
+
+def cases_of(config: Config) -> list[Case]:
+    """Every task with every policy; known-answer problems have one."""
+    return [
+        Case(task, stage)
+        for task in config.tasks
+        for stage in ((UNTRAINED,) if task in KNOWN else config.stages)
+    ]
+
+
+def artefacts_of(config: Config) -> Iterator[Artefact]:
+    """Policies, critics and truths: those that come with the repository, and others."""
+    for task in config.tasks:
+        if task in stages.FLIGHTS:
+            yield borrowed(stages.policies_name(task), f"policies/{task}")
+        elif task not in KNOWN and (trained := [s for s in config.stages if s]):
+            yield stages.policies(task, 0, trained, config.train_width, config.learning_rate)
+    for case in cases_of(config):
+        if not case.known:
+            yield _critic_artefact(case)
+            yield _truth_artefact(case, config)
+
+
+def _critic_artefact(case: Case) -> Artefact:
+    (name,) = case.critic
+    source = f"critics/{case.task}-{case.stage}-full"
+    if (COMMITTED / f"{source}.safetensors").exists():
+        return borrowed(name, source)
+    payload = {"task": case.task, "stage": case.stage, "settings": FULL.settings()}
+    return Artefact(name, build_critic, payload, case.policy, cost=60.0)
+
+
+def _truth_artefact(case: Case, config: Config) -> Artefact:
+    (name,) = case.truth
+    source = f"truths/{case.task}-{case.stage}-hard"
+    if (COMMITTED / f"{source}.safetensors").exists():
+        return borrowed(name, source)
+    payload = {
+        "task": case.task,
+        "stage": case.stage,
+        "estimator": config.truth,
+        "stderr": config.truth_stderr,
+        "samples": config.truth_samples,
+    }
+    return Artefact(name, sample_truth, payload, case.policy, cost=40.0)
+
+
+def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """A Q critic fitted to the hard task under the policy."""
+    case = case_in(artefact)
+    problem = problem_of(case.task)
+    fitted = fit_critic(problem, policy_of(case, problem, needs), FULL)
+    return Saved(fitted.params, fitted.metadata)
+
+
+def sample_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """∇J of the hard task, by a large sample of Split or of PG."""
+    case, payload = case_in(artefact), artefact.payload
+    unbiased = estimators.PG() if payload["estimator"] == "pg" else estimators.Split(TRUTH_WIDTH)
+    seed = seed_for(ORACLE_SEED, artefact.name)
+    oracle = LargeSample(unbiased, payload["stderr"], payload["samples"], seed=seed)
+    problem = problem_of(case.task)
+    truth = oracle(problem, policy_of(case, problem, needs))
+    # a clock's reading would make the artefact differ from run to run
+    return Saved(to_tensors(truth, compact=True), {"name": truth.name, "seconds": 0.0})
+
+
+def case_in(artefact: Artefact) -> Case:
+    """The case that an artefact is of."""
+    return Case(artefact.payload["task"], artefact.payload["stage"])
