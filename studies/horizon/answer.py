@@ -1,0 +1,165 @@
+"""What `horizon` answers first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from gradlab.statistics import Interval
+from gradlab.statistics.formatting import format_interval
+from gradlab.study import Answer, text
+from gradlab.study.tables import grouped
+from studies.horizon.rows import (
+    LOWERS,
+    RAISES,
+    Bound,
+    Single,
+    Sweep,
+    Verdict,
+    bounds_of,
+    exponent,
+    singles_of,
+    verdicts,
+)
+
+QUESTION = (
+    "What does a longer window do to bias, variance and MSE, and do the bounds of AGPO's Theorem 4.2 "
+    "(variance at most 32 L_Q² L_θ²/h) hold, and how loosely?"
+)
+
+
+def answer(table: pd.DataFrame) -> Answer:
+    """The verdict on the variance's bound, the scaling, the bias's bound, then what windows do."""
+    bounds, singles = bounds_of(table), singles_of(table)
+    found = verdicts(bounds)
+    sweeps = Sweep.of(singles)
+    parts = [variance_sentence(found["variance"]), scaling(bounds), *bias_sentence(found)]
+    return Answer(
+        question=QUESTION,
+        answer=" ".join([*parts, *windows_sentence(sweeps)]),
+        rests_on=_rests_on(bounds, singles),
+        would_change=(
+            "Constants larger than those visited make the bounds looser still; an α of another rule, since by the "
+            "published one AGPO counts few calls whatever h is; another critic, policy or stiffness; learning curves, "
+            "which are not measured here."
+        ),
+        table=pd.DataFrame([line(sweep) for sweep in sweeps]),
+    )
+
+
+def variance_sentence(verdict: Verdict) -> str:
+    """Whether 32 L_Q² L_θ²/h holds."""
+    if not verdict.settings:
+        return "No variance was measured."
+    said = (
+        f"Variance ≤ 32 L_Q² L_θ²/h {verdict.word} ({verdict.settings} settings): the bound is "
+        f"{times(verdict.tightest)} to {times(verdict.loosest)} times what was measured."
+    )
+    return f"{said} Broken in {text.several(verdict.broken)}." if verdict.broken else said
+
+
+def times(value: float) -> str:
+    """A large factor with one digit."""
+    if not math.isfinite(value):
+        return "unknown"
+    return f"{value:.1g}" if value < 1e4 else f"10^{math.floor(math.log10(value))}"
+
+
+def scaling(bounds: Sequence[Bound]) -> str:
+    """By which power of h the variances change."""
+    groups = grouped(bounds, lambda row: (row.estimator, row.task, row.critic))
+    said = {}
+    for name, word in {"agpo": "AGPO's", "nstep": "N-step's"}.items():
+        powers = [exponent(rows) for (mine, *_), rows in groups.items() if mine == name]
+        known = [power for power in powers if not math.isnan(power.estimate)]
+        if known:
+            low, high = min(p.low for p in known), max(p.high for p in known)
+            said[word] = f"{word} variance goes as h to the power {signed(low)} to {signed(high)}"
+    looked = [row.looked_at for row in bounds if row.looked_at is not None]
+    if not said:
+        return "One window says nothing about its length."
+    return (
+        f"Divided by h as in eq. 4, {' and '.join(said.values())} (the bound: −1), since AGPO counts "
+        f"{min(looked):.1f} to {max(looked):.1f} policy calls, at any h."
+    )
+
+
+def signed(value: float) -> str:
+    return f"{value:.1f}".replace("-", "−")
+
+
+def bias_sentence(found: dict[str, Verdict]) -> list[str]:
+    """Whether ε S/h holds, by both readings."""
+    action, total = found["action"], found["total"]
+    if not action.settings:
+        return []
+    said = (
+        f"The bias's bound {total.word} with ε through the states ({times(total.tightest)} to "
+        f"{times(total.loosest)} times the bias) and {action.word} with ε by the action alone "
+        f"({times(action.tightest)} to {times(action.loosest)} times)."
+    )
+    return [said]
+
+
+def windows_sentence(sweeps: Sequence[Sweep]) -> list[str]:
+    """What the longest window does to N-step's bias, where that can be told."""
+    nsteps = [sweep for sweep in sweeps if sweep.estimator == "nstep"]
+    said = []
+    for word in (LOWERS, RAISES):
+        mine = [s for s in nsteps if s.bias == word]
+        if mine:
+            each = [
+                f"{name(s)}: {s.rows[0].relative_bias} to {s.rows[-1].relative_bias}" for s in mine
+            ]
+            said.append(f"{word} the relative bias of N-step on {'; '.join(each)}")
+    return [f"A longer window {' and '.join(said)}."] if said else []
+
+
+def name(sweep: Sweep) -> str:
+    """Task and critic."""
+    return f"{sweep.task} ({sweep.critic})"
+
+
+def line(sweep: Sweep) -> dict[str, str]:
+    """One estimator with one critic of the table."""
+    first, last = sweep.rows[0], sweep.rows[-1]
+    return {
+        "task (critic)": name(sweep),
+        "estimator": sweep.estimator,
+        f"bias, h = {first.window}": f"{first.relative_bias}",
+        f"h = {last.window}": f"{last.relative_bias}",
+        "variance": f"x {factor(first.variance, last.variance)}",
+        "least MSE at h": ", ".join(map(str, sweep.best)),
+        "ms": f"{1e3 * first.processor_seconds:.2g}, {1e3 * last.processor_seconds:.2g}",
+    }
+
+
+def factor(before: Interval, after: Interval) -> str:
+    """Of two variances, with the far ends of both."""
+    if not before.low > 0:
+        return "unknown"
+    ends = after.estimate / before.estimate, after.low / before.high, after.high / before.low
+    return format_interval(*ends)
+
+
+def _rests_on(bounds: Sequence[Bound], singles: Sequence[Single]) -> str:
+    parts = []
+    for task, rows in grouped(singles, lambda row: row.task).items():
+        row = rows[0]
+        error = row.truth_relative_stderr
+        truth = "exact ∇J and Q" if error == 0 else f"∇J to {error:.1%}"
+        parts.append(f"{task}: {row.count:,} episodes, {truth}.")
+    heavy = sum(row.status != "ok" for row in singles)
+    if heavy:
+        parts.append(
+            f"{heavy} of {len(singles)} rows have heavy tails or lost samples (column status)."
+        )
+    q, theta = (max(getattr(row, k) for row in bounds) for k in ("l_q", "l_theta"))
+    parts.append(
+        f"L_Q (to {q:.2g}) and L_θ (to {theta:.2g}) are the largest slopes that the same episodes visit, below the "
+        "theorem's suprema: a bound that holds with them holds. MSE is of 64 samples; the table's ms are of processor "
+        "time per sample at the shortest and longest h."
+    )
+    return " ".join(parts)

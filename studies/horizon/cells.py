@@ -1,0 +1,164 @@
+"""What `horizon` measures: per task, critic and window the estimators, and AGPO's theorem."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import estimators
+import gradlab
+from estimators.base import Estimator
+from estimators.mixtures.sources import Same
+from gradlab.critics.fitting import fit_critic
+from gradlab.gradients.sampling import noise_stream
+from gradlab.problems.problem import Problem
+from gradlab.statistics import OracleGradient
+from gradlab.statistics.parts import ALL
+from gradlab.study import Artefact, Cell, Saved, file_name, seed_for
+from studies.horizon.config import CHUNK, GROUP, Config, check
+from studies.horizon.tasks import (
+    FIT,
+    FITTED,
+    FLIGHT,
+    STAGE,
+    Needs,
+    Params,
+    critic_of,
+    critics_of,
+    policy_of,
+    problem_of,
+    truth_of,
+)
+from studies.horizon.theorem import bound_rows
+from studies.shared.borrowed import borrowed
+
+MEASURED = ("processor_seconds",)
+TIMED = 3  # runs of each estimator, taking turns
+TIMED_EPISODES = 128
+
+
+# ------------------------------------------------------------------------------------ artefacts
+
+
+def artefacts(config: Config) -> Iterator[Artefact]:
+    """Fitted critics; the flight's policy, critic and truth come with the repository."""
+    check(config)
+    for task in config.tasks:
+        if task == FLIGHT:
+            yield borrowed(f"policies/{task}", f"policies/{task}")
+            yield borrowed(f"truths/{task}", f"truths/{task}-{STAGE}-hard")
+            yield borrowed(f"critics/{task}", f"critics/{task}-{STAGE}-full")
+        elif FITTED in config.critics:
+            payload = {"task": task, "settings": FIT.settings()}
+            yield Artefact(f"critics/{task}", build_critic, payload, cost=5.0)
+
+
+def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """The fitted critic of a linear-quadratic problem under its skewed policy."""
+    problem = problem_of(artefact.payload["task"])
+    fitted = fit_critic(problem, problem.reference, FIT)
+    return Saved(fitted.params, fitted.metadata)
+
+
+# ---------------------------------------------------------------------------------------- cells
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    """One per task, critic and window."""
+    check(config)
+    for task in config.tasks:
+        flight = task == FLIGHT
+        for critic in critics_of(task):
+            if critic not in config.critics:
+                continue
+            shared = (f"policies/{task}", f"truths/{task}") if flight else ()
+            needs = (*shared, f"critics/{task}") if critic == FITTED else shared
+            for window in (n for n in config.windows if n <= problem_of(task).horizon):
+                payload = {"task": task, "critic": critic, "window": window}
+                cost = (6.0 if flight else 2.0) + 0.1 * window
+                yield Cell(f"{task}/{critic}-{window}", payload, needs, cost)
+
+
+class Bench(NamedTuple):
+    """A task with a critic."""
+
+    task: str
+    critic: str
+    problem: Problem
+    params: Params
+    truth: OracleGradient
+    count: int
+    seed: int
+
+
+def run_cell(config: Config, cell: Cell, needs: Needs) -> Iterator[dict[str, Any]]:
+    """Rows of the tiled estimators, then of the theorem."""
+    task, critic = cell.payload["task"], cell.payload["critic"]
+    bench = Bench(
+        task,
+        critic,
+        problem_of(task).replace(critic=critic_of(task, critic, needs)),
+        policy_of(task, needs),
+        truth_of(task, needs),
+        config.flight_samples if task == FLIGHT else config.samples,
+        seed_for(config.seed, "samples", task),
+    )
+    shared = {**cell.payload, "horizon": bench.problem.horizon}
+    for row in (*_singles(config, bench, cell.payload["window"]), *_bounds(config, bench, cell)):
+        yield {**shared, **row}
+
+
+def _bounds(config: Config, bench: Bench, cell: Cell) -> Iterator[dict[str, Any]]:
+    pilot = seed_for(config.seed, "pilot", bench.task)
+    return bound_rows(
+        bench.task, bench.critic, bench.problem, bench.params, cell.payload["window"],
+        (bench.count, bench.seed), (config.pilot, pilot), config.judged,
+    )  # fmt: skip
+
+
+def _singles(config: Config, bench: Bench, window: int) -> Iterator[dict[str, Any]]:
+    """Every estimator over tiled windows against ∇J, on the same episodes."""
+    named = {name: tiled(name, window) for name in config.estimators}
+    where = bench.problem, bench.params
+    found = gradlab.measure(named, *where, bench.count, bench.seed, chunk_size=CHUNK)
+    seconds = processor_seconds(named, *where)
+    reports = found.compare(bench.truth, batch=GROUP, only=lambda part: part == ALL)
+    for name, report in reports.items():
+        cost = named[name].cost(bench.problem)
+        yield {
+            "kind": "single",
+            "estimator": file_name(name),
+            **report.overall.flat(),
+            "truth": report.truth,
+            "truth_relative_stderr": report.truth_relative_stderr,
+            "environment_steps": cost.environment_steps,
+            "processor_seconds": seconds[name],
+        }
+
+
+def tiled(name: str, window: int) -> Estimator:
+    """An estimator that aims at ∇J, in windows of this length."""
+    if name == "nstep":
+        return estimators.NStep(window, starts="tiled")
+    if name == "abpt":
+        return estimators.ABPT(window, zero_step="all")
+    if name == "agpo":
+        return estimators.AGPO(window, starts="tiled", source=Same(GROUP))
+    return estimators.make(name, window=window)
+
+
+def processor_seconds(
+    named: Mapping[str, Estimator], problem: Problem, params: Params
+) -> dict[str, float]:
+    """Processor time per sample [s]: medians of runs on the same episodes, taking turns."""
+    (noise,) = noise_stream(problem, TIMED_EPISODES, 0, TIMED_EPISODES)
+    times: dict[str, list[float]] = {name: [] for name in named}
+    for turn in range(TIMED + 1):
+        for name, one in named.items():
+            begin = time.process_time()
+            one(problem, params, noise).squared_norms()
+            if turn:  # the first run also pays for what a process does once
+                times[name].append((time.process_time() - begin) / noise.count)
+    return {name: statistics.median(known) for name, known in times.items()}

@@ -1,0 +1,95 @@
+"""What can be asked of `horizon`: its options and presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import estimators
+from gradlab.foundation.errors import BadValue, UnknownName
+from studies.horizon.tasks import EXACT, FITTED, TASKS, problem_of
+
+GROUP = 64  # episodes over which AGPO finds its weights, as published; and the batch of the MSE
+CHUNK = 512  # episodes at once
+OWN = ("nstep", "abpt", "agpo")
+LEAST = 5  # groups that an interval needs
+
+
+@dataclass(frozen=True)
+class Config:
+    tasks: tuple[str, ...] = TASKS
+    """lq and lq-stiff (linear-quadratic, 32 steps, exact truths), racing (a flight of 48 steps)."""
+    critics: tuple[str, ...] = (EXACT, FITTED)
+    """exact (none for racing), fitted."""
+    windows: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 48)
+    """Lengths of windows [steps]; a task takes those up to its horizon."""
+    estimators: tuple[str, ...] = OWN
+    """nstep, abpt, agpo; names of estimators.make that take a window, such as my_file.py:Mine."""
+    samples: int = 2048
+    """Episodes per estimator of the linear-quadratic problems; a multiple of 64, 320 or more."""
+    flight_samples: int = 768
+    """The same of racing."""
+    pilot: int = 1024
+    """Episodes from which the theorem's α are found, one for each step."""
+    judged: int = 256
+    """Episodes over which the largest errors of a critic's gradients are looked for."""
+    seed: int = 0
+    """Seed of the samples. Policies, critics and truths have seeds of their own."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "tasks": ("lq-stiff", "racing"),
+        "critics": (FITTED,),
+        "windows": (1, 8),
+        "samples": 320,
+        "flight_samples": 320,
+        "pilot": 128,
+        "judged": 32,
+        "jobs": 1,
+    },
+    "default": {},
+    "paper": {
+        "windows": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48),
+        "samples": 131_072,
+        "flight_samples": 32_768,
+        "pilot": 16_384,
+        "judged": 8192,
+    },
+}
+
+MINUTES = {"smoke": 1, "default": 4}  # of the presets that were timed, on two cores
+
+
+def check(config: Config) -> None:
+    """Raises `BadValue` or `UnknownName` for what the study cannot do."""
+    for name, values in dataclasses.asdict(config).items():
+        if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
+            raise BadValue(f"expected one or more different {name}, got {values}; try the default")
+    horizons = [problem_of(task).horizon for task in config.tasks]
+    for critic in config.critics:
+        if critic not in (EXACT, FITTED):
+            raise UnknownName("critic", critic, (EXACT, FITTED))
+    least, most = min(config.windows), max(config.windows)
+    if not 1 <= least <= min(horizons) or most > max(horizons):
+        raise BadValue(
+            f"windows must begin between 1 and {min(horizons)} steps and end by {max(horizons)}, the "
+            f"shortest and longest horizon, got {least} to {most}"
+        )
+    for name in config.estimators:
+        if name not in OWN:
+            estimators.make(name, window=config.windows[0])
+    if config.pilot < GROUP:
+        raise BadValue(f"pilot must be at least {GROUP} episodes, got {config.pilot}; try 1024")
+    for name in ("samples", "flight_samples"):
+        count = getattr(config, name)
+        if count < LEAST * GROUP or count % GROUP:
+            near = max(LEAST, round(count / GROUP)) * GROUP
+            raise BadValue(
+                f"{name} must be a multiple of {GROUP}, {LEAST * GROUP} or more, got {count}; "
+                f"try {near}"
+            )
+    most = min(config.samples, config.flight_samples)
+    if not 1 <= config.judged <= most:
+        raise BadValue(f"judged must be 1 to {most}, the fewest samples, got {config.judged}")
