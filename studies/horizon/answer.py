@@ -41,9 +41,9 @@ def answer(table: pd.DataFrame) -> Answer:
         answer=" ".join([*parts, *windows_sentence(sweeps)]),
         rests_on=_rests_on(bounds, singles),
         would_change=(
-            "Constants larger than those visited make the bounds looser still; an α of another rule, since by the "
-            "published one AGPO counts few calls whatever h is; another critic, policy or stiffness; learning curves, "
-            "which are not measured here."
+            "An α of another rule, since by the published one AGPO counts few calls whatever h is; another critic, "
+            "policy or stiffness. Larger constants than those visited only loosen the bounds; learning curves are "
+            "not measured here."
         ),
         table=pd.DataFrame([line(sweep) for sweep in sweeps]),
     )
@@ -54,17 +54,20 @@ def variance_sentence(verdict: Verdict) -> str:
     if not verdict.settings:
         return "No variance was measured."
     said = (
-        f"Variance ≤ 32 L_Q² L_θ²/h {verdict.word} ({verdict.settings} settings): the bound is "
-        f"{times(verdict.tightest)} to {times(verdict.loosest)} times what was measured."
+        f"Variance ≤ 32 L_Q² L_θ²/h {verdict.word} ({verdict.settings} settings): the variance is at "
+        f"most {verdict.most} of the bound, which is {times(verdict.tightest)} to "
+        f"{times(verdict.loosest)} times as large."
     )
     return f"{said} Broken in {text.several(verdict.broken)}." if verdict.broken else said
 
 
 def times(value: float) -> str:
-    """A large factor with one digit."""
+    """A factor with one digit, a large one by its power of ten, rounded down."""
     if not math.isfinite(value):
         return "unknown"
-    return f"{value:.1g}" if value < 1e4 else f"10^{math.floor(math.log10(value))}"
+    if value >= 1e4:
+        return f"10^{math.floor(math.log10(value))}"
+    return f"{float(f'{value:.1g}'):,.{0 if value >= 1 else 2}f}"
 
 
 def scaling(bounds: Sequence[Bound]) -> str:
@@ -77,6 +80,7 @@ def scaling(bounds: Sequence[Bound]) -> str:
         if known:
             low, high = min(p.low for p in known), max(p.high for p in known)
             said[word] = f"{word} variance goes as h to the power {signed(low)} to {signed(high)}"
+    # N-step is here for comparison: the theorem says nothing of it
     looked = [row.looked_at for row in bounds if row.looked_at is not None]
     if not said:
         return "One window says nothing about its length."
@@ -87,7 +91,8 @@ def scaling(bounds: Sequence[Bound]) -> str:
 
 
 def signed(value: float) -> str:
-    return f"{value:.1f}".replace("-", "−")
+    said = f"{value:.1f}"
+    return "0.0" if said == "-0.0" else said.replace("-", "−")
 
 
 def bias_sentence(found: dict[str, Verdict]) -> list[str]:
@@ -104,17 +109,17 @@ def bias_sentence(found: dict[str, Verdict]) -> list[str]:
 
 
 def windows_sentence(sweeps: Sequence[Sweep]) -> list[str]:
-    """What the longest window does to N-step's bias, where that can be told."""
-    nsteps = [sweep for sweep in sweeps if sweep.estimator == "nstep"]
+    """What the longest window does to every estimator's relative bias, where it can be told."""
     said = []
-    for word in (LOWERS, RAISES):
-        mine = [s for s in nsteps if s.bias == word]
-        if mine:
-            each = [
-                f"{name(s)}: {s.rows[0].relative_bias} to {s.rows[-1].relative_bias}" for s in mine
-            ]
-            said.append(f"{word} the relative bias of N-step on {'; '.join(each)}")
-    return [f"A longer window {' and '.join(said)}."] if said else []
+    for estimator, mine in grouped(sweeps, lambda sweep: sweep.estimator).items():
+        for change, word in {LOWERS: "falls", RAISES: "rises"}.items():
+            moved = [sweep for sweep in mine if sweep.bias == change]
+            if moved:
+                last = [f"{sweep.rows[-1].relative_bias} on {name(sweep)}" for sweep in moved]
+                said.append(f"that of {estimator} {word} to {text.listed(last)}")
+    if not said:
+        return []
+    return [f"Relative bias from the shortest window to the longest: {'; '.join(said)}."]
 
 
 def name(sweep: Sweep) -> str:
@@ -128,12 +133,19 @@ def line(sweep: Sweep) -> dict[str, str]:
     return {
         "task (critic)": name(sweep),
         "estimator": sweep.estimator,
-        f"bias, h = {first.window}": f"{first.relative_bias}",
-        f"h = {last.window}": f"{last.relative_bias}",
-        "variance": f"x {factor(first.variance, last.variance)}",
-        "least MSE at h": ", ".join(map(str, sweep.best)),
-        "ms": f"{1e3 * first.processor_seconds:.2g}, {1e3 * last.processor_seconds:.2g}",
+        "h": f"{first.window}, {last.window}",
+        "relative bias": f"{first.relative_bias}",
+        "at longest h": f"{last.relative_bias}",
+        "variance times": factor(first.variance, last.variance),
+        "least MSE at": span(sweep),
     }
+
+
+def span(sweep: Sweep) -> str:
+    """The windows among which the least MSE is; "any" if that cannot be told at all."""
+    if len(sweep.best) == len(sweep.rows) > 1:
+        return "any"
+    return ", ".join(map(str, sweep.best))
 
 
 def factor(before: Interval, after: Interval) -> str:
@@ -159,7 +171,6 @@ def _rests_on(bounds: Sequence[Bound], singles: Sequence[Single]) -> str:
     q, theta = (max(getattr(row, k) for row in bounds) for k in ("l_q", "l_theta"))
     parts.append(
         f"L_Q (to {q:.2g}) and L_θ (to {theta:.2g}) are the largest slopes that the same episodes visit, below the "
-        "theorem's suprema: a bound that holds with them holds. MSE is of 64 samples; the table's ms are of processor "
-        "time per sample at the shortest and longest h."
+        "theorem's suprema: a bound that holds with them holds. MSE is of 64 samples."
     )
     return " ".join(parts)

@@ -89,7 +89,7 @@ class Bench(NamedTuple):
     problem: Problem
     params: Params
     truth: OracleGradient
-    count: int
+    episodes: int
     seed: int
 
 
@@ -114,7 +114,7 @@ def _bounds(config: Config, bench: Bench, cell: Cell) -> Iterator[dict[str, Any]
     pilot = seed_for(config.seed, "pilot", bench.task)
     return bound_rows(
         bench.task, bench.critic, bench.problem, bench.params, cell.payload["window"],
-        (bench.count, bench.seed), (config.pilot, pilot), config.judged,
+        (bench.episodes, bench.seed), (config.pilot, pilot), config.judged,
     )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _singles(config: Config, bench: Bench, window: int) -> Iterator[dict[str, An
     """Every estimator over tiled windows against ∇J, on the same episodes."""
     named = {name: tiled(name, window) for name in config.estimators}
     where = bench.problem, bench.params
-    found = gradlab.measure(named, *where, bench.count, bench.seed, chunk_size=CHUNK)
+    found = gradlab.measure(named, *where, bench.episodes, bench.seed, chunk_size=CHUNK)
     seconds = processor_seconds(named, *where)
     reports = found.compare(bench.truth, batch=GROUP, only=lambda part: part == ALL)
     for name, report in reports.items():

@@ -26,9 +26,9 @@ class Config:
     """Lengths of windows [steps]; a task takes those up to its horizon."""
     estimators: tuple[str, ...] = OWN
     """nstep, abpt, agpo; names of estimators.make that take a window, such as my_file.py:Mine."""
-    samples: int = 2048
+    samples: int = 4096
     """Episodes per estimator of the linear-quadratic problems; a multiple of 64, 320 or more."""
-    flight_samples: int = 768
+    flight_samples: int = 1536
     """The same of racing."""
     pilot: int = 1024
     """Episodes from which the theorem's α are found, one for each step."""
@@ -43,6 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tasks": ("lq-stiff", "racing"),
         "critics": (FITTED,),
         "windows": (1, 8),
+        "estimators": ("nstep", "agpo"),
         "samples": 320,
         "flight_samples": 320,
         "pilot": 128,

@@ -20,12 +20,16 @@ LABELS = {"nstep": "N-step", "abpt": "ABPT", "agpo": "AGPO"}
 READ: dict[str, Callable[[Single], Interval]] = {
     "relative bias [1]": lambda row: row.relative_bias,
     "variance [‖∇J‖²]": lambda row: row.relative_variance,
-    "MSE of 64 samples [‖∇J‖²]": lambda row: row.relative_mse,
+    "MSE(64) [‖∇J‖²]": lambda row: row.relative_mse,
 }
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
-    """A column per task and critic that differs most: bias, variance, MSE, and the bound."""
+    """A column per task and critic: bias, variance and MSE of tiled windows, then the theorem's
+    gradient, one window from the start divided by h, and its bound.
+
+    Bands are 95 % intervals. A bias whose estimate lies outside its own stands at the nearer end.
+    """
     from gradlab.study import figures
 
     singles = grouped(singles_of(table), lambda row: (row.task, row.critic))
@@ -45,13 +49,8 @@ def plot(table: pd.DataFrame, path: Path) -> None:
                 axes[row, 0].set_ylabel(label)
             _bound(axes[3, column], bounds[case])
             axes[3, column].set_xlabel("window h [steps]")
-        axes[3, 0].set_ylabel("variance, divided by h [reward²]")
+        axes[3, 0].set_ylabel("variance of eq. 4 [reward²]")
         figures.legend(figure, axes)
-        figures.note(
-            figure,
-            "Tiled windows in the first three rows; bands are 95 % intervals, and a bias whose estimate lies outside "
-            "stands at the nearer end. Last row: one window from the start, divided by h, as in the theorem.",
-        )
         figures.save(figure, path)
 
 

@@ -76,6 +76,7 @@ class Verdict:
     settings: int
     loosest: float  # bound over what was measured
     tightest: float
+    most: Interval = UNKNOWN  # the largest share of the bound that was measured
     broken: list[str] = field(default_factory=list)
 
     @classmethod
@@ -91,7 +92,8 @@ class Verdict:
             word = "holds"
         looseness = [1 / share.estimate for _, share in known if share.estimate > 0]
         ends = (max(looseness), min(looseness)) if looseness else (math.nan, math.nan)
-        return cls(word, len(known), *ends, broken)
+        most = max((share for _, share in known), key=lambda share: share.estimate, default=UNKNOWN)
+        return cls(word, len(known), *ends, most, broken)
 
 
 def setting(row: Single | Bound) -> str:
