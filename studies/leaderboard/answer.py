@@ -26,8 +26,8 @@ def answer(table: pd.DataFrame) -> Answer:
         answer=" ".join([*overall(found), *(f"Nobody can take part: {one}." for one in nobody)]),
         rests_on=_rests_on(found),
         would_change=(
-            "Another budget (--steps, --seconds), policy (--stages) or critic: critics are given here, and "
-            "what fitting them cost is in no budget. Other widths of relaxed_fog and split, or windows, "
+            "Another budget (--steps, --seconds), more --repeats, another policy (--stages) or critic: critics "
+            "are given here, and what fitting them cost is in no budget. Other widths of relaxed_fog and split, or windows, "
             "which are half the horizon: name yours with --estimators my_file.py:Mine."
         ),
         table=pd.DataFrame(
@@ -103,7 +103,10 @@ def advice(board: Board) -> str:
     """One sentence on one board."""
     where = f"{board.task}, {board.policy}, {board.budget}"
     if not board.told:
-        return f"{where}: cannot be told at this budget: no step is told from the best by its gain."
+        said = f"{where}: cannot be told at this budget: no step is told from the best by its gain"
+        least = board.by_error()[0]
+        mse = f"; the least error has {least.name}, MSE/‖∇J‖² {least.relative_mse}"
+        return f"{said}{mse if board.error_told else ''}."
     best = board.taken()
     others = [entry.name for entry in board.by_gain() if entry is not best]
     parts = [f"take {best.name}, a step along which gains {gained(board, best)}"]
@@ -143,18 +146,18 @@ HEADERS = ("of ∇J's gain", "as good", "best rank", "of ∇J's", "least error")
 
 def line(board: Board, budget: bool = True) -> dict[str, str]:
     """One board of the table; its budget is left out where all have the same."""
-    setting = {"setting": f"{board.case}, {board.budget}" if budget else board.case}
-    if not board.told:
-        return {**setting, "take": "cannot be told", **dict.fromkeys(HEADERS, "")}
+    where = f"{board.case}, {board.budget}" if budget else board.case
     best, first = board.taken(), board.entries[0]
     cells = (
-        share(best.share),
-        f"{len(board.by_gain()) - 1} more",
+        where,
+        best.name if board.told else "cannot be told",
+        share(best.share) if board.told else "",
+        f"{len(board.by_gain()) - 1} more" if board.told else "",
         first.name,
         share(first.share),
         board.by_error()[0].name if board.error_told else "cannot be told",
     )
-    return {**setting, "take": best.name, **dict(zip(HEADERS, cells, strict=True))}
+    return dict(zip(("setting", "take", *HEADERS), cells, strict=True))
 
 
 def share(interval: Interval) -> str:

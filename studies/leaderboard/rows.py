@@ -161,7 +161,9 @@ class Board:
     @property
     def case(self) -> str:
         """Task and policy, short."""
-        return self.task if self.known else f"{self.task} {self.stage}%"
+        if self.known:
+            return self.task
+        return f"{self.task} {self.stage}%" if self.stage else f"{self.task} untrained"
 
     @property
     def budget(self) -> str:

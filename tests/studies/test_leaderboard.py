@@ -22,7 +22,7 @@ from gradlab.gradients.sampling import noise_stream
 from gradlab.statistics import Interval
 from gradlab.study import read_rows, run_study
 from studies.leaderboard import STUDY, report, truths
-from studies.leaderboard.answer import advice, answer, overall
+from studies.leaderboard.answer import advice, answer, line, overall
 from studies.leaderboard.config import PRESETS, Config
 from studies.leaderboard.ranks import Ranking, across, mean_interval, ranking, share_interval
 from studies.leaderboard.roster import bought, built, reads_critic, roster, whole_groups
@@ -341,7 +341,8 @@ def test_an_own_estimator_and_an_own_task_take_part(
     fog, mine = (entry_of(board, name) for name in ("fog", "mine.py:Mine"))
     assert mine.judged.mse == pytest.approx(fog.judged.mse, rel=1e-4)  # it is FOG
     assert entry_of(board, "qg").judged.needs_critic and not mine.judged.needs_critic
-    assert board.policy == "untrained policy" and board.truth_relative_stderr > 0
+    assert board.policy == "untrained policy" and board.case == "task.py:problem untrained"
+    assert board.truth_relative_stderr > 0
 
 
 def test_a_mistake_in_an_own_estimator_is_one_line(here: Path) -> None:
@@ -428,6 +429,8 @@ def test_where_all_lose_the_one_that_loses_least_is_taken() -> None:
 def test_what_cannot_be_told_is_not_told() -> None:
     board = board_of(("a", 1.2, 1.0, SMALL, False), ("b", 1.8, 0.5, SMALL, False), p_value=0.2)
     assert "cannot be told at this budget" in advice(board)
+    shown = line(board)
+    assert shown["take"] == "cannot be told" and shown["best rank"] == "a"
     assert list(overall([board, board])) == [
         "It cannot be told at this budget: in no setting does the gain of a step tell them apart."
     ]
