@@ -56,8 +56,7 @@ def _score(found: Sequence[Alpha]) -> str:
     most = max(found, key=lambda one: one.value.estimate)
     return (
         f"That α of SG + PG (γ = ∞) is about 1 {about_one(found)}: it is above {ABOUT_ONE} in {above} of {total} cases, "
-        f"from {alpha(least.value)} ({least.policy}, {least.variant}) to {alpha(most.value)} "
-        f"({most.policy}, {most.variant})."
+        f"{_ends(*(f'{alpha(one.value)} ({one.policy}, {one.variant})' for one in (least, most)))}."
     )
 
 
@@ -69,12 +68,13 @@ def _critic(published: Sequence[Alpha], critic: Sequence[Alpha]) -> str:
     inside, total = share(published, lambda v: LITTLE < v.low and v.high < ABOUT_ONE)
     other = [one.value.estimate for one in critic if one.variant == "not normalised"]
     plain = (
-        f"; without the median normalisation {min(other):.2f} to {max(other):.2f}" if other else ""
+        f"; without the median normalisation {_ends(f'{min(other):.2f}', f'{max(other):.2f}')}"
+        if other
+        else ""
     )
     return (
         f"That AGPO's α of SG + QG is in between ({LITTLE} to {ABOUT_ONE}) {between(published)}: {inside} of {total} "
-        f"policies, {alpha(least.value)} ({least.policy}) to {alpha(most.value)} ({most.policy}) as a mean over "
-        f"steps{plain}."
+        f"policies, {_ends(*(f'{alpha(one.value)} ({one.policy})' for one in (least, most)))} as a mean over steps{plain}."
     )
 
 
@@ -101,9 +101,9 @@ def _bounds(table: pd.DataFrame) -> str:
         each = []
         for gamma, mine in grouped(found, lambda one: one.gamma or 0.0).items():
             values = [one.value.estimate for one in mine]
-            ends = f"{min(values):.2g}", f"{max(values):.2g}"
+            ends = _ends(f"{min(values):.2g}", f"{max(values):.2g}")
             name = "∞" if math.isinf(gamma) else f"{gamma:g}"
-            each.append(f"{ends[0] if ends[0] == ends[1] else ' to '.join(ends)} at {name}")
+            each.append(f"{ends} at {name}")
         parts.append(f"by {words}: {', '.join(each)}")
     return f"AoBG's α {'; '.join(parts)}." if parts else ""
 
@@ -129,6 +129,11 @@ def lines(score: Sequence[Alpha], critic: Sequence[Alpha]) -> Iterator[dict[str,
             for one in mine
         }
         yield {"policy": policy, **columns}
+
+
+def _ends(low: str, high: str) -> str:
+    """ "low to high", or the one where both read the same."""
+    return low if low == high else f"{low} to {high}"
 
 
 def alpha(value: Interval) -> str:

@@ -94,12 +94,12 @@ def check(config: Config) -> None:
         count, least = getattr(config, name), 2 * LEAST_PAIRS * min(config.sizes)
         if count < least:
             raise BadValue(f"{name} must be at least {least} for sizes {config.sizes}, got {count}")
-    if config.reference_episodes < 4 * REFERENCE_GROUP or (
+    if config.reference_episodes < LEAST_PAIRS * REFERENCE_GROUP or (
         config.reference_episodes % REFERENCE_GROUP
     ):
         raise BadValue(
             f"reference_episodes must be a multiple of {REFERENCE_GROUP} and at least "
-            f"{4 * REFERENCE_GROUP}, got {config.reference_episodes}; try 1024"
+            f"{LEAST_PAIRS * REFERENCE_GROUP}, got {config.reference_episodes}; try 1024"
         )
     if config.horizon < 1:
         raise BadValue(f"horizon must be at least 1 step, got {config.horizon}; try 16")

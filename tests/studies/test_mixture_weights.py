@@ -22,7 +22,7 @@ from gradlab.foundation.errors import BadValue, GradlabError, UnknownName
 from gradlab.gradients.samples import Dense
 from gradlab.statistics import Interval
 from gradlab.study import run_study
-from studies.mixture_weights import STUDY, effects, report
+from studies.mixture_weights import STUDY, cells, effects, report
 from studies.mixture_weights.answer import answer, source_advice
 from studies.mixture_weights.benches import parts_of, unbiased
 from studies.mixture_weights.config import PRESETS, Config
@@ -157,6 +157,23 @@ def test_answer_report_and_figure(rows: pd.DataFrame, out: Path) -> None:
     assert (out / "figure.png").exists()
 
 
+def test_a_task_of_ones_own_is_measured_against_cross_fitting(tmp_path: Path) -> None:
+    """A new policy, and no truth but the expectation of the cross-fitted mixture."""
+    mine = tmp_path / "mine.py"
+    mine.write_text("import gradlab\n\n\ndef problem():\n    return gradlab.make('lq')\n")
+    config = dataclasses.replace(
+        TINY, tasks=(f"{mine}:problem",), rules=("ivw",), levels=("global",),
+        flight_groups=16, flight_episodes=128, reference_episodes=512,
+    )  # fmt: skip
+    (artefact,), (cell,) = cells.artefacts(config), cells.cells(config)
+    saved = artefact.build(artefact, {})
+    rows = pd.DataFrame(list(cells.run_cell(config, cell, {artefact.name: saved})))
+    found = errors(rows)
+    assert {one.source for one in found} == {"same", "cross", "pilot"}
+    assert not any(one.known or one.unbiased for one in found)
+    assert all("cross-fitted, x 512" in one.truth for one in found)
+
+
 def made(value: Interval, p: float, contrast: str = "shift") -> Contrast:
     return Contrast("lq", "fog+pg", 8, True, "ivw", "global", contrast, value, p)
 
@@ -220,7 +237,7 @@ def test_presets_can_be_asked_for(preset: str) -> None:
         ({"flight_groups": 14}, BadValue),
         ({"flight_episodes": 64}, BadValue),
         ({"ant_episodes": 64}, BadValue),
-        ({"reference_episodes": 100}, BadValue),
+        ({"reference_episodes": 448}, BadValue),
         ({"horizon": 0}, BadValue),
     ],
 )
