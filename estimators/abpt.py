@@ -33,7 +33,7 @@ class ABPT(SurrogateEstimator):
     (1, ½, ..., ½, 0, ...); with `zero_step="all"`, ½ (QG(all) + tiled NStep(n)), call weights 1.
     Requires: a Q critic. `window=None` means the whole horizon.
     Unbiased when: zero_step="all", and QG(all) and tiled NStep both are.
-    Cost: n environment steps and n/T of a backward pass ("start"); 2T and 1 ("all").
+    Cost: n environment steps and n/T of a backward pass ("start"); T and 1 ("all").
     Reference: ABPT eq. 9 and 10.
     """
 
@@ -85,5 +85,7 @@ class ABPT(SurrogateEstimator):
         return 0.5 * (windows + QG(at=self.zero_step).call_weights(problem))
 
     def cost(self, problem: Problem) -> Cost:
-        parts = NStep(self.window, self._starts), QG(at=self.zero_step)
-        return parts[0].cost(problem) + parts[1].cost(problem)
+        windows = NStep(self.window, self._starts).cost(problem)
+        if self.zero_step == "start":  # at the first state of the window
+            return windows + Cost(0, 1 / problem.horizon)
+        return windows + QG().cost(problem)

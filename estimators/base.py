@@ -42,15 +42,25 @@ Params = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one sample costs, so that estimators can be compared at equal cost."""
+    """What one sample costs, so that estimators can be compared at equal cost.
+
+    Costs add up to that of a sum: a rollout of the episode that one part `runs` for itself, or
+    `reads` as constants, is not run again for another that reads one of this length.
+    """
 
     environment_steps: float  # simulator steps per sample [steps]
     backward_passes: float  # passes back through a whole episode per sample [1]
+    runs: frozenset[int] = frozenset()  # lengths of rollouts from the start, among those steps
+    reads: frozenset[int] = frozenset()
 
     def __add__(self, other: Cost) -> Cost:
+        runs = self.runs | other.runs
+        shared = (self.reads & (other.runs | other.reads)) | (other.reads & self.runs)
         return Cost(
-            self.environment_steps + other.environment_steps,
+            self.environment_steps + other.environment_steps - sum(shared),
             self.backward_passes + other.backward_passes,
+            runs,
+            (self.reads | other.reads) - runs,
         )
 
 

@@ -37,7 +37,10 @@ def at_outputs(
     obs, output = seen
     with torch.enable_grad():
         z = output.detach().requires_grad_()
-        (cotangent,) = torch.autograd.grad(values(z).sum(), [z], materialize_grads=True)
+        total = values(z).sum()
+        cotangent = torch.zeros_like(output)  # unless something depends on what the policy gave
+        if total.requires_grad:
+            (cotangent,) = torch.autograd.grad(total, [z], materialize_grads=True)
     steps = torch.arange(z.shape[-2], device=z.device)
     buffers = problem.bind(params).buffers
     return Factored(problem.policy, params, obs.detach(), cotangent, steps, buffers=buffers)

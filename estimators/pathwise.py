@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.base import SurrogateEstimator
+from estimators.base import Cost, SurrogateEstimator
 from estimators.score import score_surrogate
 from gradlab.events import running_maximum
 from gradlab.foundation.noise import Noise
@@ -37,6 +37,9 @@ class FOG(SurrogateEstimator):
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         return torch.ones(problem.horizon, dtype=problem.dtype)
+
+    def cost(self, problem: Problem) -> Cost:
+        return Cost(problem.horizon, 1, runs=frozenset({problem.horizon}))
 
 
 @dataclass(frozen=True)

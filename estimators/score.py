@@ -76,7 +76,7 @@ class PG(TwoPassEstimator):
         return torch.ones(problem.horizon, dtype=problem.dtype)
 
     def cost(self, problem: Problem) -> Cost:
-        return Cost(problem.horizon, 0)
+        return Cost(problem.horizon, 0, reads=frozenset({problem.horizon}))
 
     def first_pass(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Scored:
         path = rollout(problem, policy, noise)

@@ -166,7 +166,8 @@ class QG(SurrogateEstimator):
         return weights
 
     def cost(self, problem: Problem) -> Cost:
-        return Cost(problem.horizon if self.at == "all" else 1, 1 / problem.horizon)
+        length = problem.horizon if self.at == "all" else 1
+        return Cost(length, 1 / problem.horizon, reads=frozenset({length}))
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,7 @@ class NStep(SurrogateEstimator):
 
     def cost(self, problem: Problem) -> Cost:
         steps = self._window(problem) if self.starts == "first" else problem.horizon
-        return Cost(steps, steps / problem.horizon)
+        return Cost(steps, steps / problem.horizon, runs=frozenset({steps}))
 
 
 @dataclass(frozen=True)
@@ -367,7 +368,7 @@ class LambdaReturn(SurrogateEstimator):
 
     def cost(self, problem: Problem) -> Cost:
         steps = self._window(problem) if self.starts == "first" else problem.horizon
-        return Cost(steps, steps / problem.horizon)
+        return Cost(steps, steps / problem.horizon, runs=frozenset({steps}))
 
 
 @shared

@@ -49,8 +49,8 @@ class Mixture(Estimator):
     Unbiased when: all parts are and the weights are independent of what they weight (`Cross`,
     `Independent`, `fitted`). Those of `Same` bias the mixture (−9 to −11 % at 8 samples in a toy).
     Batches change neither that nor any expectation: those of their own leave less to each part.
-    Cost: all parts, of separate batches their mean; `Independent` its pilot's episodes in every
-    call, `fitted` once.
+    Cost: all parts, with rollouts that they share once, of separate batches their mean;
+    `Independent` its pilot's episodes in every call, `fitted` once.
     Reference: AGPO section 3.3 (inverse-variance weights); AoBG section 4; PIPPS section 3.
     """
 
@@ -269,11 +269,12 @@ def _check_spread(behind: int, parts: int, batches: Batches) -> None:
 
 
 def _cost(parts: Sequence[Estimator], problem: Problem, batches: Batches) -> Cost:
-    first, *others = (part.cost(problem) for part in parts)
-    total = sum(others, first)
+    costs = [part.cost(problem) for part in parts]
     if batches == "shared":
-        return total
-    return Cost(total.environment_steps / len(parts), total.backward_passes / len(parts))
+        return sum(costs[1:], costs[0])
+    steps = sum(cost.environment_steps for cost in costs)
+    passes = sum(cost.backward_passes for cost in costs)
+    return Cost(steps / len(parts), passes / len(parts))
 
 
 def _samples(

@@ -157,6 +157,8 @@ def test_everything_stays_on_the_problems_device(name: str, problem_name: str) -
     """On a device without values: a constant from another device, or a look at a number, raises."""
     meta = torch.device("meta")
     problem, params = posed(problem_name, torch.float32)
+    few = problem.draw(COUNT, torch.Generator().manual_seed(1))
+    registered()[name](problem, params, few)  # the first call looks whether samples are independent
     problem = problem.replace(device=meta)
     noise = problem.draw(COUNT, torch.Generator().manual_seed(1))
     assert all(part.device == meta for part in noise)
