@@ -54,6 +54,7 @@ FAMILIES = {
     "agpo": Look("#44AA99", "p"),
     "total_propagation": Look("#DDAA33", "d"),
     "action_mixture": Look("#EE3377", "8"),
+    "inverse_variance_qg_pg": Look("#225555", "3"),
 }
 # labels that do not begin with the family's name
 _SHORT = {

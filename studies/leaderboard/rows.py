@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+import estimators
 from gradlab.statistics import Interval
 from gradlab.statistics.comparing import mean_square_error
 from gradlab.study.tables import UNKNOWN, grouped, read
@@ -208,15 +209,19 @@ class Board:
         """Whom to take.
 
         Of those that are as good as the best by gain: those that need no critic, if there are any;
-        of these those with nearly the gain of the best of them (`ALIKE`); of these the one of least
-        MSE, or the best by gain of those whose interval of the MSE reaches down to it.
+        of these those with nearly the gain of the best of them (`ALIKE`); of these those whose
+        interval of the MSE reaches down to the least; and of these the simplest, by the order in
+        which estimators are registered: what mixtures are made of comes before them.
         """
         rest = self.by_gain()
         rest = [entry for entry in rest if not entry.judged.needs_critic] or rest
         most = max(entry.gain.estimate for entry in rest)
         rest = [entry for entry in rest if entry.gain.estimate >= min(ALIKE * most, most)]
         least = min(entry.judged.mse.estimate for entry in rest)
-        return next(entry for entry in rest if entry.judged.mse.low <= least)
+        rest = [entry for entry in rest if entry.judged.mse.low <= least]
+        known = estimators.names()
+        order = {name: place for place, name in enumerate(known)}
+        return min(rest, key=lambda entry: order.get(entry.name, len(known)))
 
 
 def as_good(entries: Sequence[Entry], ranks: Ranking) -> list[Entry]:

@@ -403,11 +403,14 @@ def test_who_is_only_not_told_from_the_best_is_not_taken_for_its_error() -> None
     assert names(board.by_gain()) == ["a", "b"] and board.taken().name == "a"
 
 
-def test_of_errors_that_overlap_the_best_by_gain_is_taken() -> None:
-    near = Interval(1.1, 0.95, 1.2)
-    board = board_of(("a", 1.0, 1.0, near, False), ("b", 1.5, 0.95, SMALL, False),
-                     ("c", 3.0, 0.1, SMALL, False))  # fmt: skip
-    assert board.taken().name == "a"
+def test_of_errors_that_overlap_the_simplest_is_taken() -> None:
+    """FOG, and not the mixture of it with PG that is as good; a stranger to us comes last."""
+    near, rest = Interval(1.1, 0.95, 1.2), ("c", 3.0, 0.1, SMALL, False)
+    mixed, alone = ("inverse_variance", 1.0, 1.0, SMALL, False), ("fog", 1.5, 0.95, near, False)
+    assert board_of(mixed, alone, rest).taken().name == "fog"
+    mine = ("mine.py:Mine", 1.0, 1.0, near, False)
+    assert board_of(mine, mixed, rest).taken().name == "inverse_variance"
+    assert board_of(mine, ("fog", 1.5, 0.95, LARGE, False), rest).taken().name == "mine.py:Mine"
 
 
 def test_of_those_as_good_the_one_without_a_critic_is_taken() -> None:
