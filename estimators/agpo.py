@@ -158,7 +158,8 @@ class AGPO(TwoPassEstimator):
     def cost(self, problem: Problem) -> Cost:
         length = self._length(problem)
         passes = 1 if self._rule is None else 2
-        return Cost(passes * length, passes * length / problem.horizon)
+        steps, own = passes * length, frozenset({length})
+        return Cost(steps, steps / problem.horizon, runs=own if passes == 1 else frozenset())
 
     def weights(self, problem: Problem, params: Params, noise: Noise) -> StepWeights:
         """The weights that a call on these episodes uses, in float64: one block for each group

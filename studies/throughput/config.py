@@ -72,7 +72,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "horizons": (4,),
         "hidden": (32, 32),
         "repeats": 3,
-        "combinations": ("sum", "inverse_variance"),
+        "combinations": ("inverse_variance",),
         "stream_counts": (2048, 8192),
         "jobs": 1,
     },

@@ -95,7 +95,16 @@ def _posed(name: str, dtype: torch.dtype, default: torch.dtype) -> Posed:
 PROBLEMS = ["toy", "toy-switching", "lq", "gate", "heaviside", "racing"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("default_dtype", "dtype"),
+    [
+        (torch.float32, torch.float32),
+        (torch.float32, torch.float64),
+        (torch.float64, torch.float32),
+    ],
+    indirect=["default_dtype"],
+    ids=["32-32", "32-64", "64-32"],
+)
 @pytest.mark.parametrize("problem_name", PROBLEMS)
 @pytest.mark.parametrize("name", registered())
 def test_samples_have_the_right_form_and_nothing_else_changes(

@@ -209,6 +209,7 @@ def test_memory_of_a_stream_does_not_grow() -> None:
     assert long["peak_mib"] < short["peak_mib"] + 12
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINUX, reason="reads the high-water mark of Linux")
 def test_memory_of_a_stream_is_not_that_of_who_started_it() -> None:
     held = torch.ones(int(STREAM_LIMIT * 2**20) // 4, dtype=torch.float64)  # twice the limit
