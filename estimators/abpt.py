@@ -8,13 +8,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.base import (
-    Cost,
-    Params,
-    SurrogateEstimator,
-    check_window,
-    samples_of,
-)
+from estimators.base import Cost, Params, SurrogateEstimator, check_window, samples_of
 from estimators.outputs import reads_outputs
 from estimators.value import QG, NStep, n_step_along, value_along, window_label, windows
 from gradlab.foundation.errors import BadValue
@@ -74,8 +68,7 @@ class ABPT(SurrogateEstimator):
     ) -> GradientSamples:
         """As the half sum it is, where the 0-step return needs no policy calls of its own."""
         parts = NStep(self.window, "tiled", entropy=self.entropy), QG(entropy=self.entropy)
-        inner = context._replace(layers=False)
-        if self.zero_step == "start" or not reads_outputs(problem, self.engine, inner):
+        if self.zero_step == "start" or not reads_outputs(self, ABPT, problem, layers=False):
             return super().sample(problem, params, noise, context)
         first, second = samples_of(parts, problem, params, noise, context, layers=False)
         return 0.5 * (first + second)

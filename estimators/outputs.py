@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.gradients.engines import Context, Engine
+from gradlab.gradients.engines import Engine
 from gradlab.gradients.samples import Factored
 from gradlab.problems.problem import Problem
 
 Params = dict[str, Tensor]
 
 
-def reads_outputs(problem: Problem, engine: Engine, context: Context) -> bool:
+@runtime_checkable
+class HasSurrogate(Protocol):
+    """What is asked of the estimator."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+
+def reads_outputs(estimator: HasSurrogate, known: type, problem: Problem, layers: bool) -> bool:
     """Whether a part of constant states does without policy calls of its own: `at_outputs`.
 
-    The combination then finds the layer factors of all parts at once, at the rollout's calls. What
-    a recurrent policy remembers is not a constant along a path.
+    The combination then finds the layer factors of all parts at once, at the rollout's calls, and
+    wants no `layers` of theirs. What a recurrent policy remembers is not a constant along a path,
+    and a subclass with a surrogate of its own is not what `known`, the class that asks, stands for.
     """
-    return engine == "pullback" and not context.layers and not problem.policy.carry_dim
+    own = getattr(type(estimator), "surrogate", None) is getattr(known, "surrogate", None)
+    plain = own and estimator.engine == "pullback"
+    return plain and not layers and not problem.policy.carry_dim
 
 
 def at_outputs(

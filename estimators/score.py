@@ -104,7 +104,7 @@ class PG(TwoPassEstimator):
     def sample(
         self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        if not reads_outputs(problem, self.engine, context):
+        if not reads_outputs(self, PG, problem, context.layers):
             return super().sample(problem, params, noise, context)
         policy = problem.bind(params, memo=context.memo).frozen
         with torch.no_grad():

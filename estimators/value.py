@@ -145,7 +145,7 @@ class QG(SurrogateEstimator):
     def sample(
         self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        if self.at == "start" or not reads_outputs(problem, self.engine, context):
+        if self.at == "start" or not reads_outputs(self, QG, problem, context.layers):
             return super().sample(problem, params, noise, context)
         policy, times = problem.bind(params, memo=context.memo).frozen, slice(0, problem.horizon)
         with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -141,6 +142,38 @@ def test_values_at_cut_states_need_no_policy_calls_of_their_own(kind: str, entro
         assert isinstance(samples, Factored) and samples.steps.tolist() == [*range(problem.horizon)]
         for leaf, value in samples.per_sample().items():
             assert (reference[leaf] - value).abs().max() <= few * reference[leaf].abs().max()
+
+
+class TwiceQG(E.QG):
+    """A subclass with a surrogate of its own; so are the others."""
+
+    def surrogate(self, *args: Any) -> Tensor:
+        return 2.0 * super().surrogate(*args)
+
+
+class TwicePG(E.PG):
+    def surrogate(self, *args: Any) -> Tensor:
+        return 2.0 * super().surrogate(*args)
+
+
+class TwiceABPT(E.ABPT):
+    def surrogate(self, *args: Any) -> Tensor:
+        return 2.0 * super().surrogate(*args)
+
+
+@pytest.mark.parametrize(
+    ("twice", "plain"),
+    [(TwiceQG(), E.QG()), (TwicePG(), E.PG()), (TwiceABPT(2, "all"), E.ABPT(2, "all"))],
+    ids=["qg", "pg", "abpt"],
+)
+def test_a_surrogate_of_a_subclass_counts_in_a_sum(twice: Any, plain: Any) -> None:
+    problem = toy_problem()
+    params = toy_params(problem)
+    noise = problem.draw(4, torch.Generator().manual_seed(6))
+    found = (E.FOG() + twice)(problem, params, noise).per_sample()
+    expected = (E.FOG() + 2.0 * plain)(problem, params, noise).per_sample()
+    for leaf, value in expected.items():
+        torch.testing.assert_close(found[leaf], value, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
