@@ -67,6 +67,10 @@ class Fit:
         for name, least in {"steps": 0, "batch": 1, "episodes": 1, "held_out": 2}.items():
             if getattr(self, name) < least:
                 raise BadValue(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if any(width < 1 for width in self.hidden):
+            raise BadValue(
+                f"hidden layers must have at least 1 unit, got {self.hidden}; try (64, 64)"
+            )
         for name, (low, high) in {"lam": (0, 1), "tau": (0, 1)}.items():
             if not low <= getattr(self, name) <= high:
                 raise BadValue(f"{name} must lie in [0, 1], got {getattr(self, name)}")

@@ -230,6 +230,7 @@ def test_presets_can_be_asked_for(preset: str) -> None:
         ({"steps": (-1,)}, BadValue),
         ({"steps": (1000,)}, BadValue),
         ({"lambdas": (1.5,)}, BadValue),
+        ({"units": (0,)}, BadValue),
         ({"staleness": (0.0,)}, BadValue),
         ({"windows": (0.0,)}, BadValue),
         ({"estimators": ("nstep",)}, BadValue),
