@@ -15,8 +15,8 @@ from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import positions
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.outcome import Outcome, evaluate
-from gradlab.rollouts.rollout import rollout
+from gradlab.rollouts.outcome import Outcome, bootstrap, bootstraps, evaluate
+from gradlab.rollouts.rollout import Trajectory, rollout
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Split(SurrogateEstimator):
         path = rollout(longer, policy, noise)
         hard = evaluate(problem, path)
         if self.width is None:
-            smooth = problem.discounts[: problem.horizon] * self._unended(problem, hard)
+            smooth = self._terms(problem, path, hard)
         else:
             smooth = evaluate(relaxed, path).value
         if self.guard_switches:
@@ -122,15 +122,33 @@ class Split(SurrogateEstimator):
         residual = score_surrogate(policy, path, noise, hard.value - smooth)
         return smooth.sum(-1) + residual
 
-    def _unended(self, problem: Problem, hard: Outcome) -> Float[Tensor, "*batch T"]:
-        """The smooth terms, times clip(−M_{t−1}, 0, 1) of the events that end the episode."""
+    def _terms(
+        self, problem: Problem, path: Trajectory, hard: Outcome
+    ) -> Float[Tensor, "*batch T"]:
+        """The smooth terms and a segment's last V, times clip(−M_{t−1}, 0, 1) of the events that
+        end the episode.
+        """
+        living = self._living(problem, path, hard)
+        now = living[..., :-1]
+        smooth = hard.discount[..., :-1] * (now * torch.where(now == 0, 0.0, hard.dense))
+        if not bootstraps(problem, path):
+            return smooth
+        last = smooth[..., -1:] + (living[..., -1] * bootstrap(problem, path, hard))[..., None]
+        return torch.cat([smooth[..., :-1], last], dim=-1)
+
+    def _living(
+        self, problem: Problem, path: Trajectory, hard: Outcome
+    ) -> Float[Tensor, "*batch T_plus_1"]:
+        """clip(−M_{t−1}, 0, 1) of the events that end the episode, before every step."""
+        first = torch.ones_like(hard.alive[..., :1])
         ending = [i for i, event in enumerate(problem.task.events) if event.terminates]
         if not ending:
-            return hard.dense
-        worst = hard.running[..., :-1, positions(ending, hard.running)].max(-1).values
-        first = torch.ones_like(hard.dense[..., :1])
-        living = torch.cat([first, (-worst).clamp(0, 1)], dim=-1)
-        return living * torch.where(living == 0, 0.0, hard.dense)
+            return torch.ones_like(hard.alive)
+        chosen = positions(ending, hard.running)
+        if path.start is not None:
+            first = (-path.start.running[..., None, chosen].max(-1).values).clamp(0, 1)
+        worst = hard.running[..., chosen].max(-1).values
+        return torch.cat([first, (-worst).clamp(0, 1)], dim=-1)
 
     def _guard(self, problem: Problem, margins: Float[Tensor, "*batch T E"]) -> Tensor | float:
         """clip(−M_t/width, 0, 1) of the switching events: continuous, and 0 once one happened."""

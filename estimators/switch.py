@@ -12,17 +12,17 @@ from torch import Tensor
 
 from estimators.base import Cost, Estimator, Params, call_weights_of, samples_of
 from estimators.mixtures.rules import inverse_variance_shares, variances
-from estimators.mixtures.sources import LEAST
+from estimators.mixtures.sources import LEAST, Cross, Independent, Same, Source
 from estimators.mixtures.weights import Weights
 from estimators.pathwise import FOG
 from estimators.score import PG
-from gradlab.foundation.arguments import number, whole
+from gradlab.foundation.arguments import got, number, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.engines import Context
-from gradlab.gradients.samples import Factored, GradientSamples
+from gradlab.gradients.samples import Factored, GradientSamples, concatenate
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
@@ -31,10 +31,12 @@ from gradlab.statistics.jumps import Pairs, jump, pairs_of
 
 
 class Seen(NamedTuple):
-    """What the test looks at, of every episode: in the space of the actions' noise ε."""
+    """What the test and the variances look at, of every episode."""
 
+    samples: list[GradientSamples]  # of FOG and of the other part
     value: Float[Tensor, " N"]  # f, the return
-    gradient: Float[Tensor, "N d"]  # ∇_ε f, as FOG sees it
+    gradient: Float[Tensor, "N d"]  # ∇_ε f, as FOG sees it, by the actions' noise ε
+    pairs: Pairs | None  # with the action noise of another episode, for test="jump"
 
 
 class Tests(NamedTuple):
@@ -58,34 +60,51 @@ class Switch(Estimator):
     `test="jump"` has no constant and holds the starts: episodes of a group are paired, each runs
     again with the other's action noise, and FOG is left out if D > 0 is significant at `level`.
 
+    `source` says which episodes the test and the variances look at, and how many share them.
+
     Estimates: ∇J; call weights 1.
     Requires: nothing.
-    Unbiased when: FOG is, and weights come from other episodes than they weight; here they come
-    from the same ones, which biases the mixture (−9 to −11 % at 8 samples in a toy). A test that
-    does not see a jump leaves FOG's bias in the mixture.
-    Cost: FOG and PG; `test="jump"` twice FOG's rollout and backward pass on top.
+    Unbiased when: FOG is, and the test and weights come from other episodes than they weight, as
+    with `Cross` and `Independent`. Of `Same`, as published and the default, they come from the same
+    ones, which biases the mixture (−9 to −11 % at 8 samples in a toy). A test that does not see a
+    jump leaves FOG's bias in the mixture.
+    Cost: FOG and PG; `test="jump"` another rollout and backward pass of FOG on top.
     Reference: DDCG (arXiv 2604.18161) eq. 8 and 14, c = 0.3 there; `test="jump"` is ours.
     """
 
     test: Literal["ddcg", "jump"] = "ddcg"
     c: float = 0.3  # [1]
     level: float = 0.05  # of test="jump" [1]
-    group_size: int = 64  # episodes that share a test and weights
+    source: Source = field(default_factory=lambda: Same(64))
     zeroth: Estimator = field(default_factory=PG)
 
     def __post_init__(self) -> None:
-        # couples of episodes are what test="jump" counts
-        whole("group_size", self.group_size, 2 * (PAIRS if self.test == "jump" else LEAST))
+        if not isinstance(self.source, Same | Cross | Independent):
+            raise BadValue(
+                f"source should be Same(), Cross() or Independent(), got {got(self.source)}; "
+                "try source=Same(64)"
+            )
+        self.source.check()
         if self.test not in ("ddcg", "jump"):
             raise BadValue(f"test should be 'ddcg' or 'jump', got {self.test!r}")
         if not 0 <= number("c", self.c) <= 1:
             raise BadValue(f"c should lie in [0, 1], got {self.c}; 0.3 is as published")
         if not 0 < number("level", self.level) < 1:
             raise BadValue(f"level should lie in (0, 1), got {self.level}; try 0.05")
+        # couples of episodes are what test="jump" counts
+        least = 2 * (PAIRS if self.test == "jump" else LEAST)
+        whole("the episodes behind a test", self.source.episodes(self._unit), least)
+
+    @property
+    def _unit(self) -> int:
+        """Episodes that cannot be parted: those of a group of `zeroth`, or of a couple."""
+        return math.lcm(self.zeroth.group, 2)
 
     @property
     def group(self) -> int:
-        return math.lcm(self.group_size, self.zeroth.group, 2)
+        if isinstance(self.source, Independent):
+            return self.zeroth.group
+        return self.source.group(self._unit)
 
     @property
     def label(self) -> str:
@@ -110,24 +129,31 @@ class Switch(Estimator):
     def sample(
         self, problem: Problem, params: Params, noise: Noise, context: Context
     ) -> GradientSamples:
-        samples, seen = self._parts(problem, params, noise, context)
-        return self._weights(samples, self._tests(problem, params, noise, seen)).mix(samples)
+        seen = self._seen(problem, params, noise, context)
+        samples = seen.samples
+        if isinstance(self.source, Independent):
+            parts = FOG(), self.zeroth
+            samples = samples_of(parts, problem, params, noise, context, layers=False)
+        return self._weights(seen).mix(samples)
 
     def weights(self, problem: Problem, params: Params, noise: Noise) -> Weights:
-        """Weights of FOG and of the other part in every group. `BadValue` for broken groups."""
+        """Weights of FOG and of the other part: one block for each group (`Same`) or fold
+        (`Cross`), or a single one (`Independent`, whatever the noise is).
+
+        Raises `BadValue` unless the noise holds whole groups.
+        """
         self.check_call(problem, params, noise)
-        samples, seen = self._parts(problem, params, noise, Context())
-        return self._weights(samples, self._tests(problem, params, noise, seen))
+        return self._weights(self._seen(problem, params, noise, Context()))
 
     def tests(self, problem: Problem, params: Params, noise: Noise) -> Tests:
-        """What the test says of every group. Raises `BadValue` for broken groups."""
+        """What the test says of every block of `weights`. Raises `BadValue` for broken groups."""
         self.check_call(problem, params, noise)
-        _, seen = self._parts(problem, params, noise, Context())
-        return self._tests(problem, params, noise, seen)
+        return self._tests(self._seen(problem, params, noise, Context()))
 
-    def _parts(
-        self, problem: Problem, params: Params, noise: Noise, context: Context
-    ) -> tuple[list[GradientSamples], Seen]:
+    def _seen(self, problem: Problem, params: Params, noise: Noise, context: Context) -> Seen:
+        """Of the episodes of `noise`, or of the pilot."""
+        if isinstance(self.source, Independent):
+            noise, context = self.source.draw(problem, self._unit), Context()
         context = Context(Memo() if context.memo is None else context.memo, context.layers)
         parts = FOG(), self.zeroth
         with differentiating():
@@ -145,50 +171,74 @@ class Switch(Estimator):
             gradient = torch.zeros_like(std)
             if fog.cotangent.shape[1]:  # else nothing of the return depends on the policy
                 gradient = fog.cotangent[..., :nu] * std
-        return samples, Seen(value, gradient.flatten(1))
+            gradient = gradient.flatten(1)
+            if self.test == "ddcg":
+                return Seen(samples, value, gradient, None)
+            pairs = _swapped(problem, params, noise, value, gradient)
+            return Seen(samples, value, gradient, pairs)
 
-    def _weights(self, samples: list[GradientSamples], tests: Tests) -> Weights:
-        size, blocks = self.group, []
-        for block, trusted in enumerate((tests.unseen <= tests.allowed).unbind(0)):
-            rows = [part.rows(block * size, (block + 1) * size) for part in samples]
+    def _origins(self, seen: Seen) -> list[list[tuple[int, int]]]:
+        """The episodes that each block of weights comes from."""
+        count = len(seen.value)
+        if isinstance(self.source, Independent):
+            return [[(0, count)]]
+        size = self.group
+        within = self.source.origins(size)
+        return [
+            [(start + begin, start + end) for begin, end in ranges]
+            for start in range(0, count, size)
+            for ranges in within
+        ]
+
+    def _weights(self, seen: Seen) -> Weights:
+        tests, blocks = self._tests(seen), []
+        trusted = (tests.unseen <= tests.allowed).unbind(0)
+        for ranges, fog_too in zip(self._origins(seen), trusted, strict=True):
+            rows = [concatenate([part.rows(*each) for each in ranges]) for part in seen.samples]
             variance = variances(rows, "global", 0)[""]
             alone = torch.stack([torch.zeros_like(variance[0]), torch.ones_like(variance[0])])
-            blocks.append({"": torch.where(trusted, inverse_variance_shares(variance), alone)})
+            blocks.append({"": torch.where(fog_too, inverse_variance_shares(variance), alone)})
         return Weights.stack("global", blocks)
 
-    def _tests(self, problem: Problem, params: Params, noise: Noise, seen: Seen) -> Tests:
-        value, gradient = (part.double().unflatten(0, (-1, self.group)) for part in seen)
-        if self.test == "ddcg":
+    def _tests(self, seen: Seen) -> Tests:
+        origins = self._origins(seen)
+        of_blocks = [torch.cat([torch.arange(*each) for each in ranges]) for ranges in origins]
+        index = torch.stack(of_blocks).to(seen.value.device)
+        if seen.pairs is None:
+            value, gradient = seen.value.double()[index], seen.gradient.double()[index]
             twice = 2 * value.var(1)
             d = twice - 2 * gradient.mean(1).square().sum(-1) - gradient.var(1).sum(-1)
             unseen = torch.where(twice == 0, 0.0, d / torch.where(twice == 0, 1.0, twice))
             return Tests(unseen, torch.full_like(unseen, self.c))
-        return self._paired(problem, params, noise, seen)
-
-    def _paired(self, problem: Problem, params: Params, noise: Noise, seen: Seen) -> Tests:
-        """Episodes 2j and 2j + 1 run again, each with the action noise of the other."""
-        count = noise.count
-        swapped = torch.arange(count, device=noise.action.device).view(-1, 2).flip(1).flatten()
-        action = noise.action[swapped].clone().requires_grad_()
-        with differentiating():
-            path = rollout(problem, problem.bind(params).frozen, noise._replace(action=action))
-            value = evaluate(problem, path).value.sum(-1)
-            gradient = torch.zeros_like(action)
-            if value.requires_grad:
-                (gradient,) = torch.autograd.grad(
-                    value.sum(), [action], materialize_grads=True, allow_unused=True
-                )
-        values = torch.stack([seen.value, value.detach()])
-        pairs = pairs_of(values, torch.stack([seen.gradient, gradient.flatten(1)]))
         unseen, allowed = [], []
-        for block in range(count // self.group):
-            rows = slice(block * self.group, (block + 1) * self.group)
+        for rows in index:
             # the two of a couple are not independent of each other: their mean is one replicate
-            couples = Pairs(*(part[rows].view(-1, 2).mean(1) for part in pairs))
+            couples = Pairs(*(part[rows].view(-1, 2).mean(1) for part in seen.pairs))
             finite = bool(torch.stack(couples).isfinite().all())
             found = jump("return", couples, self.level) if finite else None
             unseen.append(math.nan if found is None else found.share.estimate)
             trusted = found is not None and found.p_value > self.level
             allowed.append(math.inf if trusted else -math.inf)
-        cast = {"dtype": torch.float64, "device": noise.action.device}
+        cast = {"dtype": torch.float64, "device": index.device}
         return Tests(torch.tensor(unseen, **cast), torch.tensor(allowed, **cast))
+
+
+def _swapped(
+    problem: Problem,
+    params: Params,
+    noise: Noise,
+    value: Float[Tensor, " N"],
+    gradient: Float[Tensor, "N d"],
+) -> Pairs:
+    """Episodes 2j and 2j + 1 run again, each with the action noise of the other."""
+    others = torch.arange(noise.count, device=noise.action.device).view(-1, 2).flip(1).flatten()
+    action = noise.action[others].clone().requires_grad_()
+    path = rollout(problem, problem.bind(params).frozen, noise._replace(action=action))
+    again = evaluate(problem, path).value.sum(-1)
+    back = torch.zeros_like(action)
+    if again.requires_grad:
+        (back,) = torch.autograd.grad(
+            again.sum(), [action], materialize_grads=True, allow_unused=True
+        )
+    values = torch.stack([value, again.detach()])
+    return pairs_of(values, torch.stack([gradient, back.flatten(1)]))

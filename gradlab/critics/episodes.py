@@ -77,6 +77,7 @@ def episodes(
     action hardly varies given the state, and they would drown the one row that tells what an action
     does. τ follows from `noise.seed`.
     """
+    problem.require_whole("a critic's fit")
     problem = problem.replace(event_step=Hard())
     with torch.no_grad():
         policy = problem.bind(params).frozen

@@ -53,11 +53,11 @@ class Quadrature:
             (problem.horizon * problem.simulator.noise_dim),
         )
         dims = sum(sizes)
-        if problem.task.initial_dim or dims > 2 or self.estimator.group > 1:
+        if problem.initial_dim or dims > 2 or self.estimator.group > 1:
             raise BadValue(
                 "quadrature needs at most 2 Gaussian noise dimensions, a fixed start and an "
                 f"estimator without groups; {problem.name} has {dims} and "
-                f"{problem.task.initial_dim} random starts; try LargeSample"
+                f"{problem.initial_dim} random starts; try LargeSample"
             )
         points, weights = np.polynomial.hermite_e.hermegauss(nodes)
         grid = torch.tensor(list(itertools.product(points, repeat=dims)), dtype=problem.dtype)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,8 @@ from gradlab.policies.factors import Call
 from gradlab.policies.policy import BoundPolicy, Policy
 from gradlab.problems.checking import can_run, check_part, check_parts
 from gradlab.problems.critic import Critic, View
+from gradlab.problems.drawing import check_noise, drawn
+from gradlab.problems.segment import Segment, Widths, check_moment, check_time, packed
 from gradlab.simulators.base import Simulator, Timed
 from gradlab.tasks.base import Task
 
@@ -68,6 +71,7 @@ class Problem(Shown):
     skewed: tuple[tuple[str, Vector | Matrix], ...] = ()  # a policy to start from: `reference`
     # of the policy's network, such as the mean of observations; None: its first ones
     buffers: dict[str, Tensor] | None = field(default=None, compare=False)
+    segment: Segment | None = None  # of longer episodes: `from_moments`
 
     def __post_init__(self) -> None:
         horizon = whole("horizon", self.horizon, hint="try horizon=32")
@@ -131,6 +135,7 @@ class Problem(Shown):
             "horizon": f"{self.horizon} steps",
             "discount": f"{self.discount:g}",
             "critic": "none" if self.critic is None else self.critic.name,
+            **({} if self.segment is None else {"segment": self.segment.summary}),
             "events": "hard" if self.hard else repr(self.event_step),
             "dtype": f"{str(self.dtype).removeprefix('torch.')} on {self.device}",
             "compile": "yes" if self.compile else "no",
@@ -162,6 +167,41 @@ class Problem(Shown):
                 raise UnknownName(f"option of {self.name}:", option, known)
         return dataclasses.replace(self, **changes)
 
+    def from_moments(
+        self,
+        length: int,
+        moments: Moment | None = None,
+        *,
+        bootstrap: bool = True,
+        discount_from: Literal["segment", "episode"] = "segment",
+    ) -> Problem:
+        """The problem of `length` steps from given moments of these episodes, for any estimator.
+
+        Its return is that of the segment, plus γ^length V(s) of the critic where an episode is
+        alive after the last step (`bootstrap`). γ counts from the beginning of the segment, or as
+        the moments say that it has counted (`discount_from="episode"`). `noise_from` draws for
+        given moments, and `draw` chooses among `moments`, with replacement.
+
+        Raises `BadValue` for moments with less than `length` steps to go, `Missing` for a bootstrap
+        without a V critic.
+        """
+        if bootstrap:
+            self.require_v(f"the end of a segment (or bootstrap=False) of {self.name}")
+        length = whole("length", length)
+        segment = Segment(self.episode, bool(bootstrap), discount_from, moments)
+        if moments is not None:
+            check_moment(moments, self.widths, None, self.dtype, self.name)
+            check_time(moments, length, self.episode, self.name)
+        return self.replace(horizon=length, segment=segment)
+
+    def require_whole(self, who: str) -> None:
+        """Raise `BadValue` if this is a segment of longer episodes, which `who` does not know."""
+        if self.segment is not None:
+            raise BadValue(
+                f"{who} is for whole episodes, got a segment of {self.horizon} steps of "
+                f"{self.name}'s {self.episode}; give it the problem that from_moments was called on"
+            )
+
     def relaxed(self, width: float, step: str = "sigmoid") -> Problem:
         """A copy in which every event is relaxed; `width` is a fraction of each margin's scale."""
         if step not in STEPS:
@@ -186,14 +226,34 @@ class Problem(Shown):
         return last_margin(self.event_step, self.dtype)
 
     @property
+    def episode(self) -> int:
+        """Steps of a whole episode: the horizon, unless the problem is a segment of longer ones."""
+        return self.horizon if self.segment is None else self.segment.episode
+
+    @property
+    def initial_dim(self) -> int:
+        """How many numbers `noise.initial` has: those of the task, or of a moment."""
+        return self.task.initial_dim if self.segment is None else sum(self.widths.parts.values())
+
+    @property
+    def widths(self) -> Widths:
+        """How many numbers a `Moment` of this problem has."""
+        simulator, task = self.simulator, self.task
+        own = simulator.state_dim, task.memory_dim, self.policy.carry_dim, len(task.events)
+        return Widths(*own, simulator.noise_dim, simulator.action_dim)
+
+    @property
     def steps(self) -> Float[Tensor, " T_plus_1"]:
         """0, 1, ..., T in the problem's dtype; one tensor for all, never written to."""
         return _steps(self.horizon, dtype=self.dtype, device=self.device)
 
     @property
     def discounts(self) -> Float[Tensor, " T_plus_1"]:
-        """γ^0 ... γ^T, computed in float64; one tensor for all, never written to."""
-        key = self.horizon, float(self.discount)
+        """γ^0 ... γ^T, computed in float64; one tensor for all, never written to.
+
+        Of a segment up to the end of the whole episode, where γ may have begun to count before it.
+        """
+        key = self.episode, float(self.discount)
         return _discounts(*key, dtype=self.dtype, device=self.device)
 
     def init(self, generator: torch.Generator) -> dict[str, Tensor]:
@@ -240,53 +300,53 @@ class Problem(Shown):
         count = whole("the number of episodes to draw", count)
         check_generator(generator)
         self._dry_run()
-        size = (count, self.horizon)
-        kwargs = {"generator": generator, "dtype": torch.float64}
-        initial = self.task.draw_initial(count, generator)
-        action = torch.randn(*size, self.simulator.action_dim, **kwargs)
-        process = torch.randn(*size, self.simulator.noise_dim, **kwargs)
-        seed = torch.randint(2**62, (count,), generator=generator)
-        cast = {"dtype": self.dtype, "device": self.device}
-        return Noise(
-            initial.to(**cast), action.to(**cast), process.to(**cast), seed.to(self.device)
-        )
+        if self.segment is None:
+            return self._drawn(self.task.draw_initial(count, generator), generator)
+        pool = self.segment.moments
+        if pool is None:
+            raise Missing(
+                f"{self.name} is a segment without moments to begin at; try "
+                "problem.noise_from(moments, generator), or from_moments(length, moments)"
+            )
+        chosen = torch.randint(len(pool.step), (count,), generator=generator)
+        return self._drawn(packed(pool.take(chosen.to(pool.step.device))), generator)
+
+    def noise_from(self, moments: Moment, generator: torch.Generator) -> Noise:
+        """All the randomness of one segment from each of these moments [N], and the moments.
+
+        Raises `BadValue` where the problem is no segment or an episode has not enough steps left.
+        """
+        if self.segment is None:
+            raise BadValue(
+                f"{self.name} begins at its initial states; for a problem that begins at moments "
+                "try problem.from_moments(length)"
+            )
+        check_generator(generator)
+        self._dry_run()
+        check_moment(moments, self.widths, None, self.dtype, self.name)
+        check_time(moments, self.horizon, self.episode, self.name)
+        return self._drawn(packed(moments), generator)
+
+    def _drawn(self, initial: Tensor, generator: torch.Generator) -> Noise:
+        """The rest of the randomness, after what episodes begin with."""
+        sizes = self.horizon, self.simulator.action_dim, self.simulator.noise_dim
+        return drawn(initial, sizes, generator, self.dtype, self.device)
 
     def check_noise(self, noise: Noise) -> None:
         """Raise `BadShape` unless the noise was drawn for this problem,
         `BadValue` if it is empty.
         """
-        if not isinstance(noise, Noise):
-            raise BadValue(
-                f"noise should be Noise, got {type(noise).__name__}; "
-                "draw it with problem.draw(N, generator)"
-            )
-        if noise.action.ndim > 2 and noise.action.shape[0] == 0:
-            raise BadValue("noise should hold at least 1 episode, got 0; draw it with problem.draw")
-        expected = {
-            "initial": (self.task.initial_dim,),
+        shapes = {
+            "initial": (self.initial_dim,),
             "action": (self.horizon, self.simulator.action_dim),
             "process": (self.horizon, self.simulator.noise_dim),
         }
-        for name, shape in expected.items():
-            came = tuple(getattr(noise, name).shape[1:])
-            if came != shape:
-                raise BadShape(
-                    f"noise.{name} should be [N, {', '.join(map(str, shape))}] for {self.name}, "
-                    f"got [N, {', '.join(map(str, came))}]; draw it with problem.draw(N, generator)"
-                )
-        if noise.action.device.type != torch.device(self.device).type:
-            raise BadShape(
-                f"noise should be on {self.device} for {self.name}, got {noise.action.device}; "
-                "draw it with problem.draw(N, generator)"
-            )
-        if noise.action.dtype != self.dtype:
-            raise BadShape(
-                f"noise should be {self.dtype} for {self.name}, got {noise.action.dtype}; "
-                f"draw it with problem.draw, or use problem.replace(dtype={noise.action.dtype})"
-            )
+        check_noise(noise, shapes, self.name, self.dtype, self.device)
 
     def start(self, noise: Noise) -> Moment:
-        """The first moment of every episode."""
+        """The first moment of every episode, or where `noise_from` says that its segment begins."""
+        if self.segment is not None:
+            return self.segment.unpacked(noise.initial, self.widths)
         coordinates, memory = self.task.initial(noise.initial)
         return beginning(
             self.simulator.start(coordinates),

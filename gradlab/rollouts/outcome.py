@@ -24,13 +24,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradlab.events import running_maximum, running_maximum_since_switch
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.moment import Moment, beginning
 from gradlab.foundation.tensors import flags, positions
 from gradlab.problems.critic import View
 from gradlab.problems.problem import Problem
+from gradlab.rollouts.margins import afresh, cut_between, running_margins
 from gradlab.rollouts.rollout import Trajectory
 from gradlab.tasks.base import Transition
 
@@ -69,7 +69,32 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
     whatever is carried into a window of n steps (survival, running extrema) is a constant there, as
     the state is in a rollout with the same `cut_every`; what is carried into the first one is as
     attached as its start.
+
+    A path to the end of a segment that bootstraps also earns γ^T alive_T V(s_T), in its last step.
     """
+    result = _earned(problem, path, cut_every)
+    if not bootstraps(problem, path):
+        return result
+    value = result.value
+    last = value[..., -1:] + bootstrap(problem, path, result)[..., None]
+    return result._replace(value=torch.cat([value[..., :-1], last], dim=-1))
+
+
+def bootstraps(problem: Problem, path: Trajectory) -> bool:
+    """Whether the state after the last step of the path is worth what the critic says."""
+    known = problem.segment is not None and problem.segment.bootstrap
+    return known and path.action.shape[-2] == problem.horizon
+
+
+def bootstrap(problem: Problem, path: Trajectory, result: Outcome) -> Float[Tensor, "*batch"]:
+    """γ^T alive_T V(s_T) after the last step."""
+    v = problem.require_v(f"the end of a segment of {problem.name}")
+    times = slice(path.action.shape[-2], None)
+    return while_alive(result, v(views(problem, path, result, times)), times)[..., 0]
+
+
+def _earned(problem: Problem, path: Trajectory, cut_every: int | None) -> Outcome:
+    """`evaluate` without what follows after the last step."""
     after = path.state[..., 1:, :]
     memory = path.memory[..., :-1, :]
     start = path.start
@@ -86,21 +111,21 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
 
     margins = problem.task.margins(made)
     carried = None if start is None else start.running
-    running, fresh = _running(problem, margins, cut_every, carried)
+    running, fresh = running_margins(problem, margins, cut_every, carried)
     reached = problem.event_step(running)
     # what had happened before each step; a repeating event starts afresh after it happened
     first = torch.zeros_like(reached[..., :1, :])
     if start is not None:
         first = problem.event_step(start.running).unsqueeze(-2)
     happened = torch.cat([first, reached], dim=-2)
-    known = _cut(happened[..., :-1, :], cut_every)
+    known = cut_between(happened[..., :-1, :], cut_every)
     increment = reached - torch.where(fresh, torch.zeros_like(known), known)
 
     ending = [i for i, event in enumerate(events) if event.terminates]
     over = _over(problem, margins[..., positions(ending, margins)], path, ending)
     alive = torch.where(over, 0.0, _survival(problem, running, ending, start))
     over = over[..., :-1]
-    alive_now = _cut(alive[..., :-1, None], cut_every)[..., 0]
+    alive_now = cut_between(alive[..., :-1, None], cut_every)[..., 0]
     value, reward = alive_now * torch.where(over, 0.0, dense), dense
     for i, event in enumerate(events):
         if event.bonus == 0.0 and event.survival == 0.0:
@@ -109,7 +134,7 @@ def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -
         share = alive_now
         if i in ending:
             free = _survival(problem, running, others, start)[..., :-1]
-            share = _cut(torch.where(over, 0.0, free)[..., None], cut_every)[..., 0]
+            share = cut_between(torch.where(over, 0.0, free)[..., None], cut_every)[..., 0]
         earned = event.bonus * increment[..., i] + event.survival * (1 - reached[..., i])
         value, reward = value + share * torch.where(over, 0.0, earned), reward + earned
     return Outcome(weight * value, reward, dense, alive, happened, margins, running, discount)
@@ -130,13 +155,18 @@ def values_by_term(
 ) -> dict[str, Float[Tensor, "*batch T"]]:
     """The parts of `result.value`: every smooth reward term of the task, and what events pay.
 
-    γ^t alive_t times the term; "events" is the rest, and there is none where no event pays.
+    γ^t alive_t times the term; "events" is the rest, and there is none where no event pays. What a
+    segment's last state is worth is the part "bootstrap".
     """
     steps = _times(problem, path)[0][..., :-1]
     after, memory = path.state[..., 1:, :], path.memory[..., :-1, :]
     terms = problem.task.terms(Transition(path.before, path.action, after, memory, steps))
     now = slice(0, path.action.shape[-2])
     parts = {name: while_alive(result, term, now) for name, term in terms.items()}
+    if bootstraps(problem, path):
+        earlier = torch.zeros_like(result.value[..., 1:])
+        worth = bootstrap(problem, path, result)[..., None]
+        parts["bootstrap"] = torch.cat([earlier, worth], dim=-1)
     if any(event.bonus != 0.0 or event.survival != 0.0 for event in problem.task.events):
         parts["events"] = result.value - sum(parts.values(), torch.zeros_like(result.value))
     return parts
@@ -258,7 +288,7 @@ def evaluate_step(
     terms = problem.task.terms(made)
     reward = _total(terms, after)
     margins = problem.task.margins(made)
-    carried = _afresh(problem, start.running)
+    carried = afresh(problem, start.running)
     running = torch.maximum(carried, margins)
     reached = problem.event_step(running)
     increment = reached - problem.event_step(carried)
@@ -301,46 +331,9 @@ def evaluate_step(
     )
 
 
-def _afresh(problem: Problem, running: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:
-    """M as the next step sees it: −inf for a repeating event that has just happened."""
-    repeats = [event.switches for event in problem.task.events]
-    if not any(repeats):
-        return running
-    again = (running > 0) & flags(repeats, running)
-    return torch.where(again, -torch.inf, running)
-
-
 def _total(terms: dict[str, Tensor], after: Float[Tensor, "*batch ns"]) -> Float[Tensor, "*batch"]:
     """The sum of the smooth terms; 0 without any."""
     return torch.stack(list(terms.values())).sum(0) if terms else torch.zeros_like(after[..., 0])
-
-
-def _running(
-    problem: Problem, margins: Tensor, cut_every: int | None, carried: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """M_t of every event, and where a repeating one has just started afresh."""
-    running = running_maximum(margins, cut_every, carried)
-    fresh = torch.zeros_like(margins, dtype=torch.bool)
-    if not any(event.switches for event in problem.task.events):
-        return running, fresh
-    before = None if carried is None else _afresh(problem, carried)
-    columns, starts = [], []
-    for i, event in enumerate(problem.task.events):
-        margin = margins[..., i]
-        if not event.switches:
-            columns.append(running[..., i])
-            starts.append(fresh[..., i])
-            continue
-        hit = (margin.detach() > 0).to(margin.dtype)
-        visit = hit.cumsum(-1) - hit  # occurrences before step t
-        own = None if before is None else before[..., i]
-        columns.append(running_maximum_since_switch(margin, visit, cut_every, own))
-        new = visit[..., 1:] != visit[..., :-1]
-        first = torch.zeros_like(fresh[..., :1, i])
-        if carried is not None:
-            first = carried[..., i : i + 1] > 0
-        starts.append(torch.cat([first, new], dim=-1))
-    return torch.stack(columns, dim=-1), torch.stack(starts, dim=-1)
 
 
 def _over(
@@ -382,12 +375,3 @@ def _carried_survival(
         return torch.ones_like(moment.state[..., 0])
     last = positions(ending, moment.running)
     return 1 - problem.event_step(moment.running[..., last].max(dim=-1).values)
-
-
-def _cut(carried: Tensor, cut_every: int | None) -> Tensor:
-    """Detach what is carried into each window but the first; `carried` is [..., T, E]."""
-    if cut_every is None:
-        return carried
-    index = torch.arange(carried.shape[-2], device=carried.device)
-    first = ((index > 0) & (index % cut_every == 0))[:, None]
-    return torch.where(first, carried.detach(), carried)

@@ -22,13 +22,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradlab.foundation.arguments import got, whole
-from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.arguments import whole
+from gradlab.foundation.errors import BadValue
 from gradlab.foundation.moment import Moment
 from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import constant
 from gradlab.policies.policy import BoundPolicy, Policy
 from gradlab.problems.problem import Problem
+from gradlab.problems.segment import check_moment, check_time
 from gradlab.rollouts.passage import (
     Ending,
     Here,
@@ -148,6 +149,8 @@ def _run(
     relay: Relay | None,
 ) -> Trajectory:
     """The loop itself."""
+    if start is None and problem.segment is not None:
+        start = problem.start(noise)
     begin = problem.start(noise) if start is None else start.map(_laid_out)
     state = _constant(problem, begin.state)
     carry = _constant(problem, begin.carry) if policy.policy.carry_dim else None
@@ -237,43 +240,10 @@ def _length(problem: Problem, noise: Noise, start: Moment | None, length: int | 
             "draw more with problem.replace(horizon=...).draw"
         )
     if start is not None:
-        _check_start(problem, noise, start, length)
+        batch = tuple(noise.action.shape[:-2])
+        check_moment(start, problem.widths, batch, problem.dtype, problem.name)
+        check_time(start, length, problem.episode, problem.name)
     return length
-
-
-def _check_start(problem: Problem, noise: Noise, start: Moment, length: int) -> None:
-    """Raise unless the moment is one of this problem and these episodes, with time for `length`."""
-    if not isinstance(start, Moment):
-        raise BadValue(
-            f"start should be a Moment, got {got(start)}; try problem.start(noise), or "
-            "gradlab.moment_at(path, outcome) for the end of a rollout"
-        )
-    expected = {
-        "state": (*noise.action.shape[:-2], problem.simulator.state_dim),
-        "memory": (*noise.action.shape[:-2], problem.task.memory_dim),
-        "carry": (*noise.action.shape[:-2], problem.policy.carry_dim),
-        "running": (*noise.action.shape[:-2], len(problem.task.events)),
-        "step": tuple(noise.action.shape[:-2]),
-    }
-    for name, shape in expected.items():
-        came = tuple(getattr(start, name).shape)
-        if came != shape:
-            raise BadShape(
-                f"start.{name} should be {list(shape)} for {problem.name} and this noise, "
-                f"got {list(came)}; start.take(index) and noise.take(index) choose episodes"
-            )
-    if start.state.dtype != problem.dtype:
-        raise BadShape(
-            f"start should be {problem.dtype} for {problem.name}, got {start.state.dtype}; "
-            f"try problem.replace(dtype={start.state.dtype})"
-        )
-    steps = torch.func.debug_unwrap(torch.maximum(start.step, start.discounted).detach())
-    # a GPU would have to be waited for
-    if steps.device.type == "cpu" and bool((steps + length > problem.horizon).any()):
-        raise BadValue(
-            f"{length} steps from step {float(steps.max()):g} go past the horizon of {problem.name}, "
-            f"{problem.horizon}; take fewer, or problem.replace(horizon=...)"
-        )
 
 
 def _by_time(part: Float[Tensor, "*batch T n"]) -> tuple[Tensor, ...]:

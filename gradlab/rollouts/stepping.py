@@ -25,6 +25,7 @@ class VectorEpisodes:
     """
 
     def __init__(self, problem: Problem, count: int) -> None:
+        problem.require_whole("an environment")
         simulator, task = problem.simulator, problem.task
         like = {"dtype": problem.dtype, "device": problem.device}
         self.problem = problem

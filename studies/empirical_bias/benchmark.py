@@ -18,7 +18,7 @@ from torch import Tensor
 
 import estimators
 import gradlab
-from estimators import (
+from estimators import Same, (
     FOG,
     PG,
     AlphaOrder,
@@ -157,7 +157,7 @@ def weighing(variant: Variant, size: int) -> Mixture | Switch:
     group = size // 2 if half else size
     pg = _pg(variant, group)
     if variant.rule in TESTS:
-        return Switch(variant.rule, group_size=group, zeroth=pg)  # pyright: ignore[reportArgumentType]
+        return Switch(variant.rule, source=Same(group), zeroth=pg)  # pyright: ignore[reportArgumentType]
     level = "output" if variant.rule == "ivwh" else "global"
     source = Cross(size) if half else Same(size)
     return Mixture((FOG(), pg), RULES[variant.rule], level, source)

@@ -49,7 +49,7 @@ COMBINATIONS: dict[str, Callable[[int], tuple[Estimator, Parts]]] = {
     "best_linear_step": lambda horizon: _mixture(BestLinear(), "step"),
     "best_linear_parameter": lambda horizon: _mixture(BestLinear(), "parameter"),
     "action_mixture": lambda horizon: (action_mixture(source=Cross(GROUP)), PAIR),
-    "switch": lambda horizon: (Switch(group_size=GROUP), PAIR),
+    "switch": lambda horizon: (Switch(source=Same(GROUP)), PAIR),
     "agpo": lambda horizon: (AGPO(source=Same(GROUP)), (FOG(), QG())),
     "total_propagation": lambda horizon: (TotalPropagation(source=Cross(GROUP)), PAIR),
 }

@@ -29,7 +29,7 @@ GROUPED = (
     "alpha_order", "best_linear",
 )  # fmt: skip
 SMALL = {name: {"source": E.Cross(4)} for name in GROUPED}
-SMALL["switch"] = {"group_size": COUNT}
+SMALL["switch"] = {"source": E.Same(COUNT)}
 THIRDS = E.Weights("global", {"": torch.full((1, 3), 1 / 3, dtype=torch.float64)})
 FORMS: dict[str, Estimator] = {
     "pg-loo": E.PG(baseline="loo", group_size=4),

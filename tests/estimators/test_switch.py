@@ -34,7 +34,7 @@ def noise_gradient(problem: Problem, params: Params, noise: gradlab.Noise) -> to
 def test_the_published_test_by_hand() -> None:
     problem = toy_problem()
     params, noise = toy_params(problem), problem.draw(64, torch.Generator().manual_seed(1))
-    switch = E.Switch(group_size=32)
+    switch = E.Switch(source=E.Same(32))
     g = noise_gradient(problem, params, noise).flatten(1)
     path = rollout(problem, problem.bind(params), noise)
     f = evaluate(problem, path).value.sum(-1)
@@ -62,7 +62,7 @@ def test_the_published_test_by_hand() -> None:
 def test_a_jump_leaves_pg_alone(test: str) -> None:
     problem, params = known("heaviside")
     noise = problem.draw(256, torch.Generator().manual_seed(0))
-    switch = E.Switch(test, group_size=128)
+    switch = E.Switch(test, source=E.Same(128))
     assert torch.equal(
         switch.weights(problem, params, noise).values[""],
         torch.tensor([[0.0, 1.0]] * 2, dtype=torch.float64),
@@ -76,7 +76,7 @@ def test_a_jump_leaves_pg_alone(test: str) -> None:
 def test_what_is_smooth_keeps_fog(test: str) -> None:
     problem, params = known("quadratic")
     noise = problem.draw(256, torch.Generator().manual_seed(0))
-    weights = E.Switch(test, group_size=128).weights(problem, params, noise).values[""]
+    weights = E.Switch(test, source=E.Same(128)).weights(problem, params, noise).values[""]
     expected = E.Mixture((E.FOG(), E.PG()), E.InverseVariance(), source=E.Same(128))
     torch.testing.assert_close(weights, expected.weights(problem, params, noise).values[""])
     assert (weights[:, 0] > 0.5).all()
@@ -87,8 +87,8 @@ def test_random_starts_count_against_fog_where_they_are_not_held() -> None:
     problem = gradlab.make("lq", dtype=torch.float64)
     params = problem.reference
     noise = problem.draw(512, torch.Generator().manual_seed(0))
-    published = E.Switch(group_size=512).tests(problem, params, noise)
-    paired = E.Switch("jump", group_size=512).tests(problem, params, noise)
+    published = E.Switch(source=E.Same(512)).tests(problem, params, noise)
+    paired = E.Switch("jump", source=E.Same(512)).tests(problem, params, noise)
     assert float(published.unseen) > float(paired.unseen)
     assert float(paired.unseen) <= float(paired.allowed)
 
@@ -98,15 +98,54 @@ def test_episodes_that_are_not_finite_leave_pg(test: str) -> None:
     problem, params = known("quadratic")
     noise = problem.draw(32, torch.Generator().manual_seed(0))
     noise.action[3] = torch.nan
-    weights = E.Switch(test, group_size=32).weights(problem, params, noise).values[""]
+    weights = E.Switch(test, source=E.Same(32)).weights(problem, params, noise).values[""]
     assert weights.tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_folds_are_tested_and_weighted_by_the_other_folds(test: str) -> None:
+    problem = toy_problem()
+    params, noise = toy_params(problem), problem.draw(128, torch.Generator().manual_seed(1))
+    crossed = E.Switch(test, source=E.Cross(64))
+    own = E.Switch(test, source=E.Same(32))
+    weights = crossed.weights(problem, params, noise).values[""]
+    swapped = own.weights(problem, params, noise).values[""][[1, 0, 3, 2]]
+    torch.testing.assert_close(weights, swapped, rtol=1e-12, atol=0)
+    tests, others = (s.tests(problem, params, noise) for s in (crossed, own))
+    torch.testing.assert_close(tests.unseen, others.unseen[[1, 0, 3, 2]], rtol=1e-9, atol=1e-12)
+    assert len(set(weights[:, 0].tolist())) > 1
+    fog, pg = (e(problem, params, noise).per_sample() for e in (E.FOG(), E.PG()))
+    by_row = weights.repeat_interleave(32, 0)
+    for leaf, value in crossed(problem, params, noise).per_sample().items():
+        a, b = (by_row[:, k].view(-1, *[1] * (value.ndim - 1)) for k in (0, 1))
+        torch.testing.assert_close(value, a * fog[leaf] + b * pg[leaf], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_a_pilot_decides_for_any_episodes(test: str) -> None:
+    problem = toy_problem()
+    params, noise = toy_params(problem), problem.draw(6, torch.Generator().manual_seed(1))
+    switch = E.Switch(test, source=E.Independent(seed=3, size=64))
+    assert switch.group == 1
+    pilot = E.Independent(seed=3, size=64).draw(problem, 2)
+    expected = E.Switch(test, source=E.Same(64)).weights(problem, params, pilot).values[""]
+    weights = switch.weights(problem, params, noise).values[""]
+    assert torch.equal(weights, expected)
+    whole = switch(problem, params, noise).per_sample()
+    parts = switch(problem, params, noise, chunk_size=1).per_sample()
+    fog, pg = (e(problem, params, noise).per_sample() for e in (E.FOG(), E.PG()))
+    a, b = weights[0]
+    for leaf, value in whole.items():
+        torch.testing.assert_close(value, a * fog[leaf] + b * pg[leaf], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(parts[leaf], value, rtol=1e-12, atol=1e-14)
 
 
 def test_options_are_checked() -> None:
     for match, options in {
         "c should": {"c": 2.0},
         "level should": {"level": 0.0},
-        "group_size": {"group_size": 4},
+        "behind a test": {"source": E.Same(4)},
+        "of Cross": {"source": E.Cross(2)},
     }.items():
         with pytest.raises(BadValue, match=match):
             E.Switch(**options)

@@ -38,6 +38,7 @@ def solve(problem: Problem, params: dict[str, Tensor]) -> Answer:
     solution is known, `BadValue` where the problem has been changed beyond what the formulas cover
     (another policy, dynamics or horizon).
     """
+    problem.require_whole("a closed form")
     params = ordinary(params)
     solution = SOLUTIONS.get(type(problem.task))
     if solution is None:
