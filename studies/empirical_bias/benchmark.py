@@ -18,7 +18,7 @@ from torch import Tensor
 
 import estimators
 import gradlab
-from estimators import Same, (
+from estimators import (
     FOG,
     PG,
     AlphaOrder,
