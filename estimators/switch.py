@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,8 @@ from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
 from gradlab.statistics.jumps import LEAST as PAIRS
 from gradlab.statistics.jumps import Pairs, jump, pairs_of
+
+Range: TypeAlias = tuple[int, int]  # (begin, end) of a run of episodes
 
 
 class Seen(NamedTuple):
@@ -177,7 +179,7 @@ class Switch(Estimator):
             pairs = _swapped(problem, params, noise, value, gradient)
             return Seen(samples, value, gradient, pairs)
 
-    def _origins(self, seen: Seen) -> list[list[tuple[int, int]]]:
+    def _origins(self, seen: Seen) -> list[list[Range]]:
         """The episodes that each block of weights comes from."""
         count = len(seen.value)
         if isinstance(self.source, Independent):
@@ -202,25 +204,30 @@ class Switch(Estimator):
 
     def _tests(self, seen: Seen) -> Tests:
         origins = self._origins(seen)
-        of_blocks = [torch.cat([torch.arange(*each) for each in ranges]) for ranges in origins]
-        index = torch.stack(of_blocks).to(seen.value.device)
         if seen.pairs is None:
-            value, gradient = seen.value.double()[index], seen.gradient.double()[index]
+            value, gradient = (
+                _blocks(part, origins).double() for part in (seen.value, seen.gradient)
+            )
             twice = 2 * value.var(1)
             d = twice - 2 * gradient.mean(1).square().sum(-1) - gradient.var(1).sum(-1)
             unseen = torch.where(twice == 0, 0.0, d / torch.where(twice == 0, 1.0, twice))
             return Tests(unseen, torch.full_like(unseen, self.c))
         unseen, allowed = [], []
-        for rows in index:
+        for rows in zip(*(_blocks(part, origins).unbind(0) for part in seen.pairs), strict=True):
             # the two of a couple are not independent of each other: their mean is one replicate
-            couples = Pairs(*(part[rows].view(-1, 2).mean(1) for part in seen.pairs))
+            couples = Pairs(*(part.view(-1, 2).mean(1) for part in rows))
             finite = bool(torch.stack(couples).isfinite().all())
             found = jump("return", couples, self.level) if finite else None
             unseen.append(math.nan if found is None else found.share.estimate)
             trusted = found is not None and found.p_value > self.level
             allowed.append(math.inf if trusted else -math.inf)
-        cast = {"dtype": torch.float64, "device": index.device}
+        cast = {"dtype": torch.float64, "device": seen.value.device}
         return Tests(torch.tensor(unseen, **cast), torch.tensor(allowed, **cast))
+
+
+def _blocks(part: Float[Tensor, "N *size"], origins: list[list[Range]]) -> Tensor:
+    """The episodes that each block of weights comes from, [B, M, *size]."""
+    return torch.stack([torch.cat([part[a:b] for a, b in ranges]) for ranges in origins])
 
 
 def _swapped(

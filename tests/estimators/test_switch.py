@@ -106,8 +106,8 @@ def test_episodes_that_are_not_finite_leave_pg(test: str) -> None:
 def test_folds_are_tested_and_weighted_by_the_other_folds(test: str) -> None:
     problem = toy_problem()
     params, noise = toy_params(problem), problem.draw(128, torch.Generator().manual_seed(1))
-    crossed = E.Switch(test, source=E.Cross(64))
-    own = E.Switch(test, source=E.Same(32))
+    crossed = E.Switch(test, c=1.0, source=E.Cross(64))
+    own = E.Switch(test, c=1.0, source=E.Same(32))
     weights = crossed.weights(problem, params, noise).values[""]
     swapped = own.weights(problem, params, noise).values[""][[1, 0, 3, 2]]
     torch.testing.assert_close(weights, swapped, rtol=1e-12, atol=0)
@@ -125,10 +125,10 @@ def test_folds_are_tested_and_weighted_by_the_other_folds(test: str) -> None:
 def test_a_pilot_decides_for_any_episodes(test: str) -> None:
     problem = toy_problem()
     params, noise = toy_params(problem), problem.draw(6, torch.Generator().manual_seed(1))
-    switch = E.Switch(test, source=E.Independent(seed=3, size=64))
+    switch = E.Switch(test, c=1.0, source=E.Independent(seed=3, size=64))
     assert switch.group == 1
     pilot = E.Independent(seed=3, size=64).draw(problem, 2)
-    expected = E.Switch(test, source=E.Same(64)).weights(problem, params, pilot).values[""]
+    expected = E.Switch(test, c=1.0, source=E.Same(64)).weights(problem, params, pilot).values[""]
     weights = switch.weights(problem, params, noise).values[""]
     assert torch.equal(weights, expected)
     whole = switch(problem, params, noise).per_sample()
