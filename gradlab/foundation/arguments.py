@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,16 @@ def whole(name: str, value: Any, least: int = 1, hint: str = "") -> int:
             f"{name} should be a whole number of at least {least}, got {got(value)}{more}"
         )
     return number
+
+
+def layer_sizes(hidden: Any) -> tuple[int, ...]:
+    """The sizes of hidden layers. Raises `BadValue` unless they are whole numbers from 1 on."""
+    if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+        raise BadValue(
+            f"hidden should be the sizes of the layers, got {got(hidden)}; "
+            "try hidden=(64, 64), or hidden=() for none"
+        )
+    return tuple(whole("a size in hidden", size) for size in hidden)
 
 
 def number(name: str, value: Any, hint: str = "") -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.policies.head import GaussianHead
+from gradlab.policies.identity import subclass_identity
 from gradlab.policies.networks import Described, Network, Sized
 from gradlab.policies.policy import Policy
 
@@ -72,6 +73,7 @@ class NetworkPolicy(Policy):
             "std": self.std,
             "initial_std": self.initial_std,
             "log_std_range": list(self.log_std_range),
+            **subclass_identity(self, NetworkPolicy),
         }
 
     @property

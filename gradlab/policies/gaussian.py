@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from gradlab.foundation.arguments import got, whole
-from gradlab.foundation.errors import BadValue
+from gradlab.foundation.arguments import layer_sizes, whole
 from gradlab.policies.head import GaussianHead
+from gradlab.policies.identity import subclass_identity
 from gradlab.policies.normalised import Normalised
 from gradlab.policies.perceptron import Perceptron
 from gradlab.policies.policy import Policy
@@ -45,13 +44,7 @@ class GaussianPolicy(Policy):
     def __post_init__(self) -> None:
         for name in ("observation_dim", "action_dim"):
             object.__setattr__(self, name, whole(name, getattr(self, name), 0))
-        if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str):
-            raise BadValue(
-                f"hidden should be the sizes of the layers, got {got(self.hidden)}; "
-                "try hidden=(64, 64), or hidden=() for a linear policy"
-            )
-        sizes = tuple(whole("a size in hidden", size) for size in self.hidden)
-        object.__setattr__(self, "hidden", sizes)
+        object.__setattr__(self, "hidden", layer_sizes(self.hidden))
         head = GaussianHead(
             self.action_dim, self.squash, self.std, self.initial_std, self.log_std_range
         )
@@ -111,6 +104,7 @@ class GaussianPolicy(Policy):
             "log_std_range": list(self.log_std_range),
             # only where they are chosen: settings from before they existed stay what they were
             **{name: True for name in ("layer_norm", "normalise") if getattr(self, name)},
+            **subclass_identity(self, GaussianPolicy),
         }
 
 

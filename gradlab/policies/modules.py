@@ -12,10 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
 from gradlab.foundation.arguments import got
+from gradlab.foundation.checkpoints import Saved, content_checksum
 from gradlab.foundation.errors import BadValue
 from gradlab.policies.composed import NetworkPolicy
+from gradlab.policies.identity import module_identity
 from gradlab.policies.networks import Buffers, Network, Params
 from gradlab.policies.normalised import Normalised
 
@@ -36,11 +39,13 @@ def ModulePolicy(
     The module gives one number per action, with `std="state"` two: the means, and the log stds
     behind them. The other options are those of `GaussianPolicy`. It is copied as it is, in its mode
     (`eval()` for dropout). Parameters that require a gradient are the policy's; `problem.init`
-    draws them anew by every part's `reset_parameters`, and
-    `dict(module.named_parameters())` are those that it has. Everything else is a buffer.
+    draws them anew by every part's `reset_parameters` (one that no such method draws begins as it
+    is in the module), and `dict(module.named_parameters())` are those that it has. Everything else
+    is a buffer.
 
     Raises `BadValue` for a module that mixes samples (BatchNorm), draws random numbers, changes its
-    buffers, or cannot be mapped over samples (torch's own recurrent cells).
+    buffers or observations, cannot be copied, has no parameters yet, or cannot be mapped over
+    samples (torch's own recurrent cells).
     """
     network: Network = ModuleNetwork(_usable(module))
     if normalise:
@@ -70,12 +75,26 @@ class ModuleNetwork:
         return sized
 
     def settings(self) -> dict[str, Any]:
-        """Classes and shapes, as JSON values by name; the code of `forward` is not in it."""
+        """What it is, as JSON values by name: classes, shapes, and hashes of the code of every
+        part, of its attributes, and of all tensors that are not drawn by `init`."""
         parts = {
             name or "module": type(part).__name__ for name, part in self.module.named_modules()
         }
         shapes = {name: list(value.shape) for name, value in self._parts[0].items()}
-        return {"kind": "module", "parts": parts, "parameters": shapes}
+        return {
+            "kind": "module",
+            "parts": parts,
+            "parameters": shapes,
+            "code": module_identity(self.module),
+            "constants": content_checksum(Saved(self._constants())),
+        }
+
+    def _constants(self) -> dict[str, Tensor]:
+        """The tensors that every initialisation has."""
+        cast = {"dtype": torch.float64, "device": "cpu"}
+        one, two = (self.init(torch.Generator().manual_seed(seed), **cast) for seed in (0, 1))
+        fixed = {name: value for name, value in one.items() if torch.equal(value, two[name])}
+        return {**fixed, **self._parts[1]}
 
     @cached_property
     def _parts(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -151,7 +170,18 @@ def _usable(module: nn.Module) -> nn.Module:
                 f"{where} draws random numbers that are no part of an episode's noise; try "
                 "module.eval(), where it does nothing"
             )
-    return copy.deepcopy(module)
+        if any(is_lazy(value) for value in part.parameters(recurse=False)):
+            raise BadValue(
+                f"{where} has no parameters yet; call the module once on observations [B, no], "
+                "then give it to ModulePolicy"
+            )
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # such as the old torch.nn.utils.weight_norm
+        raise BadValue(
+            f"{type(module).__name__} cannot be copied ({_line(error)}); try "
+            "torch.nn.utils.parametrizations for a norm of weights"
+        ) from error
 
 
 def _try(network: ModuleNetwork) -> None:
@@ -169,10 +199,11 @@ def _try(network: ModuleNetwork) -> None:
     obs = torch.randn(rows, generator=torch.Generator().manual_seed(0), dtype=like.dtype)
     kept = {name: value.clone() for name, value in held.items()}
     kind = type(module).__name__
+    given = obs.clone()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         before = torch.get_rng_state()
         try:
-            output = module(obs)
+            output, again = module(given), module(obs)
             alone = module(obs[1:2])
         except Exception as error:
             raise BadValue(
@@ -180,6 +211,8 @@ def _try(network: ModuleNetwork) -> None:
             ) from error
         drew = not torch.equal(before, torch.get_rng_state())
     _check_output(kind, output, network.output_dim)
+    if not torch.equal(given, obs):
+        raise BadValue(f"{kind} writes to the observations that it is given; try a copy of them")
     if drew:
         raise BadValue(
             f"{kind} draws random numbers that are no part of an episode's noise; try "
@@ -187,7 +220,13 @@ def _try(network: ModuleNetwork) -> None:
         )
     if any(not torch.equal(value, kept[name]) for name, value in held.items()):
         raise BadValue(f"{kind} changes its buffers as it runs; try module.eval()")
-    if not torch.allclose(output[1:2], alone, rtol=1e-3, atol=1e-4 * float(output.abs().max())):
+    if not torch.allclose(output, again, rtol=0, atol=0, equal_nan=True):
+        raise BadValue(
+            f"{kind} gives another output at the same observations when it is called again: it draws "
+            "numbers that are no part of an episode's noise, or remembers; try a module that does not"
+        )
+    scale = float(output.abs().nan_to_num(0.0, 0.0, 0.0).max())
+    if not torch.allclose(output[1:2], alone, rtol=1e-3, atol=1e-4 * scale, equal_nan=True):
         raise BadValue(
             f"{kind} mixes samples: its output at one observation depends on the others in the "
             "batch; try nn.LayerNorm, which looks at one sample"

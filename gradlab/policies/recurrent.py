@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradlab.foundation.arguments import whole
+from gradlab.foundation.arguments import layer_sizes, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.policies.composed import NetworkPolicy
 from gradlab.policies.networks import Buffers, Network, Params
@@ -61,8 +61,7 @@ class GRU:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "carry_dim", whole("carry_dim", self.carry_dim))
-        sizes = tuple(whole("a size in hidden", size) for size in self.hidden)
-        object.__setattr__(self, "hidden", sizes)
+        object.__setattr__(self, "hidden", layer_sizes(self.hidden))
         if self.activation not in ACTIVATIONS:
             raise BadValue(
                 f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from gradlab.foundation.errors import BadValue, Missing, UnknownName
 from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, Row
 
+INFINITE = {"infinite": True}  # metadata of a config field in which ∞ has a meaning
 RUN_OPTIONS = ("preset", "out", "jobs", "retrain", "fresh", "keep")
 
 
@@ -113,10 +115,13 @@ class Study:
 
 def check_numbers(config: Any) -> None:
     """Raises `BadValue` for a number of the config that is not finite
-    or that float32 cannot hold.
+    or that float32 cannot hold; ∞ may be in a field with `metadata=INFINITE`.
     """
-    for name, value in vars(config).items():
+    for part in dataclasses.fields(config):
+        name, value = part.name, getattr(config, part.name)
         for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, float) and math.isinf(one) and part.metadata.get("infinite"):
+                continue
             if isinstance(one, float) and one != 0 and not 1e-30 <= abs(one) <= 1e30:
                 raise BadValue(
                     f"expected numbers that float32 holds (0, or 1e-30 to 1e30 in size) for {name}, "
@@ -125,5 +130,6 @@ def check_numbers(config: Any) -> None:
 
 
 def as_json(config: Any) -> dict[str, Any]:
-    """The config as JSON values, for the manifest and for comparing two configs."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    """The config as JSON values, for the manifest and for comparing two configs; JSON has no ∞,
+    so that it is a word."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str), parse_constant=str)

@@ -19,13 +19,13 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from gradlab.foundation.errors import Conflict
 from gradlab.foundation.files import digest
+from gradlab.foundation.syntax import hash_source
 from gradlab.study.folder import Folder
 from gradlab.study.progress import note
 
@@ -140,33 +140,6 @@ def _whole() -> Iterator[tuple[str, str]]:
                     yield name, hash_source(path)
 
 
-def hash_source(path: Path) -> str:
-    """A hash of what the source does: of its syntax tree, without docstrings."""
-    return _hash_text(path.read_bytes())
-
-
-@cache
-def _hash_text(text: bytes) -> str:
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:
-        return hashlib.sha256(text).hexdigest()[:16]
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            # every string that stands alone, so that the notes below fields go too
-            node.body = [s for s in body if not _is_text(s)]  # pyright: ignore[reportAttributeAccessIssue]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
-
-
 def _closure(starts: Iterable[str], own: set[str]) -> Iterator[tuple[str, Path]]:
     """The modules and those they import, directly or not, as far as they are the user's own."""
     waiting, seen = sorted(starts), set[str]()
@@ -211,7 +184,11 @@ def _find(name: str) -> str | None:
     for part in name.split("."):
         prefix = f"{prefix}.{part}".strip(".")
         found = (finder.find_spec(prefix, path) for finder in sys.meta_path)
-        spec = next((one for one in found if one is not None), None)
+        try:
+            spec = next((one for one in found if one is not None), None)
+        except KeyError:  # a folder without __init__.py, of a package that nobody has imported
+            path, spec = [str(Path(folder, part)) for folder in path or ()], None
+            continue
         if spec is None:
             return None
         path = spec.submodule_search_locations
@@ -222,6 +199,8 @@ def _find(name: str) -> str | None:
 
 def _installed(path: Path) -> bool:
     """Does a file belong to the standard library or to an installed package?"""
+    if {"site-packages", "dist-packages"} & set(path.parts):  # also of a PYTHONPATH or a .pth file
+        return True
     known = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     known |= {*site.getsitepackages(), site.getusersitepackages()}
     whole = path.resolve()

@@ -91,7 +91,7 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
     last = window == config.windows[-1]
     orders = [
         AlphaOrder(gamma, False, config.bound, config.failure_probability)
-        for gamma in ((*config.gammas, math.inf) if last else ())
+        for gamma in (bounds(config) if last else ())
     ]
     over = alphas.of_score(bench.problem, bench.params, bench.noise, bench.size, window, orders)
     mixture = {"mixture": "sg+pg", "variant": f"h = {window}", "window": window}
@@ -101,6 +101,11 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
         mixture = {"mixture": "aobg", "variant": reading, "window": window, "gamma": gamma}
         for row in _whole_rows(values):
             yield {**shared, **mixture, **row}
+
+
+def bounds(config: Config) -> tuple[float, ...]:
+    """The γ of AoBG's sweep, with ∞ behind the finite ones [gradient]."""
+    return (*(gamma for gamma in config.gammas if math.isfinite(gamma)), math.inf)
 
 
 def _bench(config: Config, method: str, stage: int, needs: Mapping[str, Saved]) -> Bench:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.study.definition import INFINITE
 from studies.mixture_ratio.training import HORIZON, METHODS, STAGES
 from studies.rollout_variance.policies import Setting, problem_of
 
@@ -23,7 +24,7 @@ class Config:
     preset/contact."""
     windows: tuple[int, ...] = (1, 32)
     """Steps h of SG beside PG; the last one is that of AoBG's sweep."""
-    gammas: tuple[float, ...] = (0.0, 0.01, 1.0, 100.0)
+    gammas: tuple[float, ...] = field(default=(0.0, 0.01, 1.0, 100.0), metadata=INFINITE)
     """AoBG's bounds on the bias, in units of the gradient; γ = ∞ is always there."""
     failure_probability: float = 0.05
     """δ of AoBG's confidence bound; 0.95 was published [1]."""

@@ -23,11 +23,12 @@ from gradlab.problems.problem import Problem
 from gradlab.statistics import Interval
 from gradlab.study import run_study
 from gradlab.study.cells import identities, in_order
+from gradlab.study.definition import check_numbers
 from studies.mixture_ratio import STUDY, cells, figures, report, training
 from studies.mixture_ratio.alphas import capped, of_critic, of_score
 from studies.mixture_ratio.answer import answer
-from studies.mixture_ratio.cells import ALL, interval, student
-from studies.mixture_ratio.config import PRESETS, Config
+from studies.mixture_ratio.cells import ALL, bounds, interval, student
+from studies.mixture_ratio.config import PRESETS, Config, check
 from studies.mixture_ratio.rows import (
     Alpha,
     Change,
@@ -125,6 +126,14 @@ def test_verdict_on_one(found: tuple[Alpha, ...], verdict: str) -> None:
 )
 def test_verdict_on_between(found: tuple[Alpha, ...], verdict: str) -> None:
     assert between(found) == verdict
+
+
+def test_no_bound_is_measured_once_whether_or_not_it_is_asked_for() -> None:
+    for gammas in ((0.0, 1.0), (0.0, 1.0, math.inf), (math.inf, 0.0, 1.0)):
+        config = dataclasses.replace(TINY, gammas=gammas)
+        check_numbers(config)
+        check(config)
+        assert bounds(config) == (0.0, 1.0, math.inf)
 
 
 def test_changes_are_paired_by_group() -> None:

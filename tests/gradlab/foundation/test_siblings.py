@@ -89,6 +89,14 @@ except Missing as error:
     assert done.stderr.count("HiddenPackage") == 1
 
 
+def test_a_study_says_which_package_is_hidden_before_it_misses_anything(tmp_path: Path) -> None:
+    (tmp_path / "estimators.py").touch()
+    done = run("import studies.jumps", tmp_path, str(ROOT))
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"Missing: import estimators finds {tmp_path / 'estimators.py'}" in last
+    assert "rename it" in last
+
+
 def test_a_package_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siblings, "found", lambda package: None)
     with pytest.raises(Missing, match=r"studies of gradlab is not there.*install gradlab again"):

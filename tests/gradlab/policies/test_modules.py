@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -45,6 +46,28 @@ class Counting(nn.Linear):
         return super().forward(obs)
 
 
+class Writing(nn.Linear):
+    def forward(self, obs: Tensor) -> Tensor:
+        obs *= 2
+        return super().forward(obs)
+
+
+class Remembering(nn.Linear):
+    """Another function at every call, and no buffer tells."""
+
+    calls = 0
+
+    def forward(self, obs: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(obs) * (1 + 1e-5 * self.calls)
+
+
+def weight_norm(layer: nn.Linear) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it is the old one
+        return nn.utils.weight_norm(layer)
+
+
 class Named(nn.Linear):
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
@@ -62,6 +85,10 @@ REFUSED = {
     ),
     r"Noisy draws random numbers": lambda: Noisy(3, 1),
     r"Counting changes its buffers": lambda: Counting(3, 1),
+    r"Writing writes to the observations": lambda: Writing(3, 1),
+    r"Remembering gives another output at the same observations": lambda: Remembering(3, 1),
+    r"0 \(LazyLinear\) has no parameters yet.*once": lambda: nn.Sequential(nn.LazyLinear(1)),
+    r"Linear cannot be copied.*parametrizations": lambda: weight_norm(nn.Linear(3, 1)),
     r"Centred mixes samples": lambda: Centred(3, 1),
     r"Branching cannot be mapped over samples.*torch.where": lambda: Branching(3, 1),
     r"should return \[B, 1\].*got \[B, 2\]; try std='state'": lambda: nn.Linear(3, 2),
@@ -83,6 +110,17 @@ def test_what_is_refused_and_why(message: str) -> None:
     with pytest.raises(BadValue, match=message) as caught:
         toy_problem().replace(policy=gradlab.ModulePolicy(REFUSED[message]()))
     assert "\n" not in str(caught.value)
+
+
+def test_a_module_may_be_undefined_at_observations_of_the_trial() -> None:
+    """It is tried at normal numbers, which a task need not have."""
+
+    class Log(nn.Linear):
+        def forward(self, obs: Tensor) -> Tensor:
+            return super().forward(obs.log())
+
+    problem = toy_problem().replace(policy=gradlab.ModulePolicy(Log(3, 1)))
+    assert problem.policy.network.output_dim == 1
 
 
 def test_dropout_in_eval_is_the_module_without_it() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import os
 import signal
 import subprocess
@@ -13,9 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from gradlab.foundation.errors import GradlabError
+from gradlab.foundation.errors import BadValue, GradlabError
 from gradlab.study import Study, cli
 from gradlab.study.commandline import parse
+from gradlab.study.definition import INFINITE, as_json, check_numbers
 from gradlab.study.progress import Notes, Progress
 from studies.__main__ import listed
 from tests.helpers import toy_study
@@ -110,6 +113,20 @@ def test_an_error_is_one_line(
     assert out == ""
     assert err.startswith("toy_study: ") and err.count("\n") == 1
     assert words in err
+
+
+def test_infinity_is_a_number_where_a_field_says_so() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        bounds: tuple[float, ...] = dataclasses.field(default=(1.0, math.inf), metadata=INFINITE)
+        width: float = 0.1
+        seed: int = 0
+
+    check_numbers(Config())
+    assert json.dumps(as_json(Config()), allow_nan=False)  # the manifest is JSON for any reader
+    for wrong in (Config(bounds=(math.nan,)), Config(bounds=(1e300,)), Config(width=math.inf)):
+        with pytest.raises(BadValue, match="expected numbers that float32 holds"):
+            check_numbers(wrong)
 
 
 def failing_cell(config: object, cell: object, needs: object) -> list:

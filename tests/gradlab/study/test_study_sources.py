@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from gradlab.foundation.errors import Conflict
+from gradlab.foundation.syntax import hash_source
 from gradlab.study import Study, run_study, sources
-from gradlab.study.sources import SHOWN_ONLY, Code, hash_source
+from gradlab.study.sources import SHOWN_ONLY, Code
 from studies import __main__ as listing
 from tests.helpers import toy_study
 from tests.helpers.forked import ROOT, Done, run_module
@@ -177,3 +178,35 @@ def test_comments_do_not_count(tmp_path: Path, text: str, same: bool) -> None:
     first.write_text('"""Words."""\nx = 1\n\n\ndef f():\n    return x\n')
     second.write_text(text)
     assert (hash_source(first) == hash_source(second)) is same
+
+
+def test_a_folder_without_init_in_a_package_that_nobody_has_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code counts as any other that a function imports when it is called."""
+    inner = tmp_path / "lazy_package" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "lazy_package" / "__init__.py").touch()
+    (inner / "deep.py").write_text("x = 1\n")
+    text = "def value():\n    from lazy_package.inner import deep\n    return deep.x\n"
+    (tmp_path / "lazy_user.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = Code.of([], ["lazy_user"])
+    assert {"lazy_user", "lazy_package.inner.deep"} <= set(before.modules)
+    (inner / "deep.py").write_text("x = 2\n")
+    assert "lazy_package.inner.deep" in Code.of([], ["lazy_user"]).changes(
+        {"modules": before.modules, "packages": before.packages}
+    )
+
+
+def test_packages_of_a_python_path_are_installed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on clusters, where torch is in a folder of its own: its code is not read."""
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "far_package.py").write_text("x = 1\n")
+    (tmp_path / "near_user.py").write_text("import far_package\n")
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not {"far_package"} & set(Code.of([], ["near_user"]).modules)
