@@ -20,6 +20,8 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
@@ -146,9 +148,22 @@ def fitted(figure: Figure, text: str, size: float = 1.0) -> str:
     return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, wide))
 
 
+NOTE = {"fontsize": "small", "color": "#444444"}
+
+
 def note(figure: Figure, text: str) -> None:
-    """How to read the figure, in small letters under the panels."""
-    figure.supxlabel(fitted(figure, text, 0.7), fontsize="small", color="#444444")
+    """How to read the figure, in small letters under the panels, above a legend."""
+    figure.supxlabel(fitted(figure, text, 0.7), **NOTE)
+    if figure.legends:
+        _note_above(figure, figure.legends[-1])
+
+
+def _note_above(figure: Figure, below: Legend) -> None:
+    """Moves the note into the legend, as its title: the layout keeps room for either at the foot
+    of the figure, and not for both."""
+    below.set_title(figure.get_supxlabel(), prop=FontProperties(size=NOTE["fontsize"]))
+    below.get_title().set(color=NOTE["color"], multialignment="center")
+    figure.supxlabel("")
 
 
 def with_unit(quantity: str, unit: str = "") -> str:
@@ -221,7 +236,8 @@ def signed_log(axes: Axes, values: Iterable[float], floor: float | None = None) 
 
 
 def legend(figure: Figure, axes: Sequence[Axes] | NDArray, columns: int = 4) -> None:
-    """One legend under the figure, each label once, families in the order of `FAMILIES`."""
+    """One legend under the figure, each label once, families in the order of `FAMILIES`; a note
+    stands above it."""
     found: dict[str, Artist] = {}
     for panel in np.ravel(np.asarray(axes, dtype=object)):
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -229,9 +245,11 @@ def legend(figure: Figure, axes: Sequence[Axes] | NDArray, columns: int = 4) -> 
     rank = {name: index for index, name in enumerate(FAMILIES)}
     labels = sorted(found, key=lambda label: rank.get(family(label), len(rank)))
     if labels:
-        figure.legend(
+        below = figure.legend(
             [found[label] for label in labels], labels, loc="outside lower center", ncols=columns
         )
+        if figure.get_supxlabel():
+            _note_above(figure, below)
 
 
 def letters(axes: Sequence[Axes] | NDArray) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from gradlab.study import figures
 
@@ -72,3 +75,42 @@ def test_signed_log_takes_any_values(values: list[float]) -> None:
     _, axes = figures.panels(1, 1)
     figures.signed_log(axes[0, 0], values)
     assert axes[0, 0].get_yscale() == "symlog"
+
+
+NOTE = "Bands are 95 % intervals of the mean. Dotted: what is known exactly. " * 3
+
+
+def boxes(figure: Figure) -> list[Bbox]:
+    """Boxes in pixels of what stands in the figure: panels with labels, title, note, legend."""
+    figure.draw_without_rendering()
+    below = figure.legends[0]
+    lines = [text for text in figure.texts if text.get_text()]
+    lines += [text for text in (below.get_title(),) if text.get_text()]
+    entries = Bbox.union([text.get_window_extent() for text in below.get_texts()])
+    panels = [box for panel in figure.axes if (box := panel.get_tightbbox())]
+    return [*panels, *(text.get_window_extent() for text in lines), entries]
+
+
+@pytest.mark.parametrize("first", ["note", "legend"])
+@pytest.mark.parametrize("columns", [1, 3])
+def test_note_and_legend_stand_apart(first: str, columns: int) -> None:
+    """Whichever comes first, neither lies on the other or on a panel, all are in the figure."""
+    with figures.style():
+        figure, axes = figures.panels(1, columns, "A title")
+        for name in ("pg", "fog", "split", "abpt", "nstep"):
+            figures.line(axes[0, 0], [0.0, 1.0], [0.0, 1.0], name=name)
+        axes[0, 0].set_xlabel(figures.with_unit("width", "m"))
+        steps = {
+            "note": lambda: figures.note(figure, NOTE),
+            "legend": lambda: figures.legend(figure, axes, columns=3),
+        }
+        for name in sorted(steps, key=lambda name: name != first):
+            steps[name]()
+        found = boxes(figure)
+    assert len(found) == columns + 3  # panels, title, note, legend
+    for one, other in itertools.combinations(found, 2):
+        assert not one.overlaps(other)
+    whole = figure.bbox
+    for box in found:
+        assert whole.x0 <= box.x0 and box.x1 <= whole.x1
+        assert whole.y0 <= box.y0 and box.y1 <= whole.y1
