@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+import scipy  # its parts are imported when they are used
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -23,7 +24,6 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
 
 from gradlab.foundation.files import write_whole
 
@@ -298,16 +298,22 @@ def label_lines(axes: Axes) -> None:
 def _spread(heights: list[float], gap: float) -> list[float]:
     """The nearest heights, in squares, that are `gap` apart and in the same order (ascending)."""
     steps = gap * np.arange(len(heights))
-    return list(isotonic_regression(np.asarray(heights) - steps).x + steps) if heights else []
+    if not heights:
+        return []
+    return list(scipy.optimize.isotonic_regression(np.asarray(heights) - steps).x + steps)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes `path`.png and `path`.svg (`path` is a stem); the bytes depend on the figure alone."""
+    """Writes `path`.png and `path`.svg (`path` is a stem); the bytes depend on the figure alone.
+
+    The layout is computed once, and then stays: it takes as long as the drawing.
+    """
     with mpl.rc_context({"svg.hashsalt": "gradlab"}):
         write_whole(
             Path(f"{path}.png"),
             lambda p: figure.savefig(p, format="png", dpi=160, metadata={"Software": None}),
         )
+        figure.set_layout_engine("none")
         write_whole(
             Path(f"{path}.svg"), lambda p: figure.savefig(p, format="svg", metadata={"Date": None})
         )

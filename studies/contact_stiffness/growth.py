@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported when they are used
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from gradlab.foundation.errors import BadShape, BadValue
@@ -61,7 +61,7 @@ def fit_growth(
     table = np.array([x, variance, low, high], dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(table[1:])
-        error = (logs[2] - logs[1]) / (2 * stats.norm.ppf(0.975))
+        error = (logs[2] - logs[1]) / (2 * scipy.stats.norm.ppf(0.975))
     keep = np.isfinite(logs).all(0) & (error > 0)
     if keep.sum() < 3 or np.ptp(table[0][keep]) == 0:
         nothing = Interval(math.nan, math.nan, math.nan)
@@ -73,7 +73,7 @@ def fit_growth(
     intercept = float(np.average(y, weights=weight) - rate * centre)
     chi2 = float((weight * (y - intercept - rate * at) ** 2).sum())
     freedom = len(y) - 2
-    quantile = float(stats.norm.ppf((1 + confidence) / 2))
+    quantile = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     reach = quantile * math.sqrt(max(1.0, chi2 / freedom) / spread)
     return GrowthFit(Interval(rate, rate - reach, rate + reach), intercept, chi2, freedom, len(y))
 
@@ -244,7 +244,7 @@ def widened(fit: GrowthFit, rates: Sequence[float]) -> GrowthFit:
     known = np.array([rate for rate in rates if math.isfinite(rate)])
     if len(known) < 2 or not math.isfinite(fit.rate.estimate):
         return fit
-    quantile = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    quantile = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))
     reach = math.hypot(fit.rate.high - fit.rate.estimate, quantile * float(known.std(ddof=1)))
     rate = fit.rate.estimate
     return fit._replace(rate=Interval(rate, rate - reach, rate + reach))
@@ -258,6 +258,6 @@ def _square_slope(log_norms: Float[Array, "N k"], horizons: Sequence[int]) -> fl
 
 def _mean(values: Float[Array, " N"]) -> Interval:
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
+    reach = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
     middle = float(values.mean())
     return Interval(middle, middle - reach, middle + reach)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import scipy  # its parts are imported when they are used
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from gradlab import landscapes
@@ -213,7 +213,7 @@ def _cut_rows(
     key: Mapping[str, Any], points: Tensor, values: Tensor, alpha: Tensor | None = None
 ) -> Iterator[dict[str, Any]]:
     """The rows of a cut, with a 95 % band (at each point) of the value and of the change."""
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, values.shape[1] - 1))
+    quantile = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, values.shape[1] - 1))
     for row in _points("cut", key, points, values, alpha):
         for name in ("value", "change"):
             error = row["stderr" if name == "value" else "change_stderr"]

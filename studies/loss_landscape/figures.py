@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are imported when they are used
 
 from gradlab.study import file_name
 from studies.loss_landscape.arrows import TRUTH
@@ -159,7 +159,7 @@ def _arrow_set(
     columns = arrows[["a", "b", *(f"{part}_{end}" for part in parts for end in "ab")]]
     for a, b, *numbers in columns.itertuples(index=False):
         slope, stderr, freedom, truncation = np.array(numbers).reshape(4, 2)
-        error = stats.t.ppf(0.975, np.maximum(freedom, 1.0)) * stderr
+        error = scipy.stats.t.ppf(0.975, np.maximum(freedom, 1.0)) * stderr
         if colour == SLOPE:
             error = error + truncation
         slope, error = scale * slope, scale * error

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # its parts are imported when they are used
 
 from gradlab.statistics import Interval
 from gradlab.study.tables import grouped, read
@@ -41,7 +41,7 @@ def judged(arrows: list[Arrow]) -> Judged:
     """Direction, length and the arrows that differ, for the arrows of one estimator."""
     gap, reach = _gaps(arrows, 0.0)
     apart = (np.abs(gap) > reach).any(1)
-    _, wide = _gaps(arrows, float(stats.norm.ppf(POWER)))
+    _, wide = _gaps(arrows, float(scipy.stats.norm.ppf(POWER)))
     could = np.hypot(*wide.T) <= SHOWN * np.hypot(*both(arrows, "true").T)
     return Judged(
         _over_places(arrows, lambda sums: sums[0] / math.sqrt(sums[1] * sums[2]), -1.0, 1.0),
@@ -67,7 +67,9 @@ def _gaps(arrows: list[Arrow], more: float) -> tuple[np.ndarray, np.ndarray]:
         both(arrows, name) for name in ("gap", "gap_stderr", "gap_freedom", "truncation")
     )
     # no quantile where one episode makes the whole variance: nothing can be told
-    quantile = np.where(freedom > 0, stats.t.isf(APART / 4, np.maximum(freedom, 1e-9)), np.inf)
+    quantile = np.where(
+        freedom > 0, scipy.stats.t.isf(APART / 4, np.maximum(freedom, 1e-9)), np.inf
+    )
     return gap, np.where(stderr > 0, (quantile + more) * stderr, 0.0) + truncation
 
 
@@ -94,6 +96,6 @@ def _over_places(
     if not np.isfinite(without).all():
         return Interval(found, least, most)
     stderr = math.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())
-    reach = float(stats.t.ppf(0.975, count - 1)) * stderr
+    reach = float(scipy.stats.t.ppf(0.975, count - 1)) * stderr
     estimate = min(max(found, least), most)
     return Interval(estimate, max(least, found - reach), min(most, found + reach))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from scipy import stats
+import scipy  # its parts are imported when they are used
 from torch import Tensor
 
 from estimators.mixtures import AlphaOrder
@@ -162,6 +162,6 @@ def student(values: Tensor) -> Interval:
     """The mean of independent numbers by Student's law."""
     found = values.double().numpy()
     middle = float(found.mean())
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(found) - 1))
+    reach = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(found) - 1))
     reach *= float(found.std(ddof=1)) / math.sqrt(len(found))
     return Interval(middle, middle - reach, middle + reach)

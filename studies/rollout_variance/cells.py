@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported when they are used
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gradlab.critics.fitted import FittedCritic
@@ -163,7 +163,7 @@ def _explained(bench: Bench) -> Interval:
     without = 1 - (error.sum() - error) / (total.sum() - total)
     size = len(without)
     stderr = ((size - 1) / size * (without - without.mean()).square().sum()).sqrt()
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, size - 1)) * float(stderr)
+    reach = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, size - 1)) * float(stderr)
     return Interval(float(value), float(value) - reach, float(value) + reach)
 
 

@@ -23,9 +23,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import scipy  # its parts are imported when they are used
 import torch
 from jaxtyping import Bool, Float
-from scipy import stats
 from torch import Tensor
 
 from gradlab.foundation.errors import BadShape
@@ -240,7 +240,7 @@ def variance_of(gram: Float[Tensor, "S M M"]) -> Variance:
     spread = (logs - logs.mean(-1, keepdim=True)).square().sum(-1)
     error = ((count - 1) / count * spread).sqrt()
     # Samples that do not vary have no interval but their value.
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * torch.where(
+    reach = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * torch.where(
         variance > 0, error, 0.0
     )
     return Variance(variance, variance * (-reach).exp(), variance * reach.exp(), signal)

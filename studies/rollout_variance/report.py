@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts are imported when they are used
 
 from gradlab.critics.quality import Quality
 from gradlab.statistics import Interval
@@ -210,15 +211,13 @@ def _welch(one: np.ndarray, two: np.ndarray) -> tuple[float, float]:
 
     Within [-1, 1], which is all that is known where no state differs from the others of its group.
     """
-    from scipy import stats
-
     errors = [group.var(ddof=1) / len(group) for group in (one, two)]
     total, rounding = sum(errors), np.finfo(float).eps ** 2
     if not total > rounding:
         return -1.0, 1.0
     freedom = total**2 / sum(e**2 / (len(g) - 1) for e, g in zip(errors, (one, two), strict=True))
     middle = one.mean() - two.mean()
-    reach = float(stats.t.ppf(0.975, freedom)) * math.sqrt(total)
+    reach = float(scipy.stats.t.ppf(0.975, freedom)) * math.sqrt(total)
     return max(-1.0, middle - reach), min(1.0, middle + reach)
 
 

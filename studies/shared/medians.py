@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are imported when they are used
 
 from gradlab.statistics import Interval
 
@@ -24,7 +24,7 @@ def median_interval(
     if count == 0:
         return Interval(np.nan, np.nan, np.nan)
     middle = float(np.median(known))
-    below = int(stats.binom.ppf((1 - confidence) / 2, count, 0.5))
+    below = int(scipy.stats.binom.ppf((1 - confidence) / 2, count, 0.5))
     if below < 1 and not extremes:
         return Interval(middle, np.nan, np.nan)
     below = max(below, 1)
