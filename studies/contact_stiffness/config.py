@@ -47,12 +47,12 @@ class Config:
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "widths": (0.03, 0.003),
-        "horizons": (4, 8, 16),
-        "horizons_of_others": (8,),
+        "horizons": (4, 5, 6),
+        "horizons_of_others": (4,),
         "samples": 128,
         "pg_samples": 1024,
-        "critic_episodes": 512,
-        "critic_steps": 100,
+        "critic_episodes": 256,
+        "critic_steps": 50,
         "jacobian_episodes": 8,
         "jobs": 1,
     },

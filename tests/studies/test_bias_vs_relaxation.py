@@ -15,7 +15,7 @@ from gradlab.foundation.checkpoints import read_artefact
 from gradlab.foundation.errors import GradlabError
 from gradlab.statistics import Interval
 from gradlab.statistics.saving import from_tensors
-from gradlab.study import run_study
+from gradlab.study import read_rows, run_study
 from gradlab.study.cells import identities
 from gradlab.study.commandline import cli
 from studies import bias_vs_relaxation
@@ -24,6 +24,7 @@ from studies.bias_vs_relaxation import answer as answers
 from studies.bias_vs_relaxation import rows as table_
 from studies.bias_vs_relaxation.config import Config
 from studies.shared import stages
+from tests.helpers.runs import shared, undrawn
 
 COMMITTED = Path(bias_vs_relaxation.__file__).parent / "artefacts"
 SMALL = Config(
@@ -33,9 +34,13 @@ SMALL = Config(
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    out = tmp_path_factory.mktemp("study")
-    result = run_study(STUDY, SMALL, out, jobs=1)
-    return result.rows
+    return read_rows(
+        shared(
+            tmp_path_factory,
+            "bias_vs_relaxation",
+            lambda out: run_study(undrawn(STUDY), SMALL, out, jobs=1),
+        )
+    )
 
 
 def overall(rows: pd.DataFrame, experiment: str) -> pd.DataFrame:

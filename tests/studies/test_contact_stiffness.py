@@ -16,12 +16,13 @@ from scipy import stats
 
 from gradlab.foundation.errors import BadShape, BadValue, GradlabError
 from gradlab.statistics import Interval
-from gradlab.study import run_study
+from gradlab.study import Study, read_rows, run_study
 from studies.contact_stiffness import STUDY, cells, growth, problems, report
 from studies.contact_stiffness.answer import answer
 from studies.contact_stiffness.config import NAMES, Config
 from studies.contact_stiffness.rows import NAMES as LABELS
 from studies.contact_stiffness.rows import Crossing, Estimate, Growth, Rows
+from tests.helpers.runs import shared, undrawn
 
 FALSE_ALARM = 1e-6
 HORIZONS = [8.0, 16.0, 32.0, 64.0, 128.0]
@@ -252,7 +253,7 @@ def test_the_toy_tends_to_the_billiard() -> None:
 TINY = Config(
     tasks=("pegs", "hopper"),
     widths=(0.01,),
-    horizons=(4, 6, 8),
+    horizons=(4, 5, 6),
     horizons_of_others=(4,),
     samples=128,
     pg_samples=1024,
@@ -262,16 +263,16 @@ TINY = Config(
 )
 
 
-def run(out: Path) -> pd.DataFrame:
+def run(out: Path, study: Study = STUDY) -> pd.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cells, "PANELS", 8)  # of a quadrature over so few steps
-        return run_study(STUDY, TINY, out, jobs=1).rows
+        return run_study(study, TINY, out, jobs=1).rows
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
-    out = tmp_path_factory.mktemp("stiffness")
-    return run(out), out
+    out = shared(tmp_path_factory, "contact_stiffness", run)
+    return read_rows(out), out
 
 
 def test_rows_of_every_kind(rows: tuple[pd.DataFrame, Path]) -> None:
@@ -317,7 +318,7 @@ def test_a_second_run_does_nothing_again_and_says_the_same(
 ) -> None:
     table, out = rows
     before = {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")}
-    again = run(out)
+    again = run(out, undrawn(STUDY))
     assert {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")} == before
     pd.testing.assert_frame_equal(again, table)
 

@@ -13,7 +13,7 @@ import torch
 from gradlab.foundation.errors import BadValue, GradlabError, UnknownName
 from gradlab.oracle import closed_forms
 from gradlab.statistics import Interval
-from gradlab.study import run_study
+from gradlab.study import read_rows, run_study
 from gradlab.study.tables import read
 from studies.critic_quality import STUDY, report
 from studies.critic_quality.answer import answer, cosine, place, verdict
@@ -33,6 +33,7 @@ from studies.critic_quality.rows import (
     threshold,
 )
 from studies.critic_quality.tasks import policy_of, problem_of
+from tests.helpers.runs import shared
 
 TINY = Config(
     tasks=("lq", "racing"),
@@ -55,12 +56,14 @@ TINY = Config(
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("critic_quality")
+    return shared(
+        tmp_path_factory, "critic_quality", lambda out: run_study(STUDY, TINY, out, jobs=1)
+    )
 
 
 @pytest.fixture(scope="module")
 def rows(out: Path) -> pd.DataFrame:
-    return run_study(STUDY, TINY, out, jobs=1).rows
+    return read_rows(out)
 
 
 def test_rows_of_every_critic(rows: pd.DataFrame) -> None:

@@ -18,7 +18,7 @@ from gradlab.foundation.errors import BadValue, GradlabError, UnknownName
 from gradlab.gradients.sampling import block_generator
 from gradlab.oracle import closed_forms
 from gradlab.statistics import Interval
-from gradlab.study import run_study
+from gradlab.study import read_rows, run_study
 from studies.empirical_bias import STUDY, report
 from studies.empirical_bias.answer import answer, biases, line
 from studies.empirical_bias.ascent import ascent_rows, expected, flow, objective_at, zero
@@ -37,6 +37,7 @@ from studies.empirical_bias.rows import Flow, Look, Point, Run, Sweep
 from studies.empirical_bias.statistics import mean_interval, replicates_needed, slope
 from studies.empirical_bias.sweep import batches, sweep_rows, truth_of
 from studies.empirical_bias.toys import MEAN, TOYS, WEIGHT, toy_of
+from tests.helpers.runs import shared
 
 TINY = Config(
     toys=("heaviside",),
@@ -55,12 +56,14 @@ TINY = Config(
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("empirical_bias")
+    return shared(
+        tmp_path_factory, "empirical_bias", lambda out: run_study(STUDY, TINY, out, jobs=1)
+    )
 
 
 @pytest.fixture(scope="module")
 def rows(out: Path) -> pd.DataFrame:
-    return run_study(STUDY, TINY, out, jobs=1).rows
+    return read_rows(out)
 
 
 def noise_of(problem: gradlab.Problem, count: int, block: int = 0) -> gradlab.Noise:

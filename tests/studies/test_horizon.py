@@ -19,7 +19,7 @@ from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.critic import Critic
 from gradlab.rollouts.rollout import rollout
 from gradlab.statistics import Interval
-from gradlab.study import run_study
+from gradlab.study import read_rows, run_study
 from studies.horizon import STUDY, report
 from studies.horizon.answer import answer, scaling, times, variance_sentence
 from studies.horizon.cells import cells, processor_seconds, tiled
@@ -47,6 +47,7 @@ from studies.horizon.rows import (
 )
 from studies.horizon.tasks import TASKS, exact_critic, growth, problem_of
 from studies.horizon.theorem import Apart, of_theorem, weight_sum
+from tests.helpers.runs import shared
 
 F64 = torch.float64
 TINY = Config(
@@ -62,12 +63,12 @@ TINY = Config(
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("horizon")
+    return shared(tmp_path_factory, "horizon", lambda out: run_study(STUDY, TINY, out, jobs=1))
 
 
 @pytest.fixture(scope="module")
 def rows(out: Path) -> pd.DataFrame:
-    return run_study(STUDY, TINY, out, jobs=1).rows
+    return read_rows(out)
 
 
 # the constants of the theorem

@@ -14,7 +14,7 @@ from scipy import stats
 
 from gradlab.foundation.errors import BadValue, GradlabError, UnknownName
 from gradlab.statistics import Interval
-from gradlab.study import run_study
+from gradlab.study import read_rows, run_study
 from gradlab.testing import detect_jump
 from studies.jumps import STUDY, report
 from studies.jumps.answer import answer, verdict
@@ -22,6 +22,7 @@ from studies.jumps.cases import CASES
 from studies.jumps.cells import BIAS, cells
 from studies.jumps.config import PRESETS, Config
 from studies.jumps.rows import Seen, Trial
+from tests.helpers.runs import shared
 
 TINY = Config(
     cases=("quadratic", "heaviside", "racing", "hopper-dflex-compliant"),
@@ -37,12 +38,12 @@ TINY = Config(
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("jumps")
+    return shared(tmp_path_factory, "jumps", lambda out: run_study(STUDY, TINY, out, jobs=1))
 
 
 @pytest.fixture(scope="module")
 def rows(out: Path) -> pd.DataFrame:
-    return run_study(STUDY, TINY, out, jobs=1).rows
+    return read_rows(out)
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from studies.leaderboard.ranks import Ranking, across, mean_interval, ranking, s
 from studies.leaderboard.roster import bought, built, reads_critic, roster, whole_groups
 from studies.leaderboard.rows import Board, Entry, Judged, boards
 from studies.leaderboard.steps import best_length, length_of, mean_returns, moved
+from tests.helpers.runs import shared
 
 TINY = Config(
     tasks=("heaviside", "lq"),
@@ -230,12 +231,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("leaderboard")
+    return shared(tmp_path_factory, "leaderboard", lambda out: run_study(STUDY, TINY, out, jobs=1))
 
 
 @pytest.fixture(scope="module")
 def rows(out: Path) -> pd.DataFrame:
-    return run_study(STUDY, TINY, out, jobs=1).rows
+    return read_rows(out)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from gradlab.problems import flights, known_answers
 from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate, views
-from gradlab.study import run_study
+from gradlab.study import Study, read_rows, run_study
 from gradlab.study.cells import identities
 from gradlab.study.tables import read
 from studies import loss_landscape
@@ -28,6 +28,7 @@ from studies.loss_landscape.answer import answer
 from studies.loss_landscape.config import Config
 from studies.loss_landscape.rows import ESTIMATORS, NAMES, Arrow
 from studies.shared.borrowed import borrow
+from tests.helpers.runs import shared, undrawn
 
 COMMITTED = Path(loss_landscape.__file__).parent / "artefacts"
 TINY = Config(
@@ -44,19 +45,19 @@ TINY = Config(
 )
 
 
-def run(out: Path) -> pd.DataFrame:
+def run(out: Path, study: Study = STUDY) -> pd.DataFrame:
     """A short path and a poor critic: what is tested does not depend on either."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policies, "UPDATES", 2)
         patch.setattr(policies, "KEEP_EVERY", 1)
         patch.setattr(policies, "FIT", dataclasses.replace(policies.FIT, steps=5, episodes=256))
-        return run_study(STUDY, TINY, out, jobs=1).rows
+        return run_study(study, TINY, out, jobs=1).rows
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
-    out = tmp_path_factory.mktemp("landscape")
-    return run(out), out
+    out = shared(tmp_path_factory, "loss_landscape", run)
+    return read_rows(out), out
 
 
 def test_rows_of_every_kind(rows: tuple[pd.DataFrame, Path]) -> None:
@@ -109,7 +110,7 @@ def test_a_second_run_does_nothing_again_and_says_the_same(
 ) -> None:
     table, out = rows
     before = {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")}
-    again = run(out)
+    again = run(out, undrawn(STUDY))
     assert {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")} == before
     pd.testing.assert_frame_equal(again, table)
 

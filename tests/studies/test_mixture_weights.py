@@ -21,13 +21,14 @@ from estimators.mixtures.weights import LEVELS
 from gradlab.foundation.errors import BadValue, GradlabError, UnknownName
 from gradlab.gradients.samples import Dense
 from gradlab.statistics import Interval
-from gradlab.study import run_study
+from gradlab.study import read_rows, run_study
 from studies.mixture_weights import STUDY, cells, effects, report
 from studies.mixture_weights.answer import answer, source_advice
 from studies.mixture_weights.benches import parts_of, unbiased
 from studies.mixture_weights.config import PRESETS, Config
 from studies.mixture_weights.rows import Contrast, contrasts, errors, shift_verdict
 from studies.mixture_weights.weighing import RULES, MedianNormalised, weights_by_source
+from tests.helpers.runs import shared
 
 TINY = Config(
     tasks=("soft_heaviside", "lq"),
@@ -41,12 +42,14 @@ TINY = Config(
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mixture_weights")
+    return shared(
+        tmp_path_factory, "mixture_weights", lambda out: run_study(STUDY, TINY, out, jobs=1)
+    )
 
 
 @pytest.fixture(scope="module")
 def rows(out: Path) -> pd.DataFrame:
-    return run_study(STUDY, TINY, out, jobs=1).rows
+    return read_rows(out)
 
 
 @pytest.mark.parametrize("level", LEVELS)

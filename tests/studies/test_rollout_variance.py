@@ -20,7 +20,7 @@ from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.critic import Critic, View
 from gradlab.problems.problem import Problem
 from gradlab.statistics import Interval
-from gradlab.study import run_study
+from gradlab.study import read_rows, run_study
 from gradlab.study.cells import identities, in_order
 from gradlab.study.tables import read
 from gradlab.study.text import Tally
@@ -31,6 +31,7 @@ from studies.rollout_variance.answer import answer
 from studies.rollout_variance.config import Config
 from studies.rollout_variance.rows import Policy
 from studies.shared.medians import median_interval
+from tests.helpers.runs import shared, undrawn
 
 COMMITTED = Path(rollout_variance.__file__).parent / "artefacts"
 STATES, SAMPLES = 3, 4
@@ -309,9 +310,10 @@ def test_spread_wander_and_orders_of_known_fields() -> None:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path, str]:
-    out = tmp_path_factory.mktemp("rollout")
-    result = run_study(STUDY, TINY, out, jobs=1)
-    return result.rows, out, result.summary
+    out = shared(
+        tmp_path_factory, "rollout_variance", lambda out: run_study(STUDY, TINY, out, jobs=1)
+    )
+    return read_rows(out), out, (out / "summary.txt").read_text(encoding="utf-8")
 
 
 def test_rows_of_every_kind_and_a_figure(rows) -> None:
@@ -368,7 +370,7 @@ def test_help_and_page_say_the_same_of_critics() -> None:
 def test_a_second_run_computes_nothing_and_says_the_same(rows) -> None:
     table, out, _ = rows
     before = {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")}
-    again = run_study(STUDY, TINY, out, jobs=1).rows
+    again = run_study(undrawn(STUDY), TINY, out, jobs=1).rows
     assert {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*.parquet")} == before
     pd.testing.assert_frame_equal(again, table)
 
