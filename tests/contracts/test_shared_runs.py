@@ -50,7 +50,7 @@ def test_a_run_that_fails_is_tried_again(tmp_path: Path) -> None:
     def fail(out: Path) -> None:
         raise ValueError(out.name)
 
-    factory = Factory(tmp_path)
+    factory = Factory(tmp_path / "a")
     with pytest.raises(ValueError, match="shared-toy"):
         shared(factory, "toy", fail)  # pyright: ignore[reportArgumentType]
     assert shared(factory, "toy", lambda out: out.mkdir()).name == "toy"  # pyright: ignore[reportArgumentType]
