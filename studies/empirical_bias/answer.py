@@ -11,7 +11,7 @@ from gradlab.statistics import Interval
 from gradlab.study import Answer, text
 from gradlab.study.tables import grouped
 from studies.empirical_bias.methods import label
-from studies.empirical_bias.rows import NOTABLE, Run, Score, Sweep, scores
+from studies.empirical_bias.rows import NOTABLE, Run, Score, Sweep, scores, told_apart
 
 QUESTION = (
     "Which estimators are biased on the toys of the AoBG paper, where do they lead, and do rules and "
@@ -21,17 +21,16 @@ ADAPTIVE = ("aobg", "aobg_strict", "ivwh", "ivw", "best", "best_unbiased", "ddcg
 
 
 def answer(table: pd.DataFrame) -> Answer:
-    """Where ascents end, which methods are biased, and what the benchmark says."""
+    """Which methods are biased, where ascents end, and what the benchmark says."""
     runs, sweeps, found = Run.all(table), Sweep.all(table), scores(table)
-    parts = [*ends(runs), *biases(sweeps), *benchmark(found)]
+    parts = [*biases(sweeps), *ends(runs), *benchmark(found)]
     return Answer(
         question=QUESTION,
         answer=" ".join(parts),
         rests_on=_rests_on(runs, sweeps, found),
         would_change=(
-            "Larger batches, with which AoBG's bound lets first order in (--sizes, paper preset); another γ, which "
-            "is in units of the gradient; random starts, which DDCG's test takes for jumps; other toys of "
-            "one's own."
+            "Larger batches, with which AoBG's bound lets first order in (--sizes); another γ, which is in units of "
+            "the gradient; random starts, which DDCG's test takes for jumps."
         ),
         table=pd.DataFrame([line(run) for run in runs if math.isfinite(run.best)]),
     )
@@ -44,15 +43,15 @@ def ends(runs: Sequence[Run]) -> Iterator[str]:
         if not {"fog", "pg"} <= set(known):
             continue
         said = " and ".join(f"by {label(name)} {_end(known[name])}" for name in ("fog", "pg"))
-        yield f"On {toy} {known['fog'].updates:,} updates {said}."
+        yield f"{known['fog'].updates:,} updates on {toy} {said}."
 
 
 def _end(run: Run) -> str:
     assert run.flow is not None
-    published = "" if run.published is None else f"published {run.published:.4f}, "
+    published = "" if run.published is None else f" (published {run.published:.4f})"
     return (
-        f"end at {text.signed(run.end)} rad ({published}by exact expectation {run.flow.end:.4f}) "
-        f"with {run.objective.estimate / run.flow.best:.0%} of the best return"
+        f"end at {text.signed(run.end)} rad{published} with "
+        f"{run.objective.estimate / run.flow.best:.0%} of the best return"
     )
 
 
@@ -64,8 +63,23 @@ def biases(sweeps: Sequence[Sweep]) -> Iterator[str]:
     seen = {name: [s.toy for s in sweeps if s.biased(name)] for name in names}
     free = {name: [s.toy for s in sweeps if s.unbiased(name)] for name in names}
     yield (
-        f"Along the coordinates a notable bias is seen of {_where(seen)}, and is ruled out of "
-        f"{_where(free)}."
+        f"A notable bias is seen of {_where(seen)}, and is ruled out of {_where(free)}{_worst(sweeps)}."
+    )
+
+
+def _worst(sweeps: Sequence[Sweep]) -> str:
+    """The bias that is the largest for sure, over the largest derivative of its toy."""
+    sizes = {
+        (sweep.toy, point.method): Interval(*(end / sweep.scale for end in sweep.reach(point)))
+        for sweep in sweeps
+        for point in sorted(sweep.points, key=lambda p: sweep.reach(p).low)
+    }
+    (toy, name), size = max(sizes.items(), key=lambda item: item[1].low)
+    if size.low <= NOTABLE:
+        return ""
+    return (
+        f"; the largest, that of {label(name)} on {toy}, is {text.two_decimals(size)} of the largest "
+        "derivative there"
     )
 
 
@@ -84,39 +98,40 @@ def benchmark(found: Sequence[Score]) -> Iterator[str]:
         problems = list(dict.fromkeys(score.problem for score in group))
         same = [s for s in group if s.source == "same" and s.baseline == "shared"]
         counts = [
-            f"{label(rule)} on {sum(score.biased for score in rows)}"
+            (sum(score.biased for score in rows), label(rule))
             for rule, rows in grouped(same, lambda score: score.rule).items()
         ]
+        said = [
+            f"on {count} with {', '.join(name for _, name in rules)}"
+            for count, rules in grouped(counts, lambda one: one[0]).items()
+        ]
         yield (
-            f"Benchmark, N = {size}: of {len(problems)} problems the relative bias is above 10 % with "
-            f"{', '.join(counts)}."
+            f"Benchmark, N = {size}: of {len(problems)} problems the relative bias is above 10 % "
+            f"{', '.join(said)}."
         )
         yield from _another_batch(group)
 
 
 def _another_batch(group: Sequence[Score]) -> Iterator[str]:
     """Whether weights from another batch give another MSE."""
-    pilots = [s for s in group if s.source == "pilot"]
-    less = [s for s in pilots if s.over_same.high < 0]
-    more = [s for s in pilots if s.over_same.low > 0]
+    sides = list(told_apart([s for s in group if s.source == "pilot"]))
     yield (
-        f"With Var f and weights from another batch instead of the same, the MSE is lower in {len(less)} of "
-        f"{len(pilots)} cases, higher in {len(more)}, and not told apart in "
-        f"{len(pilots) - len(less) - len(more)}."
+        f"With Var f and weights from another batch instead of the same, the MSE is lower in {sides.count(-1)} of "
+        f"{len(sides)} cases, higher in {sides.count(1)}, and not told apart in {sides.count(0)}."
     )
 
 
 def line(run: Run) -> dict[str, str]:
     """One method on one toy, of the table."""
-    flow = run.flow
+    single = run.single
     return {
         "toy": run.toy,
         "method": label(run.method),
         "ends at [rad]": text.signed(run.end),
+        "single run": f"{single.low:.3f} to {single.high:.3f}" if run.flow else "",
         "published": published(run),
-        "by expectation": f"{flow.end:.4f}" if flow else "",
-        "J over the best": text.two_decimals(_over(run.objective, run.best)),
-        "weight of FOG": text.decimal(run.weight) if math.isfinite(run.weight) else "",
+        "J/best": text.two_decimals(_over(run.objective, run.best)),
+        "FOG's weight": text.decimal(run.weight) if math.isfinite(run.weight) else "",
     }
 
 
@@ -124,7 +139,8 @@ def published(run: Run) -> str:
     """The published end, and whether it agrees; empty where there is none."""
     if run.published is None:
         return ""
-    return f"{run.published:.4f} {'agrees' if run.agrees else 'differs'}"
+    said = {True: " agrees", False: " differs", None: ""}[run.agrees]
+    return f"{run.published:.4f}{said}"
 
 
 def _over(interval: Interval, by: float) -> Interval:
@@ -139,9 +155,11 @@ def _rests_on(runs: Sequence[Run], sweeps: Sequence[Sweep], found: Sequence[Scor
         f"{_range(trials)} runs of each ascent, {_range(counts)} batches per expectation; a bias is notable if "
         f"its size, with intervals for all of a toy's at once, is above {NOTABLE:.0%} of the largest "
         f"derivative. Truths: quadrature for one decision, differences on common episodes for "
-        f"many steps. Benchmark: {_range(batches)} batches against closed forms."
+        f"many steps. A published end is of one run, and agrees if 95 % of single runs end around it. "
+        f"Benchmark: {_range(batches)} batches against closed forms."
     )
-    return said
+    lost = pd.DataFrame([{"nonfinite": p.nonfinite} for s in sweeps for p in s.points])
+    return " ".join([said, *(text.lost("Batches", lost) if len(lost) else [])])
 
 
 def _range(values: Sequence[int]) -> str:

@@ -1,19 +1,25 @@
-"""Optimisation from the published starts, and what the expectations alone would do."""
+"""Optimisation from the published starts, and what the expectations alone would do, and plain runs
+in numbers that tell how far apart single ones end."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from gradlab.gradients.sampling import block_generator
 from gradlab.oracle import ORACLE_SEED
 from gradlab.oracle.closed_forms import static
 from gradlab.problems.problem import Problem
+from gradlab.statistics import Interval
 from gradlab.study import seed_for
+from gradlab.study.tables import flat
+from gradlab.tasks import Decision
 from studies.empirical_bias.methods import Setting, method
 from studies.empirical_bias.statistics import returns
 from studies.empirical_bias.sweep import first_weight
@@ -21,6 +27,7 @@ from studies.empirical_bias.toys import WEIGHT, Params, Toy
 
 LOOKS, LONG_LOOKS = 20, 5  # at the objective, along the way
 EVALUATED = 256  # episodes behind an objective without a formula
+PLAIN = 400  # runs behind the law of an end
 
 
 def ascent_rows(
@@ -76,7 +83,7 @@ def objective(toy: Toy, problem: Problem, params: Params) -> float:
 
 def flow_rows(toy: Toy, updates: int) -> Iterator[dict[str, Any]]:
     """Where exact expectations lead, ∇J ("pg") and what FOG expects: after as many updates, and
-    where they vanish."""
+    where they vanish; and between what 95 % of single runs end."""
     places = {name: zero(toy, name) for name in ("pg", "fog")}
     best = objective_at(toy, places["pg"])
     for name, place in places.items():
@@ -87,6 +94,7 @@ def flow_rows(toy: Toy, updates: int) -> Iterator[dict[str, Any]]:
             "end": flow(toy, name, updates),
             "zero": place,
             "best": best,
+            **flat("single", middle(plain_ends(toy, name, updates))),
         }
 
 
@@ -97,6 +105,40 @@ def flow(toy: Toy, name: str, updates: int) -> float:
     for _ in range(updates):
         place += toy.step * expected(problem, toy, place, name)
     return place
+
+
+def plain_ends(toy: Toy, name: str, updates: int, runs: int = PLAIN) -> Float[Tensor, " runs"]:
+    """Coordinates after the updates of many runs side by side, of batches as published.
+
+    FOG and PG ("pg", the value without noise as baseline) written out for one decision, apart from
+    the estimators, on episodes of their own.
+    """
+    assert toy.start is not None
+    problem = toy.problem(toy.start)
+    reward, std = (
+        cast(Decision, problem.task).landscape.reward,
+        float(cast(float, problem.policy.std)),
+    )
+    generator = block_generator(seed_for(ORACLE_SEED, "empirical_bias", "plain", toy.name), 0)
+    places = torch.full((runs, 1), toy.start, dtype=torch.float64)
+    for _ in range(updates):
+        noise = torch.randn(runs, toy.batch, generator=generator, dtype=torch.float64)
+        decisions = (places + std * noise)[..., None]
+        if name == "pg":
+            gained = reward(decisions) - reward(places[..., None])
+            samples = gained * noise / std
+        else:
+            with torch.enable_grad():
+                decisions.requires_grad_()
+                samples = torch.autograd.grad(reward(decisions).sum(), decisions)[0][..., 0]
+        places = places + toy.step * samples.mean(1, keepdim=True)
+    return places[:, 0]
+
+
+def middle(values: Float[Tensor, " n"]) -> Interval:
+    """The median, and where 95 % of the values are."""
+    ends = torch.tensor([0.5, 0.025, 0.975], dtype=values.dtype)
+    return Interval(*values.quantile(ends).tolist())
 
 
 def expected(problem: Problem, toy: Toy, place: float, name: str) -> float:

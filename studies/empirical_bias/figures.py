@@ -94,7 +94,8 @@ def _sweep(axes: Axes, sweep: Sweep) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.axhspan(-1.0, 1.0, color="#888888", alpha=0.12, linewidth=0)
     axes.set_ylim(low, high)
-    axes.set_xticks(x, [f"{place:g}" for place in places], fontsize="small")
+    turned = 45 if len(places) > 6 else 0  # the labels of nine places would touch
+    axes.set_xticks(x, [f"{place:g}" for place in places], fontsize="small", rotation=turned)
     axes.set_xlabel(TOYS[sweep.toy].coordinate)
     axes.set_title(sweep.toy, fontsize="small")
 
@@ -107,7 +108,7 @@ def plot_ascents(runs: Sequence[Run], path: Path) -> None:
     with figures.style():
         title = (
             "Ascents from the published starts: means over runs, bands their least and largest. Crosses: "
-            "published ends. Dashed: where the expected gradient vanishes, dotted: where FOG's does"
+            "published ends, one run each. Dashed: where the expected gradient vanishes, dotted: where FOG's does"
         )
         figure, axes = figures.panels(1, len(toys), title, width=4.4)
         for panel, (toy, group) in zip(axes.flat, toys.items(), strict=True):

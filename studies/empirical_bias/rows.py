@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-import scipy  # its parts are imported when they are used
 import torch
 
 from gradlab.statistics import Interval
 from gradlab.study.tables import grouped, read
-from studies.empirical_bias.statistics import mean_interval
+from studies.empirical_bias.statistics import longer, mean_interval, single_interval
 from studies.empirical_bias.toys import TOYS
 
 NOTABLE = 0.05  # of the largest derivative along the coordinate: a bias that counts [1]
-NEAR = 0.02  # [rad] around the interval of an end: within it a published number agrees
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,9 @@ class Sweep:
         estimate, _, high = point.bias
         if known < 2 or not math.isfinite(high):
             return Interval(abs(estimate), 0.0, math.inf)
-        wide = float(scipy.stats.t.ppf(1 - 0.025 / len(self.points), known - 1))
-        usual = float(scipy.stats.t.ppf(0.975, known - 1))
-        half = (high - estimate - point.truth_reach) * wide / usual + point.truth_reach
+        many = len(self.points)
+        half = (high - estimate - point.truth_reach) * longer(many, known - 1)
+        half += point.truth_reach * longer(many)
         return Interval(abs(estimate), max(0.0, abs(estimate) - half), abs(estimate) + half)
 
 
@@ -107,6 +105,7 @@ class Flow:
     end: float
     zero: float
     best: float  # J at the best place
+    single: Interval  # ends of single runs, many plain ones: their median and 95 % of them
 
 
 @dataclass(frozen=True)
@@ -171,11 +170,20 @@ class Run:
         return dict(toy.ends).get(self.method) if self.updates == toy.iterations else None
 
     @property
+    def single(self) -> Interval:
+        """Where one more run would end, with 95 %: by many plain runs where there are, else by
+        Student's law from these."""
+        if self.flow is not None:
+            return self.flow.single
+        return single_interval(_finite([look.coordinate for look in self.lasts]))
+
+    @property
     def agrees(self) -> bool | None:
-        """Whether the published end is within the interval, or near; None where there is none."""
-        if self.published is None:
+        """Whether the published end may be that of a single run of ours; None where that cannot be
+        said."""
+        if self.published is None or not math.isfinite(self.single.high):
             return None
-        return self.end.low - NEAR <= self.published <= self.end.high + NEAR
+        return self.single.low <= self.published <= self.single.high
 
 
 @dataclass(frozen=True)
@@ -202,10 +210,25 @@ class Score:
         return self.relative_bias.low > 0.1
 
 
+def told_apart(family: Sequence[Score]) -> Iterator[int]:
+    """Of each, whether its MSE is below (−1) or above (1) that with weights from the same batch, or
+    cannot be told from it (0), all of a family at once at 95 %."""
+    for score in family:
+        estimate, low, high = score.over_same
+        wide = longer(len(family), score.batches - 1)
+        below, above = (estimate + wide * (end - estimate) for end in (low, high))
+        yield (below > 0) - (above < 0)
+
+
 def scores(table: pd.DataFrame) -> list[Score]:
     """The benchmark, in the order of the table."""
     return read(Score, table, kind="benchmark")
 
 
 def _mean(values: Sequence[float]) -> Interval:
-    return mean_interval(torch.tensor([v for v in values if math.isfinite(v)] or [math.nan]))
+    return mean_interval(_finite(values))
+
+
+def _finite(values: Sequence[float]) -> torch.Tensor:
+    known = [value for value in values if math.isfinite(value)]
+    return torch.tensor(known or [math.nan], dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -31,6 +32,22 @@ def mean_interval(values: Float[Tensor, " n"], more: float = 0.0) -> Interval:
     error = float(values.double().std()) / math.sqrt(count)
     reach = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) + more
     return Interval(mean, mean - reach, mean + reach)
+
+
+def single_interval(values: Float[Tensor, " n"]) -> Interval:
+    """Where one more value is with 95 %, by Student's law: as much wider than the mean's interval
+    as one value is noisier than a mean."""
+    mean = mean_interval(values)
+    reach = (mean.high - mean.estimate) * math.sqrt(len(values) + 1)
+    return Interval(mean.estimate, mean.estimate - reach, mean.estimate + reach)
+
+
+@functools.cache
+def longer(many: int, freedom: float = math.inf) -> float:
+    """By how much intervals at 95 % must be longer for that many at once (Bonferroni)."""
+    law = scipy.stats.t(freedom) if math.isfinite(freedom) else scipy.stats.norm
+    tail = (1 - CONFIDENCE) / 2
+    return float(law.isf(tail / max(many, 1)) / law.isf(tail))
 
 
 def spread(values: Float[Tensor, " n"]) -> Interval:

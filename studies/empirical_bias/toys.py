@@ -34,7 +34,7 @@ class Toy:
     step: float  # length of an update over the gradient
     iterations: int  # updates; 0: nothing is optimised
     start: float | None = None  # of the coordinate where it is what is optimised
-    ends: tuple[tuple[str, float], ...] = ()  # published, by method
+    ends: tuple[tuple[str, float], ...] = ()  # published, of one run each, by method
     difference: float = 0.0  # h of the truth's differences [coordinate]
     decay: float = 0.0  # the step falls like iteration^-decay
 
@@ -101,7 +101,7 @@ TOYS = {
         Toy(
             "momentum_transfer", "point of impact [rad]",
             (0.1, 0.3, 0.5, 0.7, 0.74, 0.76, 0.785, 0.82, 0.86),
-            batch=50, gamma=0.2, bound=1.0, step=0.01, iterations=500, start=0.3,
+            batch=50, gamma=0.2, bound=1.0, step=0.01, iterations=500, start=0.1,
             ends=(("pg", 0.7394), ("fog", 0.8434), ("aobg", 0.7577)),
         ),
         Toy(
