@@ -11,8 +11,9 @@ import torch
 
 from gradlab.statistics import Interval
 from gradlab.study.tables import grouped, read
-from studies.empirical_bias.statistics import longer, mean_interval, single_interval
+from studies.empirical_bias.statistics import mean_interval, single_interval
 from studies.empirical_bias.toys import TOYS
+from studies.shared.many import longer
 
 NOTABLE = 0.05  # of the largest derivative along the coordinate: a bias that counts [1]
 

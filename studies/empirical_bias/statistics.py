@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -40,14 +39,6 @@ def single_interval(values: Float[Tensor, " n"]) -> Interval:
     mean = mean_interval(values)
     reach = (mean.high - mean.estimate) * math.sqrt(len(values) + 1)
     return Interval(mean.estimate, mean.estimate - reach, mean.estimate + reach)
-
-
-@functools.cache
-def longer(many: int, freedom: float = math.inf) -> float:
-    """By how much intervals at 95 % must be longer for that many at once (Bonferroni)."""
-    law = scipy.stats.t(freedom) if math.isfinite(freedom) else scipy.stats.norm
-    tail = (1 - CONFIDENCE) / 2
-    return float(law.isf(tail / max(many, 1)) / law.isf(tail))
 
 
 def spread(values: Float[Tensor, " n"]) -> Interval:

@@ -115,7 +115,7 @@ def _rests_on(found: Sequence[Alpha], seen: Sequence[Policy]) -> str:
     ceiling = [one.critic_ceiling for one in seen]
     return (
         f"{groups} episodes, an α each, the same noise for all policies of one length; intervals are Student's over "
-        "groups. Critics are fitted to each policy: they explain "
+        "groups, and those behind a verdict hold for all of its cases at once. Critics are fitted to each policy: they explain "
         f"{text.percent_range(quality)} of the return's variance at t = 0, where the best could explain "
         f"{text.percent_range(ceiling)}."
     )

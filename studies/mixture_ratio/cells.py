@@ -111,17 +111,18 @@ def bounds(config: Config) -> tuple[float, ...]:
 def _bench(config: Config, method: str, stage: int, needs: Mapping[str, Saved]) -> Bench:
     """The same episodes at every stage of all trainings."""
     if method in training.METHODS:
-        problem, size = training.ant(), config.size
+        problem, size, groups = training.ant(), config.size, config.groups
         params = training.read_policy(needs[training.training_name(method)], stage)
         critic = ants.read_critic(needs[training.critic_name(method, stage)])
     else:
         setting, size = Setting.of(method), config.rollout_size
+        groups = config.rollout_groups
         problem = ants.problem_of(setting)
         params = dict(needs[f"rollout/{ants.policy_name(setting.preset)}"].tensors)
         critic = ants.read_critic(needs[f"rollout/{ants.critic_name(setting)}"])
     problem = problem.replace(critic=critic.critic(problem))
     seed = seed_for(config.seed, "episodes", problem.horizon)
-    noise = problem.draw(config.groups * size, block_generator(seed, 0))
+    noise = problem.draw(groups * size, block_generator(seed, 0))
     return Bench(problem, params, noise, size, critic)
 
 

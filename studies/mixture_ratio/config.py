@@ -30,12 +30,14 @@ class Config:
     """δ of AoBG's confidence bound; 0.95 was published [1]."""
     bound: float = 10.0
     """L of AoBG's confidence bound, as published [gradient]."""
-    groups: int = 6
+    groups: int = 12
     """Independent groups of episodes, each with an α of its own."""
     size: int = 24
     """Episodes of a group (64 in the paper)."""
+    rollout_groups: int = 6
+    """Groups of rollouts of 128 steps."""
     rollout_size: int = 16
-    """The same on rollouts of 128 steps."""
+    """Episodes of such a group."""
     seed: int = 0
     """Seed of the episodes; not of trainings and critics."""
 
@@ -63,6 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "windows": (1, 8, 32),
         "groups": 32,
         "size": 64,
+        "rollout_groups": 32,
         "rollout_size": 64,
     },
 }
@@ -92,8 +95,9 @@ def check(config: Config) -> None:
     for gamma in config.gammas:
         if not gamma >= 0:
             raise BadValue(f"gammas must be at least 0, got {gamma}; try 1.0")
-    if config.groups < 3:
-        raise BadValue(f"groups must be at least 3 for an interval, got {config.groups}; try 6")
+    for name in ("groups", "rollout_groups"):
+        if (count := getattr(config, name)) < 3:
+            raise BadValue(f"{name} must be at least 3 for an interval, got {count}; try 6")
     for name in ("size", "rollout_size"):
         if getattr(config, name) < 4:
             raise BadValue(

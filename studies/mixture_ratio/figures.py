@@ -17,8 +17,8 @@ from studies.mixture_ratio.rows import PUBLISHED, Alpha, by_step, whole
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DASHES = ("-", ":", "--")  # of trainings
-BOUNDS = {GAMMA: ("alpha_order", "AoBG by γ"), TAU: ("best_linear", "AoBG by τ = γ − ε")}
+BOUNDS = {GAMMA: ("--", "AoBG by γ"), TAU: ("-", "AoBG by τ = γ − ε")}
+READ = {PUBLISHED: "-", "not normalised": "--", "norms": ":"}  # dashes of SG + QG
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
@@ -40,12 +40,11 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         figures.save(figure, path)
 
 
-def _name(one: Alpha) -> tuple[str, str]:
-    """Look and label of a curve."""
+def _name(one: Alpha) -> tuple[str, str, str]:
+    """Look, dashes and label of a curve: a colour is a mixture."""
     if one.mixture == "sg+pg":
-        return ("inverse_variance" if one.window > 1 else "nstep"), f"SG + PG, {one.variant}"
-    looks = {PUBLISHED: "agpo", "not normalised": "qg", "norms": "zero_step"}
-    return looks[one.variant], f"SG + QG, {one.variant}"
+        return "inverse_variance", ("--" if one.window == 1 else "-"), f"SG + PG, {one.variant}"
+    return "agpo", READ[one.variant], f"SG + QG, {one.variant}"
 
 
 def _ends(found: Sequence[Alpha]) -> np.ndarray:
@@ -61,12 +60,13 @@ def _along(axes: Axes, table: pd.DataFrame) -> None:
     policy = [one for one in found if one.horizon == longest][-1].policy
     mine = [one for one in found if one.policy == policy]
     for curve in grouped(mine, _name).values():
-        name, label = _name(curve[0])
+        name, dashes, label = _name(curve[0])
         colour, _ = figures.look(name)
         middle, low, high = _ends(curve)
         steps = [one.step for one in curve]
-        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(steps, middle, color=colour, label=label, linewidth=1.2)
+        if dashes == "-":  # bands of one colour on each other say nothing
+            axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(steps, middle, color=colour, label=label, linewidth=1.2, linestyle=dashes)
     axes.set_xlabel(f"time step of {policy} [1]")
 
 
@@ -76,18 +76,19 @@ def _training(axes: Axes, table: pd.DataFrame) -> None:
     found = [one for name in ("sg+qg", "sg+pg") for one in whole(table, name) if one.trained]
     methods = list(dict.fromkeys(one.method for one in found))
     for (method, *_), curve in grouped(found, lambda one: (one.method, *_name(one))).items():
-        name, label = _name(curve[0])
+        name, dashes, label = _name(curve[0])
         middle, low, high = _ends(curve)
-        k = methods.index(method)
+        first = method == methods[0]
         figures.line(
             axes, [one.stage for one in curve], middle, low, high,
-            name=name, label=label if k == 0 else f"_{label}", dashes=DASHES[k % len(DASHES)],
+            name=name, label=label if first else f"_{label}", dashes=dashes,
         )  # fmt: skip
-    dashes = ("solid", "dotted", "dashed")
-    said = ", ".join(f"{m} {d}" for m, d in zip(methods, dashes, strict=False))
+        if len(methods) > 1:
+            last = max(curve, key=lambda one: one.stage)
+            _beside(axes, last.stage, last.value.estimate, method)
     stages = sorted({one.stage for one in found})
     axes.set_xticks(stages, [f"{stage}" for stage in stages])
-    axes.set_xlabel(f"updates of the training [1]{f' ({said})' if len(methods) > 1 else ''}")
+    axes.set_xlabel("updates of the training [1]")
 
 
 def _bounds(axes: Axes, table: pd.DataFrame) -> None:
@@ -97,13 +98,25 @@ def _bounds(axes: Axes, table: pd.DataFrame) -> None:
     found = whole(table, "aobg")
     gammas = sorted({one.gamma for one in found if one.gamma is not None})
     for (reading, policy), curve in grouped(found, lambda one: (one.variant, one.policy)).items():
-        name, label = BOUNDS[reading]
+        dashes, label = BOUNDS[reading]
         mine = [one for one in curve if one.gamma is not None]
         middle, low, high = _ends(mine)
         first = policy == found[0].policy
         figures.line(
             axes, [gammas.index(one.gamma or 0.0) for one in mine], middle, low, high,
-            name=name, label=label if first else f"_{label}",
+            name="alpha_order", label=label if first else f"_{label}", dashes=dashes,
         )  # fmt: skip
+        if reading == TAU and len(mine) > 1:
+            before = sorted(mine, key=lambda one: one.gamma or 0.0)[-2]
+            said = f"{before.stage} updates" if before.trained else before.policy
+            _beside(axes, gammas.index(before.gamma or 0.0), before.value.estimate, said)
     axes.set_xticks(range(len(gammas)), ["∞" if math.isinf(g) else f"{g:g}" for g in gammas])
     axes.set_xlabel("bound γ or τ [gradient]")
+
+
+def _beside(axes: Axes, x: float, y: float, said: str) -> None:
+    """A word at the left of a point."""
+    axes.annotate(
+        said, (x, y), (-5, 0), textcoords="offset points", ha="right", va="center",
+        fontsize="x-small",
+    )  # fmt: skip

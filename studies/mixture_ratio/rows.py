@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,6 +13,7 @@ from gradlab.study.tables import grouped, read
 from studies.mixture_ratio.alphas import READINGS
 from studies.mixture_ratio.cells import ALL, student
 from studies.mixture_ratio.training import METHODS
+from studies.shared.many import longer
 
 ABOUT_ONE = 0.9  # above it α is "about 1"
 LITTLE = 0.1  # below it SG has next to nothing
@@ -120,17 +121,27 @@ def changes(table: pd.DataFrame, mixture: str) -> list[Change]:
     return result
 
 
-def share(found: Iterable[Alpha], test: Callable[[Interval], bool]) -> tuple[int, int]:
-    """Of how many a test is true, and of how many in all."""
-    tested = [test(one.value) for one in found]
+def share(found: Sequence[Alpha], test: Callable[[Interval], bool]) -> tuple[int, int]:
+    """Of how many a test is true, and of how many in all; of intervals that hold for all of them at
+    once (Bonferroni)."""
+    tested = [test(at_once(one, len(found))) for one in found]
     return sum(tested), len(tested)
+
+
+def at_once(one: Alpha, many: int) -> Interval:
+    """The interval of one of so many."""
+    middle, low, high = one.value
+    half = max(middle - low, high - middle)  # the side that is not cut at 0 or 1
+    half *= longer(many, one.groups - 1)
+    return Interval(middle, max(middle - half, 0.0), min(middle + half, 1.0))
 
 
 def about_one(found: Sequence[Alpha]) -> str:
     """Is α about 1?
 
     Fixed before the run: "holds" if every interval is above 0.9, "does not hold" if every one is
-    below, "depends on the policy and the window" if there are both, else it cannot be told.
+    below, "depends on the policy and the window" if there are both, else it cannot be told. The
+    intervals are those of all cases at once.
     """
     above, total = share(found, lambda value: value.low > ABOUT_ONE)
     below, _ = share(found, lambda value: value.high < ABOUT_ONE)

@@ -42,7 +42,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         )
         _over_size(axes[0, 0], shifts, looks, scale=100.0)
         axes[0, 0].axhline(0.0, color="#555555", linewidth=0.8)
-        axes[0, 0].set_ylabel("same − pilot along ∇J [% of ‖∇J‖]")
+        axes[0, 0].set_ylabel("same − pilot along ∇J [%]")
         _over_size(axes[0, 1], same, looks)
         axes[0, 1].set_ylabel("MSE, same over cross [1]")
         size = _middle(shifts)
@@ -101,4 +101,18 @@ def _over_names(axes: Axes, found: Sequence[Contrast], looks: dict[str, str], of
             linestyle="none", label=setting,
         )  # fmt: skip
     axes.set_yscale("log")
+    _ticks(axes)
     axes.set_xticks(range(len(names)), [f"{NAMES.get(name, name)}" for name in names])
+
+
+def _ticks(axes: Axes) -> None:
+    """Plain numbers on a logarithmic axis that spans less than a power of ten or two."""
+    low, high = axes.get_ylim()
+    if high > 100 * low:
+        return
+    steps = (0.1, 0.2, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10, 20, 50)
+    shown = [step for step in steps if low <= step <= high]
+    if high > 4 * low:  # they would touch
+        shown = [step for step in shown if step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)]
+    axes.set_yticks(shown, [f"{step:g}" for step in shown])
+    axes.minorticks_off()

@@ -43,7 +43,6 @@ from studies.empirical_bias.config import PRESETS, Config
 from studies.empirical_bias.methods import METHODS, Setting, method, usable
 from studies.empirical_bias.rows import Flow, Look, Point, Run, Score, Sweep, told_apart
 from studies.empirical_bias.statistics import (
-    longer,
     mean_interval,
     replicates_needed,
     single_interval,
@@ -52,6 +51,7 @@ from studies.empirical_bias.statistics import (
 from studies.empirical_bias.sweep import batches, sweep_rows, truth_of
 from studies.empirical_bias.toys import MEAN, TOYS, WEIGHT, toy_of
 from tests.helpers.runs import shared
+from studies.shared.many import longer
 
 TINY = Config(
     toys=("heaviside",),

@@ -7,15 +7,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import estimators as E
 import gradlab
 from estimators.alphas import VarianceRatio
-from gradlab.foundation.checkpoints import read_header
+from gradlab.critics.fitted import Fit
+from gradlab.foundation.checkpoints import read_artefact, read_header
 from gradlab.foundation.errors import BadValue, GradlabError, UnknownName
 from gradlab.gradients.sampling import block_generator
 from gradlab.oracle import closed_forms
@@ -25,6 +28,7 @@ from gradlab.study import run_study
 from gradlab.study.cells import identities, in_order
 from gradlab.study.definition import check_numbers
 from studies.mixture_ratio import STUDY, cells, figures, report, training
+from studies.mixture_ratio import config as options
 from studies.mixture_ratio.alphas import capped, of_critic, of_score
 from studies.mixture_ratio.answer import answer
 from studies.mixture_ratio.cells import ALL, bounds, interval, student
@@ -33,9 +37,12 @@ from studies.mixture_ratio.rows import (
     Alpha,
     Change,
     about_one,
+    at_once,
     between,
     by_step,
     changes,
+    policies,
+    share,
     whole,
 )
 
@@ -134,6 +141,18 @@ def test_no_bound_is_measured_once_whether_or_not_it_is_asked_for() -> None:
         check_numbers(config)
         check(config)
         assert bounds(config) == (0.0, 1.0, math.inf)
+
+
+def test_verdicts_ask_more_of_many_cases() -> None:
+    """What is above the bound alone is not among eight; the half is that of the side not cut at 1."""
+    edge = dataclasses.replace(HIGH, value=Interval(0.9225, 0.9025, 0.9425))
+    assert about_one([edge]) == "holds" and about_one([edge] * 8) == "cannot be told"
+    assert share([edge] * 8, lambda value: value.low > 0.9) == (0, 8)
+    cut = dataclasses.replace(HIGH, value=Interval(0.99, 0.95, 1.0))
+    low = 0.99 - 0.04 * stats.t(5).isf(0.025 / 4) / stats.t(5).isf(0.025)
+    assert tuple(at_once(cut, 4)) == pytest.approx((0.99, low, 1.0))
+    lost = dataclasses.replace(HIGH, value=Interval(math.nan, math.nan, math.nan))
+    assert about_one([lost, HIGH]) == between([lost, MIDDLE]) == "cannot be told"
 
 
 def test_changes_are_paired_by_group() -> None:
@@ -238,6 +257,43 @@ def test_steps_that_nobody_reaches_have_no_alpha() -> None:
 
 
 @pytest.mark.slow
+def test_retraining_makes_its_own_policies_and_critics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--retrain` of a training of one update on episodes of four steps, from nothing to an answer;
+    done again it finds everything there.
+    """
+    small: dict[str, Any] = {
+        "twin": True,
+        "hidden": (8,),
+        "episodes": 16,
+        "steps": 4,
+        "held_out": 16,
+    }
+    sizes = {"HORIZON": 4, "WINDOW": 2, "STAGES": (0, 1), "BATCH": 4}
+    fits = {"TRAINS": Fit(kind="q", **small), "JUDGES": Fit(kind="both", **small)}
+    for name, value in (sizes | fits).items():
+        monkeypatch.setattr(training, name, value)
+    monkeypatch.setattr(options, "STAGES", (0, 1))
+    config = dataclasses.replace(TINY, methods=training.METHODS, stages=(0, 1), windows=(4,))
+    done = run_study(STUDY, config, tmp_path, jobs=1, retrain=True)
+    stds = {(one.method, one.stage): one.std for one in policies(done.rows)}
+    assert stds["agpo", 0] == stds["ivw", 0]
+    assert len({stds["agpo", 0], stds["agpo", 1], stds["ivw", 1]}) == 3
+    assert {one.method for one in changes(done.rows, "sg+qg")} == set(training.METHODS)
+    for method in training.METHODS:
+        saved, header = read_artefact(tmp_path / f"artefacts/policies/{method}.safetensors")
+        first, last = (training.read_policy(saved, stage) for stage in (0, 1))
+        assert any(not torch.equal(first[name], last[name]) for name in first)
+        assert header["metadata"]["command"] == training.COMMAND
+        for stage in (0, 1):
+            assert (tmp_path / f"artefacts/critics/{method}-{stage}.safetensors").exists()
+    monkeypatch.setattr(training, "ascent", None)  # nothing is trained again
+    again = run_study(STUDY, config, tmp_path, jobs=1, retrain=True)
+    pd.testing.assert_frame_equal(again.rows, done.rows)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", training.METHODS)
 def test_trainings_start_from_one_policy_and_move(method: str) -> None:
     policies = dict(training.ascent(method, 1))
@@ -264,6 +320,7 @@ def test_presets_can_be_asked_for(preset: str) -> None:
         ({"windows": (0,)}, BadValue),
         ({"gammas": (-1.0,)}, BadValue),
         ({"groups": 2}, BadValue),
+        ({"rollout_groups": 2}, BadValue),
         ({"size": 2}, BadValue),
         ({"rollout_size": 2}, BadValue),
         ({"failure_probability": 1.0}, BadValue),
