@@ -144,7 +144,7 @@ def test_no_bound_is_measured_once_whether_or_not_it_is_asked_for() -> None:
 
 
 def test_verdicts_ask_more_of_many_cases() -> None:
-    """What is above the bound alone is not among eight; the half is that of the side not cut at 1."""
+    """What is above the bound alone is not among eight; the half is of the side not cut at 1."""
     edge = dataclasses.replace(HIGH, value=Interval(0.9225, 0.9025, 0.9425))
     assert about_one([edge]) == "holds" and about_one([edge] * 8) == "cannot be told"
     assert share([edge] * 8, lambda value: value.low > 0.9) == (0, 8)
