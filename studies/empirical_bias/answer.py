@@ -42,16 +42,16 @@ def ends(runs: Sequence[Run]) -> Iterator[str]:
         known = {run.method: run for run in group if run.flow}
         if not {"fog", "pg"} <= set(known):
             continue
-        said = " and ".join(f"by {label(name)} {_end(known[name])}" for name in ("fog", "pg"))
-        yield f"{known['fog'].updates:,} updates on {toy} {said}."
+        said = " and ".join(f"{_end(known[name])} by {label(name)}" for name in ("fog", "pg"))
+        yield f"{known['fog'].updates:,} updates on {toy} end at {said}."
 
 
 def _end(run: Run) -> str:
     assert run.flow is not None
     published = "" if run.published is None else f" (published {run.published:.4f})"
     return (
-        f"end at {text.signed(run.end)} rad{published} with "
-        f"{run.objective.estimate / run.flow.best:.0%} of the best return"
+        f"{three_decimals(run.end)} rad{published} with {run.objective.estimate / run.flow.best:.0%} of "
+        "the best return"
     )
 
 
@@ -127,12 +127,16 @@ def line(run: Run) -> dict[str, str]:
     return {
         "toy": run.toy,
         "method": label(run.method),
-        "ends at [rad]": text.signed(run.end),
-        "single run": f"{single.low:.3f} to {single.high:.3f}" if run.flow else "",
+        "ends at [rad]": three_decimals(run.end),
+        "single run": f"{single.low:.3f}-{single.high:.3f}" if run.flow else "",
         "published": published(run),
         "J/best": text.two_decimals(_over(run.objective, run.best)),
-        "FOG's weight": text.decimal(run.weight) if math.isfinite(run.weight) else "",
     }
+
+
+def three_decimals(interval: Interval) -> str:
+    """Of an angle [rad]."""
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*interval)
 
 
 def published(run: Run) -> str:
@@ -152,11 +156,10 @@ def _rests_on(runs: Sequence[Run], sweeps: Sequence[Sweep], found: Sequence[Scor
     counts = sorted({p.batches for s in sweeps for p in s.points})
     batches = sorted({score.batches for score in found})
     said = (
-        f"{_range(trials)} runs of each ascent, {_range(counts)} batches per expectation; a bias is notable if "
-        f"its size, with intervals for all of a toy's at once, is above {NOTABLE:.0%} of the largest "
-        f"derivative. Truths: quadrature for one decision, differences on common episodes for "
-        f"many steps. A published end is of one run, and agrees if 95 % of single runs end around it. "
-        f"Benchmark: {_range(batches)} batches against closed forms."
+        f"{_range(trials)} runs of each ascent, {_range(counts)} batches per expectation, {_range(batches)} in the "
+        f"benchmark. A bias is notable if its size, with intervals for all of a toy's at once, is above {NOTABLE:.0%} "
+        "of the largest derivative. Truths: closed forms and quadrature, for many steps differences on "
+        "common episodes. A published end is of one run, and agrees if it is among 95 % of single runs."
     )
     lost = pd.DataFrame([{"nonfinite": p.nonfinite} for s in sweeps for p in s.points])
     return " ".join([said, *(text.lost("Batches", lost) if len(lost) else [])])

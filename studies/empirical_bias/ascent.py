@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.gradients.sampling import block_generator
 from gradlab.oracle import ORACLE_SEED
-from gradlab.oracle.closed_forms import static
+from gradlab.oracle.closed_forms import linear_gaussian, static
 from gradlab.problems.problem import Problem
 from gradlab.statistics import Interval
 from gradlab.study import seed_for
@@ -115,10 +115,8 @@ def plain_ends(toy: Toy, name: str, updates: int, runs: int = PLAIN) -> Float[Te
     """
     assert toy.start is not None
     problem = toy.problem(toy.start)
-    reward, std = (
-        cast(Decision, problem.task).landscape.reward,
-        float(cast(float, problem.policy.std)),
-    )
+    reward = cast(Decision, problem.task).landscape.reward
+    std = float(linear_gaussian.read(problem.policy, toy.params(toy.start), 1).std)
     generator = block_generator(seed_for(ORACLE_SEED, "empirical_bias", "plain", toy.name), 0)
     places = torch.full((runs, 1), toy.start, dtype=torch.float64)
     for _ in range(updates):

@@ -10,6 +10,7 @@ from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.study.definition import INFINITE
 from studies.mixture_ratio.training import HORIZON, METHODS, STAGES
 from studies.rollout_variance.policies import Setting, problem_of
+from studies.shared.borrowed import STUDIES
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 MINUTES = {"smoke": 1}  # of the presets that were timed, on two cores
 
 
+def rollouts() -> list[str]:
+    """Settings of `rollout_variance` whose policies and critics come with the repository."""
+    folder = STUDIES / "rollout_variance" / "artefacts" / "critics"
+    return sorted(path.stem.replace("-", "/", 1) for path in folder.glob("*.safetensors"))
+
+
 def check(config: Config) -> None:
     """Raises `BadValue` or `UnknownName` for what the study cannot do."""
     for name, values in dataclasses.asdict(config).items():
@@ -87,6 +94,8 @@ def check(config: Config) -> None:
             raise BadValue(f"stages must be among {STAGES}, got {stage}; try {STAGES[-1]}")
     for text in config.settings:
         problem_of(Setting.of(text))
+        if text not in (known := rollouts()):
+            raise UnknownName("setting with a trained critic", text, known)
     for window in config.windows:
         if not 1 <= window <= HORIZON:
             raise BadValue(

@@ -394,7 +394,7 @@ def test_rows_answer_report_and_figures(rows: pd.DataFrame, out: Path) -> None:
     assert runs["ball_with_wall", "fog"].flow is not None
     assert all(len(run.lasts) == TINY.trials for run in runs.values())
     said = answer(rows)
-    assert "4 updates on ball_with_wall by FOG end at" in said.answer
+    assert "4 updates on ball_with_wall end at 0.1" in said.answer
     assert said.answer.startswith("A notable bias is seen of ")
     assert "heaviside" in said.answer and "Benchmark, N = 32: of 1 problems" in said.answer
     assert len(str(said).splitlines()) <= 40
