@@ -50,8 +50,8 @@ from studies.empirical_bias.statistics import (
 )
 from studies.empirical_bias.sweep import batches, sweep_rows, truth_of
 from studies.empirical_bias.toys import MEAN, TOYS, WEIGHT, toy_of
-from tests.helpers.runs import shared
 from studies.shared.many import longer
+from tests.helpers.runs import shared
 
 TINY = Config(
     toys=("heaviside",),
