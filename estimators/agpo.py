@@ -269,7 +269,7 @@ def action_gradients(
         qg = torch.zeros_like(sg)
         if q.requires_grad:
             (qg,) = torch.autograd.grad(while_alive(known, q, times).sum(), action)
-    discount = known.discount[times, None].double()
+    discount = known.discount[..., times, None].double()
     return ActionGradients(
         sg.double() / discount, qg.double() / discount, known.alive[..., times] > 0
     )

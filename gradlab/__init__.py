@@ -2,7 +2,7 @@
 
 Packages import downwards only. From the ground: `foundation` and `events`; `policies`, `simulators`
 and `tasks`; `problems`; `rollouts`; `gradients`, with `statistics`; `critics`, `oracle` and
-`landscapes`; `environments` with `rendering`; `study` and `commands`. Estimators are in the package
+`landscapes`; `training`; `environments` with `rendering`; `study` and `commands`. Estimators are in the package
 `estimators`, questions in `studies`. Read `rollouts` first, then `gradients`, `statistics`.
 """
 

@@ -47,16 +47,21 @@ def lambda_returns(
     values: Float[Tensor, "*batch T"],
     discount: float,
     lam: float,
+    last: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch T"]:
-    """TD(λ) targets of every t over the rest of the episode (ABPT eq. 13 and 14, V_T = 0).
+    """TD(λ) targets of every t over the rest of the episode (ABPT eq. 13 and 14).
 
     Ỹ_t = r_t + γ alive_{t+1} [(1 − λ) V_{t+1} + λ Ỹ_{t+1}], given alive_t; `values` are V_0 ...
-    V_{T−1}. λ=1 gives the return to go and ignores `values`. Entries that are not alive are
-    meaningless, and neither they nor their values reach the others, finite or not.
+    V_{T−1}, and `last` is Ỹ_T = V_T, 0 by default: that of the end of a segment. λ=1 gives the
+    return to go and ignores `values`. Entries that are not alive are meaningless, and neither they
+    nor their values reach the others, finite or not.
     """
     if not 0 <= lam <= 1:
         raise BadValue(f"lam must lie in [0, 1], got {lam}; try 0.95")
-    targets = [reward[..., -1]]
+    end = reward[..., -1]
+    if last is not None:
+        end = end + discount * torch.where(alive[..., -1] > 0, last, torch.zeros_like(last))
+    targets = [end]
     for t in range(reward.shape[-1] - 2, -1, -1):
         later = lam * targets[-1]
         if lam < 1:

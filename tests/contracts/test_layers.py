@@ -27,6 +27,7 @@ ORDER = [
     "gradients",
     "critics",
     "oracle",
+    "training",
     "landscapes",
     "testing",
     "rendering",

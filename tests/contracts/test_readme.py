@@ -22,6 +22,7 @@ PAGES = (
     "docs/own_mjcf.md",
     "docs/policies.md",
     "docs/running.md",
+    "docs/training.md",
     pytest.param("studies/contact_stiffness/README.md", marks=pytest.mark.slow),
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -1,0 +1,80 @@
+"""What a training is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gradlab.foundation.arguments import got, whole
+from gradlab.foundation.errors import BadValue
+from gradlab.gradients.sampling import SharingSampler
+from gradlab.problems.problem import Problem
+from gradlab.training.critic import CriticRecipe
+from gradlab.training.optimiser import Adam
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An estimator, a critic that follows, segments of episodes, and an optimiser.
+
+    Every update runs `length` steps of `episodes` episodes from where they are, ascends the mean of
+    the estimator's samples there, and fits the critic to what was seen. Episodes that have ended,
+    or whose time does not suffice for another segment, begin anew between segments.
+
+    `tail` says what the state after a segment is worth to the estimator: "v", V of the critic, in
+    the segment's return (SHAC); "own", what the estimator itself makes of it, which needs an
+    estimator of a window of `length` and a Q critic (ABPT, AGPO); "none", nothing (BPTT).
+    """
+
+    estimator: SharingSampler
+    critic: CriticRecipe | None = field(default_factory=CriticRecipe)
+    optimiser: Adam = field(default_factory=lambda: Adam(2e-3, (0.7, 0.95), max_norm=1.0))
+    tail: Literal["v", "own", "none"] = "v"
+    episodes: int = 64
+    length: int = 32  # of a segment [steps]
+    updates: int = 2000  # of the whole training, for schedules
+    average: bool = True  # over the steps of a segment: the gradient is divided by `length`
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "length", "updates"):
+            whole(name, getattr(self, name))
+        if not isinstance(self.estimator, SharingSampler):
+            raise BadValue(
+                f"estimator should be an estimator, got {got(self.estimator)}; try estimators.FOG()"
+            )
+        if self.episodes % self.estimator.group:
+            raise BadValue(
+                f"{self.estimator.label} looks across groups of {self.estimator.group} episodes, "
+                f"got episodes={self.episodes}; take a multiple"
+            )
+        needed = {"v": "v", "own": "q", "none": None}
+        if self.tail not in needed:
+            raise BadValue(f"tail should be 'v', 'own' or 'none', got {self.tail!r}")
+        kind = needed[self.tail]
+        if kind is not None and (self.critic is None or self.critic.kind != kind):
+            raise BadValue(
+                f"tail={self.tail!r} needs a {kind.upper()} critic; "
+                f"try critic=CriticRecipe(kind={kind!r}), or tail='none'"
+            )
+        if self.on_nonfinite not in ("stop", "skip"):
+            raise BadValue(f"on_nonfinite should be 'stop' or 'skip', got {self.on_nonfinite!r}")
+
+    def segment(self, problem: Problem) -> Problem:
+        """The problem of one segment, of a problem that has the critic.
+
+        With its own tail the estimator also acts in the state after its window.
+        """
+        if self.tail != "own":
+            return problem.from_moments(self.length, bootstrap=self.tail == "v")
+        longer = problem.replace(horizon=problem.horizon + 1)
+        return longer.from_moments(self.length + 1, bootstrap=False)
+
+    def check(self, problem: Problem) -> None:
+        """Raise `BadValue` unless the problem can be trained on: hard, whole, long enough."""
+        problem.require_whole("a training")
+        if self.length > problem.horizon:
+            raise BadValue(
+                f"a segment should have at most the {problem.horizon} steps of {problem.name}, "
+                f"got length={self.length}"
+            )

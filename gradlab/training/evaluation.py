@@ -1,0 +1,68 @@
+"""How good a policy is: whole episodes on fixed seeds, returns undiscounted."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from scipy import stats
+from torch import Tensor
+
+from gradlab.foundation.arguments import whole
+from gradlab.foundation.generators import generator
+from gradlab.gradients.sampling import NOISE_BLOCK
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
+from gradlab.statistics.intervals import Interval
+from gradlab.training.optimiser import Tensors
+
+
+class Evaluation(NamedTuple):
+    """Whole episodes of a policy, one number each."""
+
+    returns: Float[Tensor, " N"]  # undiscounted [reward]
+    lengths: Float[Tensor, " N"]  # steps until an event ended it, or all [steps]
+    happened: Bool[Tensor, "N E"]  # each event of the task, at any time
+
+    @property
+    def mean(self) -> Interval:
+        """Of the returns, 95 %."""
+        values = self.returns.double()
+        mean, count = float(values.mean()), len(values)
+        if count < 2:
+            return Interval(mean, -math.inf, math.inf)
+        reach = float(values.std()) / math.sqrt(count) * float(stats.t.ppf(0.975, count - 1))
+        return Interval(mean, mean - reach, mean + reach)
+
+
+def evaluate_policy(
+    problem: Problem,
+    params: Tensors,
+    buffers: Tensors | None = None,
+    *,
+    episodes: int = 128,
+    seed: int = 0,
+    deterministic: bool = True,
+) -> Evaluation:
+    """Run `episodes` whole episodes of the stream `seed`, the same for every policy.
+
+    By default the policy takes its mean action; the start and the process noise are random as they
+    are. Raises `BadValue` for a segment.
+    """
+    problem.require_whole("an evaluation")
+    episodes = whole("episodes", episodes)
+    problem = problem.replace(discount=1.0, buffers=buffers or None)
+    parts: list[Evaluation] = []
+    for block, begin in enumerate(range(0, episodes, NOISE_BLOCK)):
+        count = min(NOISE_BLOCK, episodes - begin)
+        noise = problem.draw(count, generator("evaluation", seed, block))
+        if deterministic:
+            noise = noise._replace(action=torch.zeros_like(noise.action))
+        with torch.no_grad():
+            result = evaluate(problem, rollout(problem, problem.bind(params), noise))
+        lengths = (result.alive[:, :-1] > 0).sum(1).to(result.value)
+        parts.append(Evaluation(result.value.sum(1), lengths, result.events[:, -1] > 0))
+    return Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -1,0 +1,72 @@
+"""Where a training is: tensors only, in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gradlab.foundation import checkpoints
+from gradlab.foundation.errors import Corrupt
+from gradlab.foundation.moment import Moment
+from gradlab.training.optimiser import Tensors
+
+FORMAT = "gradlab training 1"
+
+
+class TrainingState(NamedTuple):
+    """All that the next update takes from the past; the same state goes on in the same way."""
+
+    params: Tensors  # of the policy
+    buffers: Tensors  # statistics of observations, frozen within a segment
+    memory: Tensors  # of the policy's optimiser
+    critic: Tensors  # {} without one
+    target: Tensors  # the critic's target network
+    critic_memory: Tensors
+    episodes: Moment  # where every episode is, alive, with time for a segment
+    returns: Float[Tensor, " N"]  # undiscounted, of every episode so far
+    seed: Int[Tensor, ""]
+    updates: Int[Tensor, ""]  # so far
+    steps: Int[Tensor, ""]  # of the simulator, while episodes were alive
+
+    def save(self, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
+        """Write one safetensors file, whole or not at all."""
+        tensors: Tensors = {}
+        for name, part in self._asdict().items():
+            if isinstance(part, Tensor):
+                tensors[name] = part
+                continue
+            inner = part._asdict() if isinstance(part, Moment) else part
+            tensors |= {f"{name}.{key}": value for key, value in inner.items()}
+        # sums over parameters are taken in their order: it must come back with them
+        own = {"format": FORMAT, "names": list(tensors)}
+        checkpoints.save(path, tensors, {**(metadata or {}), **own})
+
+    @staticmethod
+    def load(path: str | Path, device: torch.device | str = "cpu") -> TrainingState:
+        """Exactly what was saved. Raises `Missing`, or `Corrupt` for a file of something else."""
+        tensors, metadata = checkpoints.load(path)
+        if metadata.get("format") != FORMAT:
+            raise Corrupt(
+                f"expected a {FORMAT!r}, got {metadata.get('format')!r}; "
+                "check that the file is a training's"
+            )
+        parts: dict[str, Any] = {}
+        for name in TrainingState._fields:
+            if name in tensors:
+                parts[name] = tensors[name]
+                continue
+            inner = {
+                key.removeprefix(f"{name}."): value.to(device)
+                for key, value in ((key, tensors[key]) for key in metadata["names"])
+                if key.startswith(f"{name}.")
+            }
+            parts[name] = Moment(**inner) if name == "episodes" else inner
+        parts["returns"] = parts["returns"].to(device)
+        for memory in ("memory", "critic_memory"):  # counts stay where they are asked for
+            if "count" in parts[memory]:
+                parts[memory]["count"] = parts[memory]["count"].cpu()
+        return TrainingState(**parts)

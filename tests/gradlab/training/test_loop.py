@@ -1,0 +1,373 @@
+"""An update is the estimator's step, episodes are what they are, and a stop changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import estimators as E
+import gradlab
+from gradlab.foundation import moment
+from gradlab.foundation.errors import BadValue, Corrupt, NotFinite
+from gradlab.foundation.generators import generator
+from gradlab.problems.problem import Problem
+from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.rollout import rollout
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.critic import CriticRecipe
+from gradlab.training.evaluation import evaluate_policy
+from gradlab.training.loop import Info, init, segment_of, train, update
+from gradlab.training.optimiser import Adam
+from gradlab.training.state import TrainingState
+from tests.contracts import test_ended_episodes as wall
+from tests.helpers.flights import flight_problem
+from tests.helpers.known import build
+
+QUICK = CriticRecipe(hidden=(8,), passes=2, minibatches=2)
+OF_Q = replace(QUICK, kind="q", members=2)
+
+
+def algorithm(estimator: E.Estimator | None = None, **options: Any) -> Algorithm:
+    kind = {"critic": QUICK, "episodes": 4, "length": 4, "updates": 6, **options}
+    return Algorithm(estimator or E.FOG(), **kind)
+
+
+def racing() -> Problem:
+    problem, _ = flight_problem("racing", horizon=16)
+    policy = gradlab.GaussianPolicy(hidden=(5,), std="global", normalise=True)
+    return problem.replace(policy=policy)
+
+
+def walled(horizon: int = 8) -> Problem:
+    """Many of its episodes end within a few steps."""
+    return wall.problem_of(horizon).replace(critic=None)
+
+
+def states(
+    problem: Problem, recipe: Algorithm, count: int, seed: int = 0
+) -> Iterator[tuple[TrainingState, Info | None]]:
+    state: TrainingState = init(problem, recipe, seed)
+    yield state, None
+    for _ in range(count):
+        state, info = update(problem, recipe, state)
+        yield state, info
+
+
+def same(a: TrainingState, b: TrainingState) -> None:
+    for name, one, other in zip(a._fields, a, b, strict=True):
+        parts = [(one, other)] if isinstance(one, Tensor) else None
+        if parts is None:
+            first = one._asdict() if hasattr(one, "_asdict") else one
+            second = other._asdict() if hasattr(other, "_asdict") else other
+            assert list(first) == list(second), name
+            parts = [(first[key], second[key]) for key in first]
+        assert all(torch.equal(x, y) for x, y in parts), name
+
+
+ALGORITHMS = {
+    "shac": lambda: algorithm(),
+    "bptt": lambda: algorithm(critic=None, tail="none"),
+    "pg": lambda: algorithm(E.PG(returns="gae")),
+    "abpt": lambda: algorithm(E.ABPT(4), critic=OF_Q, tail="own"),
+    "agpo": lambda: algorithm(E.AGPO(4, source=E.Same(4)), critic=OF_Q, tail="own"),
+    "split": lambda: algorithm(E.Split()),
+    "best linear": lambda: algorithm(
+        E.Mixture((E.FOG(), E.PG()), E.BestLinear(), source=E.Cross(8)), episodes=8
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_update_is_a_step_along_the_mean_of_the_estimators_samples(name: str) -> None:
+    problem, recipe = racing(), ALGORITHMS[name]()
+    before = list(states(problem, recipe, 2))[-1][0]  # with a critic and statistics of its own
+    after, info = update(problem, recipe, before)
+    segment = segment_of(problem, recipe, before)
+    noise = segment.noise_from(before.episodes, generator("train", 0, "noise", 2))
+    mean = recipe.estimator(segment, before.params, noise).mean()
+    descent = {key: -value / recipe.length for key, value in mean.items()}
+    expected, _, norm = recipe.optimiser.step(before.params, descent, before.memory, 2 / 6)
+    torch.testing.assert_close(info.norm, norm, rtol=1e-9, atol=0)
+    for key, value in expected.items():
+        torch.testing.assert_close(after.params[key], value, rtol=1e-9, atol=1e-12)
+    assert segment.horizon == recipe.length + (recipe.tail == "own")
+
+
+@pytest.mark.parametrize("name", ["shac", "abpt"])
+def test_a_stopped_training_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
+    problem, recipe = racing(), ALGORITHMS[name]()
+    whole = train(problem, recipe, seed=3)
+    path = tmp_path / "state.safetensors"
+
+    class Killed(Exception):
+        pass
+
+    def kill(state: TrainingState, info: Info) -> None:
+        if int(state.updates) == 3:
+            state.save(path)
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(problem, recipe, seed=3, observe=kill)
+    kept = TrainingState.load(path)
+    assert int(kept.updates) == 3
+    same(train(problem, recipe, state=kept), whole)
+    with pytest.raises(AssertionError):
+        same(train(problem, recipe, seed=4), whole)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    gradlab.checkpoints.save(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {})
+    with pytest.raises(Corrupt, match="a training's"):
+        TrainingState.load(tmp_path / "x.safetensors")
+
+
+def test_no_noise_is_used_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trap: the loop's noise reused between updates."""
+    seen: list[Tensor] = []
+    original = Problem.noise_from
+
+    def spy(self: Problem, moments: Any, draws: torch.Generator) -> Any:
+        noise = original(self, moments, draws)
+        seen.append(noise.action)
+        return noise
+
+    monkeypatch.setattr(Problem, "noise_from", spy)
+    list(states(racing(), algorithm(), 3))
+    list(states(racing(), algorithm(), 1, seed=1))
+    flat = torch.stack([part.flatten() for part in seen])
+    assert len(flat) == 4
+    assert len({tuple(row.tolist()) for row in flat}) == 4
+
+
+def test_episodes_go_on_and_their_returns_are_those_of_whole_episodes() -> None:
+    """The trap: sums over windows logged as returns of episodes. Frozen, a policy's episodes are
+    rollouts of the whole from the same starts with the noise of their segments, put together.
+    """
+    problem = walled()
+    frozen = Adam(1e-300)
+    recipe = algorithm(optimiser=frozen, episodes=16, length=2, updates=12)
+    generations = [init(problem, recipe, 5)]
+    noises = []
+    finished, total, lengths = 0, 0.0, 0.0
+    for number in range(4):  # 8 steps: the horizon
+        state = generations[-1]
+        segment = segment_of(problem, recipe, state)
+        noises.append(segment.noise_from(state.episodes, generator("train", 5, "noise", number)))
+        state, info = update(problem, recipe, state)
+        generations.append(state)
+        finished += int(info.finished)
+        total += float(info.returns)
+        lengths += float(info.lengths)
+    # follow every row: the episode that began at the start goes on until it is over
+    plain = problem.replace(discount=1.0)
+    whole = problem.draw(16, torch.Generator().manual_seed(0))
+    action = torch.cat([noise.action for noise in noises], dim=1)
+    process = torch.cat([noise.process for noise in noises], dim=1)
+    expected, count, steps = 0.0, 0, 0.0
+    for row in range(16):
+        begin = 0
+        while begin < 8:
+            state = generations[begin // 2]
+            left = 8 - begin
+            one = whole.rows(row, row + 1)._replace(
+                action=action[row : row + 1, begin:], process=process[row : row + 1, begin:]
+            )
+            moment = state.episodes.take(torch.tensor([row]))
+            assert float(moment.step) == 0
+            path = rollout(plain, plain.bind(state.params), one, start=moment, length=left)
+            result = evaluate(plain, path)
+            alive = int((result.alive[0, :-1] > 0).sum())
+            over = bool(path.ended[0, -1]) or left == 8
+            if not over:
+                break
+            expected += float(result.value.sum())
+            steps += alive
+            count += 1
+            begin += -(-alive // 2) * 2
+    assert 16 < count == finished
+    assert total == pytest.approx(expected, rel=1e-9)
+    assert lengths == steps
+
+
+def test_who_is_over_begins_anew_and_nobody_else() -> None:
+    problem = walled(6)
+    recipe = algorithm(episodes=32, length=1, optimiser=Adam(1e-300))
+    seen = [state.episodes for state, _ in states(problem, recipe, 5)]
+    begun = torch.stack([moment.step for moment in seen])
+    assert not torch.cat([moment.ended for moment in seen]).any()
+    assert (begun[0] == 0).all() and (begun[1] == 1).all()
+    later = begun[1:] - begun[:-1]
+    assert ((later == 1) | (begun[1:] == 0)).all()
+    assert (begun[3] == 0).any() and (begun[3] == 3).any()  # some have hit the wall by then
+
+
+@pytest.mark.parametrize("tail", ["v", "own"])
+def test_time_limits_bootstrap_and_terminations_do_not(tail: str) -> None:
+    """Traps: values at terminations, a fresh start's value at time limits, advantages across
+    resets. With λ = 0 a target is r + γ alive V(s'), s' the step's own next state."""
+    problem = walled(3)
+    own = tail == "own"
+    recipe = algorithm(
+        E.ABPT(2) if own else E.FOG(),
+        critic=replace(OF_Q if own else QUICK, lam=0.0),
+        tail=tail, episodes=32, length=2,
+    )  # fmt: skip
+    state = init(problem, recipe, 0)
+    late = update(problem, replace(recipe, length=1, tail="none", estimator=E.FOG()), state)[
+        0
+    ].episodes
+    at_limit = torch.arange(32) < 16  # at step 1: time is over after this segment, at 3
+    halves = [late.take(torch.arange(16)), state.episodes.take(torch.arange(16))]
+    state = state._replace(episodes=moment.concatenate(halves), updates=state.updates + 1)
+    segment = segment_of(problem, recipe, state)
+    noise = segment.noise_from(state.episodes, generator("train", 0, "noise", 1))
+    policy = segment.bind(state.params).frozen
+    path = rollout(segment, policy, noise, length=2)
+    result = evaluate(problem.replace(horizon=2), path)
+    critic = recipe.critic
+    assert critic is not None
+    draws = generator("train", 0, "actions", 1)
+    targets = critic.targets(segment, policy, state.target, path, result, draws)
+    for t in range(2):
+        inputs = path.state[:, t + 1]
+        obs = problem.task.observe(inputs, path.memory[:, t + 1], state.episodes.step + t + 1)
+        if own:
+            fresh = torch.randn(
+                32, 3, 1, generator=generator("train", 0, "actions", 1), dtype=torch.float64
+            )
+            action = policy.action(policy.latent(policy(obs), fresh[:, t + 1]))
+            obs = torch.cat([obs, action], dim=-1)
+        happened = [i for i, e in enumerate(problem.task.events) if not e.terminates]
+        flags = result.events[:, t + 1, happened]
+        obs = torch.cat([obs[:, :2], flags, obs[:, 2:]], dim=-1)  # before the action
+        follows = critic.value(segment, state.target, obs)
+        alive = result.alive[:, t + 1] > 0
+        expected = result.reward[:, t] + problem.discount * torch.where(alive, follows, 0.0)
+        rows = targets.rows[:, t]
+        assert torch.equal(rows, result.alive[:, t] > 0)
+        if t == 1:
+            assert (~alive & rows).any() and (alive & at_limit).any() and (alive & ~at_limit).any()
+        torch.testing.assert_close(targets.value[rows, t], expected[rows], rtol=1e-12, atol=1e-14)
+
+
+def test_a_reward_belongs_to_its_own_step() -> None:
+    """The trap: reward one step late. With γ → 0 the target is the reward of the row's action."""
+    problem = racing().replace(discount=1e-12)
+    recipe = algorithm()
+    state = init(problem, recipe, 0)
+    segment = segment_of(problem, recipe, state)
+    noise = segment.noise_from(state.episodes, generator("train", 0, "noise", 0))
+    path = rollout(segment, segment.bind(state.params), noise).detach()
+    result = evaluate(segment, path)
+    targets = QUICK.targets(
+        segment, segment.bind(state.params), state.target, path, result, torch.Generator()
+    )
+    after = problem.task.observe(path.state[:, 1:], path.memory[:, 1:], torch.zeros(()))
+    assert after.shape == path.obs.shape and not torch.equal(after, path.obs)
+    torch.testing.assert_close(targets.value, result.reward, rtol=1e-9, atol=1e-9)
+
+
+def test_statistics_are_frozen_within_a_segment() -> None:
+    problem, recipe = racing(), algorithm()
+    (first, _), (second, _), (third, _) = states(problem, recipe, 2)
+    assert not first.buffers["observation.mean"].any()
+    assert second.buffers["observation.mean"].any()
+    assert int(second.buffers["observation.count"]) == 16
+    assert int(third.buffers["observation.count"]) == 32
+    problem_then = segment_of(problem, recipe, second)
+    assert problem_then.buffers is not None
+    assert torch.equal(problem_then.buffers["observation.mean"], second.buffers["observation.mean"])
+
+
+def test_the_target_network_follows() -> None:
+    problem = racing()
+    for keep in (0.0, 0.75, 1.0):
+        recipe = algorithm(critic=replace(QUICK, keep=keep))
+        (first, _), (second, _) = states(problem, recipe, 1)
+        for name, old in first.target.items():
+            expected = keep * old + (1 - keep) * second.critic[name]
+            torch.testing.assert_close(second.target[name], expected, rtol=1e-12, atol=1e-15)
+            assert not torch.equal(second.critic[name], first.critic[name])
+
+
+def test_a_gradient_that_is_not_finite_stops_or_is_skipped_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem, recipe = racing(), algorithm()
+    state = list(states(problem, recipe, 1))[-1][0]
+    broken = state.episodes._replace(state=state.episodes.state.clone())
+    broken.state[2, 3] = torch.inf
+    state = state._replace(episodes=broken)
+    with pytest.raises(
+        NotFinite, match=r"update 1 .* 1 of 4 episodes; first the .* of step 0 .*episode 2"
+    ) as caught:
+        update(problem, recipe, state)
+    assert "\n" not in str(caught.value)
+    after, info = update(problem, replace(recipe, on_nonfinite="skip"), state)
+    assert int(info.nonfinite) == 1 and bool(info.norm.isnan())
+    assert all(torch.equal(after.params[name], value) for name, value in state.params.items())
+    assert bool(after.episodes.state.isfinite().all()) and float(after.episodes.step[2]) == 0
+    assert all(bool(value.isfinite().all()) for value in after.critic.values())
+
+
+def test_evaluation_runs_whole_episodes_on_fixed_seeds() -> None:
+    problem = walled()
+    params = problem.init(torch.Generator().manual_seed(1))
+    found = evaluate_policy(problem, params, episodes=32, deterministic=False)
+    noise = problem.draw(32, generator("evaluation", 0, 0))
+    result = evaluate(problem, rollout(problem, problem.bind(params), noise))
+    alive = result.alive[:, :-1] > 0
+    expected = torch.where(alive, result.reward, 0.0).sum(1)
+    torch.testing.assert_close(found.returns, expected, rtol=1e-9, atol=1e-12)
+    assert torch.equal(found.lengths, alive.sum(1).double())
+    assert found.happened[:, 0].sum() == (result.alive[:, -1] == 0).sum() > 0
+    again = evaluate_policy(problem, params, episodes=32, deterministic=False)
+    assert torch.equal(again.returns, found.returns)
+    mean = found.mean
+    assert mean.low < float(expected.mean()) < mean.high
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tail": "own"}, "needs a Q critic"),
+        ({"critic": None}, "needs a V critic"),
+        ({"critic": OF_Q}, "needs a V critic"),
+        ({"episodes": 0}, "episodes"),
+        ({"estimator": E.PG(baseline="loo", group_size=8)}, "groups of 8"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadValue, match=words) as caught:
+        algorithm(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_problems_that_cannot_be_trained_on() -> None:
+    problem = racing()
+    with pytest.raises(BadValue, match="at most the 16 steps"):
+        init(problem, algorithm(length=17))
+    with pytest.raises(BadValue, match="whole episodes"):
+        init(problem.from_moments(4, bootstrap=False), algorithm())
+
+
+@pytest.mark.parametrize("name", ["shac", "abpt", "split"])
+def test_lq_is_learned(name: str) -> None:
+    """From a policy that does nothing."""
+    problem, _ = build("lq", horizon=16)
+    problem = problem.replace(policy=gradlab.LinearPolicy(0, 0, std=0.05), skewed=())
+    recipe = replace(
+        ALGORITHMS[name](), episodes=32, updates=60, optimiser=Adam(0.05),
+        critic=replace(OF_Q if name == "abpt" else QUICK, hidden=(16,), passes=8),
+    )  # fmt: skip
+    first = init(problem, recipe, 0)
+    last = train(problem, recipe, seed=0)
+    before, after = (evaluate_policy(problem, s.params).mean for s in (first, last))
+    assert after.low > before.high
