@@ -1,9 +1,10 @@
 """gradlab measures policy-gradient estimators in differentiable simulation.
 
-Packages import downwards only. From the ground: `foundation` and `events`; `policies`, `simulators`
-and `tasks`; `problems`; `rollouts`; `gradients`, with `statistics`; `critics`, `oracle` and
-`landscapes`; `training`; `environments` with `rendering`; `study` and `commands`. Estimators are in the package
-`estimators`, questions in `studies`. Read `rollouts` first, then `gradients`, `statistics`.
+Packages import downwards only. From the ground: `foundation` and `events`; `policies`,
+`simulators` and `tasks`; `problems`; `rollouts`; `gradients`, with `statistics`; `critics`,
+`oracle` and `landscapes`; `training`; `environments` with `rendering`; `study` and `commands`.
+Estimators are in the package `estimators`, questions in `studies`. Read `rollouts` first, then
+`gradients`, `statistics`.
 """
 
 import lazy_loader
