@@ -37,14 +37,17 @@ def answer(table: pd.DataFrame) -> Answer:
         answer=" ".join(filter(None, parts)),
         rests_on=_rests_on(found),
         would_change=(
-            "Parts of about equal noise, where weights matter: beside a PG that is a hundred times louder FOG gets "
-            "all of it whatever the weights come from; a pilot of another policy (here it is of the same "
-            "one); other N (--sizes), parts (--parts) and tasks (--tasks)."
+            "Parts of about equal noise, where weights matter (a PG that is a hundred times louder than FOG gets nothing "
+            "anyway); a pilot of another policy (here it is of the same one); other N, parts and tasks."
         ),
-        table=pd.DataFrame(
-            [line(one, sources) for one in sorted(shifts, key=lambda one: not one.unbiased)]
-        ),
+        table=pd.DataFrame([line(one, sources) for one in shown(shifts)]),
     )
+
+
+def shown(shifts: Sequence[Contrast]) -> list[Contrast]:
+    """Settings of the answer's table: those of unbiased parts, which the question is about, or all
+    where there are none. The long form has them all."""
+    return [one for one in shifts if one.unbiased] or list(shifts)
 
 
 def _bias(shifts: Sequence[Contrast]) -> str:
@@ -60,8 +63,8 @@ def _bias(shifts: Sequence[Contrast]) -> str:
     said = ", ".join(f"{percent(one.value)} at N = {one.size}" for one in along)
     return (
         f"That weights from the same samples bias a mixture of unbiased parts {verdict}: it is seen in {biased} of "
-        f"{len(known)} settings (task, parts, N), and is within 1 % for sure in {small}; most on {worst.setting}, where it "
-        f"moves the gradient along itself by {said}."
+        f"{len(known)} settings (task, parts, N), and the interval is within 1 % in {small}; most on {worst.setting}, where "
+        f"it moves the gradient along itself by {said}."
     )
 
 
@@ -126,10 +129,9 @@ def _rests_on(found: Sequence[Error]) -> str:
         first.setdefault((one.task, one.pair), one)
     counts = sorted({one.replicates for one in found})
     how = (
-        f"{counts[0]} to {counts[-1]} independent pairs of groups of N episodes in every setting; all ways of "
-        "weighing see the same episodes, so that their differences are paired. A pilot is as many other episodes "
-        "as a group has, so that what the same samples do beside it is dependence alone. Settings are told apart at "
-        "5 % for each family of tests (Holm)."
+        f"{counts[0]} to {counts[-1]} pairs of groups of N episodes in every setting, the same for all ways of weighing. "
+        "Same − pilot is what dependence does and nothing else. Settings are told apart at 5 % for each family of tests "
+        "(Holm)."
     )
     return " ".join(
         [

@@ -106,9 +106,9 @@ def _over_names(axes: Axes, found: Sequence[Contrast], looks: dict[str, str], of
 
 
 def _ticks(axes: Axes) -> None:
-    """Plain numbers on a logarithmic axis that spans less than a power of ten or two."""
+    """Plain numbers on a logarithmic axis that spans up to three powers of ten."""
     low, high = axes.get_ylim()
-    if high > 100 * low:
+    if high > 1000 * low:
         return
     steps = (0.1, 0.2, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10, 20, 50)
     shown = [step for step in steps if low <= step <= high]
