@@ -47,13 +47,26 @@ def answer(table: pd.DataFrame) -> Answer:
 
 
 def verdict(found: Sequence[Judged]) -> str:
-    """Of the reviewers' doubt, with its counts."""
+    """Of the reviewers' doubt, with the largest effect either way and how often it is told."""
     under = [one for one in found if one.pair.under_fitted]
-    said = {v: [one for one in under if one.bias == v] for v in (HELPS, HARMS)}
+    ways = ("raises", HARMS, 1.0), ("lowers", HELPS, -1.0)
+    said = [_largest(under, *way) for way in ways if any(one.bias == way[1] for one in under)]
+    told = f"the 0-step term {' and '.join(said)}" if said else "nothing is told"
     return (
-        f'"An under-fitted critic makes the 0-step return harmful": {claim(found)}. With a cosine '
-        f"below {UNDER:g} it harms in {len(said[HARMS])} and helps in {len(said[HELPS])} of "
-        f"{len(under)} comparisons."
+        f'"An under-fitted critic makes the 0-step return harmful" {claim(found)}: with a cosine '
+        f"below {UNDER:g} {told} in {len(under)} comparisons."
+    )
+
+
+def _largest(under: Sequence[Judged], verb: str, verdict: str, sign: float) -> str:
+    """The largest of the effects that are told, and how many these are."""
+    mine = [one.pair for one in under if one.bias == verdict]
+    most = max(mine, key=lambda pair: sign * pair.relative_difference.estimate)
+    middle, low, high = most.relative_difference
+    size = Interval(sign * middle, *((low, high) if sign > 0 else (-high, -low)))
+    where = f"{most.task}, n = {most.window} of {most.horizon}"
+    return (
+        f"{verb} the squared bias by up to {text.signed(size)} ‖∇J‖² ({where}), {len(mine)} times"
     )
 
 

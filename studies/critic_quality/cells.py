@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import estimators
-import gradlab
 from estimators.base import Estimator
 from estimators.mixtures.sources import Same
 from gradlab.critics.fitted import FittedCritic
@@ -29,6 +28,7 @@ from studies.critic_quality.tasks import (
     Needs,
     Params,
     exact_critic,
+    is_own,
     policies_name,
     policy_of,
     problem_of,
@@ -36,9 +36,16 @@ from studies.critic_quality.tasks import (
     truth_of,
 )
 from studies.shared.borrowed import borrowed
+from studies.shared.guests import measured
+from studies.shared.tasks import (
+    TRUTH_WIDTH,
+    policy_artefacts,
+    policy_names,
+    sampler,
+    truth_artefact,
+)
 
 CHUNK = 512  # episodes at once
-TRUTH_WIDTH = 0.02  # of the Split behind what is true of ∇_a Q on flights, as behind their ∇J
 NORMAL = 1.96  # standard errors in half a 95 % interval
 
 
@@ -46,51 +53,71 @@ NORMAL = 1.96  # standard errors in half a 95 % interval
 
 
 def artefacts(config: Config) -> Iterator[Artefact]:
-    """Critics, pairs of actions to judge them by, and what the repository has of flights."""
+    """Policies, truths, critics, and pairs of actions to judge critics by."""
     check(config)
     for task in config.tasks:
-        known = task in KNOWN
-        policies: tuple[str, ...] = ()
-        if not known:
-            policies = (policies_name(task),)
-            yield borrowed(policies_name(task), f"policies/{task}")
-            yield borrowed(truth_name(task), f"truths/{task}-{STAGE}-hard")
+        known, policies = task in KNOWN, _policies(task, config)
+        yield from _policy_and_truth(task, config)
         count = config.pairs if known else config.flight_pairs
         payload = {"task": task, "count": count, "width": None if known else TRUTH_WIDTH}
+        if is_own(task):
+            payload |= {"stage": config.stage, "estimator": config.truth}
         yield Artefact(pairs_name(task), sample_pairs, payload, policies, 1.0 if known else 60.0)
         for setting in settings(config):
             payload = {"task": task, **setting.payload()}
+            if is_own(task):
+                payload |= {"stage": config.stage}
             cost = 1 + setting.fit.steps / 500
             yield Artefact(critic_name(task, setting), build_critic, payload, policies, cost)
 
 
+def _policies(task: str, config: Config) -> tuple[str, ...]:
+    """The artefact with the policies of a task, if there is one."""
+    if task in KNOWN:
+        return ()
+    return policy_names(task, config.stage if is_own(task) else STAGE)
+
+
+def _policy_and_truth(task: str, config: Config) -> Iterator[Artefact]:
+    """Those of flights come with the repository."""
+    if is_own(task):
+        training = config.train_width, config.learning_rate
+        yield from policy_artefacts(task, [config.stage], *training)
+        yield truth_artefact(truth_name(task), task, config.stage, config.sampling)
+    elif task not in KNOWN:
+        yield borrowed(policies_name(task), f"policies/{task}")
+        yield borrowed(truth_name(task), f"truths/{task}-{STAGE}-hard")
+
+
 def critic_name(task: str, setting: Setting) -> str:
-    return f"critics/{task}-{setting.name}"
+    return f"critics/{file_name(task)}-{setting.name}"
 
 
 def pairs_name(task: str) -> str:
-    return f"pairs/{task}"
+    return f"pairs/{file_name(task)}"
 
 
 def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     """A Q critic of the hard task, fitted to what the policy, or a staler one, does."""
-    task = artefact.payload["task"]
-    params = policy_of(task, needs, artefact.payload["staleness"])
-    fitted = fit_critic(problem_of(task), params, fit_in(dict(artefact.payload)))
+    payload = artefact.payload
+    task, stage = payload["task"], payload.get("stage", STAGE)
+    params = policy_of(task, needs, payload["staleness"], stage)
+    fitted = fit_critic(problem_of(task), params, fit_in(dict(payload)))
     return Saved(fitted.params, fitted.metadata)
 
 
 def sample_pairs(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
-    """Pairs of actions with the true ∇_u Q: exact, or of a flight what two futures say."""
-    task, width = artefact.payload["task"], artefact.payload["width"]
-    problem, params = problem_of(task), policy_of(task, needs)
-    seed = seed_for(ORACLE_SEED, artefact.name)
-    drawn = artefact.payload["count"], seed
+    """Pairs of actions with the true ∇_u Q: exact, or what two futures say."""
+    payload = artefact.payload
+    task = payload["task"]
+    problem = problem_of(task)
+    params = policy_of(task, needs, stage=payload.get("stage", STAGE))
+    drawn = payload["count"], seed_for(ORACLE_SEED, artefact.name)
     if task in KNOWN:
         pairs = output_pairs(problem, params, estimators.FOG(), *drawn)
         pairs = given_by(problem, exact_critic(task), pairs)
     else:
-        pairs = output_pairs(problem, params, estimators.Split(width), *drawn)
+        pairs = output_pairs(problem, params, sampler(payload.get("estimator", "split")), *drawn)
     return Saved({name: part.contiguous() for name, part in pairs._asdict().items()}, {})
 
 
@@ -104,11 +131,11 @@ def cells(config: Config) -> Iterator[Cell]:
         known = task in KNOWN
         shared = (pairs_name(task),)
         if not known:
-            shared = (policies_name(task), truth_name(task), *shared)
+            shared = (*_policies(task, config), truth_name(task), *shared)
         for setting in settings(config):
             payload = {"task": task, "factor": setting.factor, "level": setting.level}
             needs = (*shared, critic_name(task, setting))
-            yield Cell(f"{task}/{setting.name}", payload, needs, 1.0 if known else 6.0)
+            yield Cell(f"{file_name(task)}/{setting.name}", payload, needs, 1.0 if known else 6.0)
         if known:
             yield Cell(f"{task}/{EXACT}", {"task": task, "factor": EXACT, "level": ""}, shared)
 
@@ -126,7 +153,7 @@ class Bench(NamedTuple):
 def run_cell(config: Config, cell: Cell, needs: Needs) -> Iterator[dict[str, Any]]:
     """What the critic is worth, in every row; then every estimator, and ABPT less N-step."""
     task = cell.payload["task"]
-    problem, params = problem_of(task), policy_of(task, needs)
+    problem, params = problem_of(task), policy_of(task, needs, stage=config.stage)
     critic = _critic(cell, needs, problem)
     described = {**cell.payload, **_quality(problem, critic, needs[pairs_name(task)])}
     with_critic = problem.replace(critic=critic)
@@ -171,14 +198,14 @@ def _rows(config: Config, bench: Bench) -> Iterator[dict[str, Any]]:
         }
         if window == windows[0]:
             named |= {name: _make(name, window) for name in config.estimators}
-        found = gradlab.measure(named, bench.problem, bench.params, count, seed, chunk_size=CHUNK)
+        found = measured(named, bench.problem, bench.params, count, seed, chunk_size=CHUNK)
         shared = {**bench.described, "window": window, "truth": bench.truth.name}
         for name, report in found.compare(bench.truth, batch=GROUP, only=_all).items():
             cost = named[name].cost(bench.problem)
             yield {
                 "kind": "single",
                 **shared,
-                "estimator": file_name(name),
+                "estimator": name,
                 **report.overall.flat(),
                 "truth_relative_stderr": report.truth_relative_stderr,
                 "environment_steps": cost.environment_steps,

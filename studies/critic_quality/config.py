@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import estimators
 from gradlab.foundation.errors import BadValue
-from studies.critic_quality.tasks import problem_of
+from studies.critic_quality.tasks import is_own, problem_of
+from studies.shared import stages
+from studies.shared.stages import LEARNING_RATE, WIDTH
+from studies.shared.tasks import Sampling, check_stage
 
 GROUP = 64  # episodes over which AGPO finds its weights, as published
 PAIRED = ("nstep", "abpt")  # always measured, on the same episodes
@@ -19,7 +22,8 @@ LEAST = 5  # groups that an interval needs
 class Config:
     tasks: tuple[str, ...] = ("lq", "gate", "racing")
     """lq (smooth), gate (a bonus behind process noise; both have exact truths and an exact critic),
-    racing, landing (flights with a hard event)."""
+    racing, landing, hovering (flights with a hard event), or any problem of gradlab.make, such as
+    my_file.py:problem."""
     fit_episodes: int = 2000
     """Episodes that the default critic is fitted to."""
     fit_steps: int = 1000
@@ -46,13 +50,32 @@ class Config:
     samples: int = 4096
     """Episodes per estimator on lq and gate; a multiple of 64, 320 or more."""
     flight_samples: int = 768
-    """The same on flights; a multiple of 64, 320 or more."""
+    """The same on flights and tasks of your own; a multiple of 64, 320 or more."""
     pairs: int = 2048
     """Pairs of actions by which ∇_a Q̂ is judged on lq and gate."""
     flight_pairs: int = 32_768
-    """Pairs of episodes by which it is judged on flights, where the truth is sampled."""
+    """Pairs of episodes by which it is judged on flights and tasks of your own, where the truth is
+    sampled."""
+    stage: int = 60
+    """Policy of a task of your own by its hard success rate [%]: trained until its first event with
+    a bonus happens that often; 0 is a policy without training, for any task."""
+    truth: Literal["split", "pg"] = "split"
+    """What samples the truths of a task of your own; pg holds where the simulator itself jumps."""
+    truth_stderr: float = 0.05
+    """Relative standard error to which its ∇J is sampled [1]."""
+    truth_samples: int = 65_536
+    """Episodes after which that sampling stops in any case; a multiple of 1024."""
+    train_width: float = WIDTH
+    """Relaxation width that its policy is trained on, as a fraction of each margin's scale [1]."""
+    learning_rate: float = LEARNING_RATE
+    """Of that training's first update [1]."""
     seed: int = 0
     """Seed of the samples. Critics, their judgement and truths have seeds of their own."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How truths of a user's tasks are sampled."""
+        return Sampling(self.truth, self.truth_stderr, self.truth_samples)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -104,6 +127,10 @@ def check(config: Config) -> None:
             raise BadValue(f"expected one or more different {name}, got {values}; try the default")
     for task in config.tasks:
         problem_of(task)
+        if is_own(task):
+            check_stage(task, config.stage)
+    config.sampling.check()
+    stages.check_training(config.train_width, config.learning_rate)
     for name in config.estimators:
         if name in PAIRED:
             raise BadValue(f"{name} is always measured; leave it out of estimators")

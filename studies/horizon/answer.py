@@ -55,8 +55,7 @@ def variance_sentence(verdict: Verdict) -> str:
         return "No variance was measured."
     said = (
         f"Variance ≤ 32 L_Q² L_θ²/h {verdict.word} ({verdict.settings} settings): the variance is at "
-        f"most {verdict.most} of the bound, which is {times(verdict.tightest)} to "
-        f"{times(verdict.loosest)} times as large."
+        f"most {verdict.most} of the bound, which is {reach(verdict)} times as large."
     )
     return f"{said} Broken in {text.several(verdict.broken)}." if verdict.broken else said
 
@@ -68,6 +67,11 @@ def times(value: float) -> str:
     if value >= 1e4:
         return f"10^{math.floor(math.log10(value))}"
     return f"{float(f'{value:.1g}'):,.{0 if value >= 1 else 2}f}"
+
+
+def reach(verdict: Verdict) -> str:
+    """From the least to the largest factor between a bound and what it bounds."""
+    return " to ".join(dict.fromkeys([times(verdict.tightest), times(verdict.loosest)]))
 
 
 def scaling(bounds: Sequence[Bound]) -> str:
@@ -101,9 +105,8 @@ def bias_sentence(found: dict[str, Verdict]) -> list[str]:
     if not action.settings:
         return []
     said = (
-        f"The bias's bound {total.word} with ε through the states ({times(total.tightest)} to "
-        f"{times(total.loosest)} times the bias) and {action.word} with ε by the action alone "
-        f"({times(action.tightest)} to {times(action.loosest)} times)."
+        f"The bias's bound {total.word} with ε through the states ({reach(total)} times the bias) "
+        f"and {action.word} with ε by the action alone ({reach(action)} times)."
     )
     return [said]
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import estimators
-import gradlab
 from estimators.base import Estimator
 from estimators.mixtures.sources import Same
 from gradlab.critics.fitting import fit_critic
@@ -19,20 +18,26 @@ from gradlab.statistics.parts import ALL
 from gradlab.study import Artefact, Cell, Saved, file_name, seed_for
 from studies.horizon.config import CHUNK, GROUP, Config, check
 from studies.horizon.tasks import (
-    FIT,
     FITTED,
-    FLIGHT,
     STAGE,
     Needs,
     Params,
+    critic_name,
     critic_of,
     critics_of,
+    fit_of,
+    is_own,
+    is_sampled,
     policy_of,
     problem_of,
+    truth_name,
     truth_of,
 )
 from studies.horizon.theorem import bound_rows
 from studies.shared.borrowed import borrowed
+from studies.shared.guests import blamed, measured
+from studies.shared.stages import policies_name
+from studies.shared.tasks import policy_artefacts, policy_names, truth_artefact
 
 MEASURED = ("processor_seconds",)
 TIMED = 3  # runs of each estimator, taking turns
@@ -43,23 +48,37 @@ TIMED_EPISODES = 128
 
 
 def artefacts(config: Config) -> Iterator[Artefact]:
-    """Fitted critics; the flight's policy, critic and truth come with the repository."""
+    """Fitted critics, and what else is not exact; flights have theirs from the repository."""
     check(config)
     for task in config.tasks:
-        if task == FLIGHT:
-            yield borrowed(f"policies/{task}", f"policies/{task}")
-            yield borrowed(f"truths/{task}", f"truths/{task}-{STAGE}-hard")
-            yield borrowed(f"critics/{task}", f"critics/{task}-{STAGE}-full")
-        elif FITTED in config.critics:
-            payload = {"task": task, "settings": FIT.settings()}
-            yield Artefact(f"critics/{task}", build_critic, payload, cost=5.0)
+        if is_own(task):
+            training = config.train_width, config.learning_rate
+            yield from policy_artefacts(task, [config.stage], *training)
+            yield truth_artefact(truth_name(task), task, config.stage, config.sampling)
+        elif is_sampled(task):
+            yield borrowed(policies_name(task), f"policies/{task}")
+            yield borrowed(truth_name(task), f"truths/{task}-{STAGE}-hard")
+            yield borrowed(critic_name(task), f"critics/{task}-{STAGE}-full")
+            continue
+        if FITTED in config.critics:
+            payload = {"task": task, "settings": fit_of(task).settings()}
+            if is_own(task):
+                payload |= {"stage": config.stage}
+            yield Artefact(critic_name(task), build_critic, payload, _policies(task, config), 5.0)
 
 
 def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
-    """The fitted critic of a linear-quadratic problem under its skewed policy."""
-    problem = problem_of(artefact.payload["task"])
-    fitted = fit_critic(problem, problem.reference, FIT)
+    """The fitted critic of a linear-quadratic problem under its skewed policy, or of a user's."""
+    task, stage = artefact.payload["task"], artefact.payload.get("stage", STAGE)
+    fitted = fit_critic(problem_of(task), policy_of(task, needs, stage), fit_of(task))
     return Saved(fitted.params, fitted.metadata)
+
+
+def _policies(task: str, config: Config) -> tuple[str, ...]:
+    """The artefact with the policies of a task, if there is one."""
+    if not is_sampled(task):
+        return ()
+    return policy_names(task, config.stage if is_own(task) else STAGE)
 
 
 # ---------------------------------------------------------------------------------------- cells
@@ -69,16 +88,17 @@ def cells(config: Config) -> Iterator[Cell]:
     """One per task, critic and window."""
     check(config)
     for task in config.tasks:
-        flight = task == FLIGHT
+        sampled = is_sampled(task)
         for critic in critics_of(task):
             if critic not in config.critics:
                 continue
-            shared = (f"policies/{task}", f"truths/{task}") if flight else ()
-            needs = (*shared, f"critics/{task}") if critic == FITTED else shared
+            needs = (*_policies(task, config), *([truth_name(task)] if sampled else []))
+            if critic == FITTED:
+                needs = (*needs, critic_name(task))
             for window in (n for n in config.windows if n <= problem_of(task).horizon):
                 payload = {"task": task, "critic": critic, "window": window}
-                cost = (6.0 if flight else 2.0) + 0.1 * window
-                yield Cell(f"{task}/{critic}-{window}", payload, needs, cost)
+                cost = (6.0 if sampled else 2.0) + 0.1 * window
+                yield Cell(f"{file_name(task)}/{critic}-{window}", payload, needs, cost)
 
 
 class Bench(NamedTuple):
@@ -100,9 +120,9 @@ def run_cell(config: Config, cell: Cell, needs: Needs) -> Iterator[dict[str, Any
         task,
         critic,
         problem_of(task).replace(critic=critic_of(task, critic, needs)),
-        policy_of(task, needs),
+        policy_of(task, needs, config.stage),
         truth_of(task, needs),
-        config.flight_samples if task == FLIGHT else config.samples,
+        config.flight_samples if is_sampled(task) else config.samples,
         seed_for(config.seed, "samples", task),
     )
     shared = {**cell.payload, "horizon": bench.problem.horizon}
@@ -122,14 +142,14 @@ def _singles(config: Config, bench: Bench, window: int) -> Iterator[dict[str, An
     """Every estimator over tiled windows against ∇J, on the same episodes."""
     named = {name: tiled(name, window) for name in config.estimators}
     where = bench.problem, bench.params
-    found = gradlab.measure(named, *where, bench.episodes, bench.seed, chunk_size=CHUNK)
+    found = measured(named, *where, bench.episodes, bench.seed, chunk_size=CHUNK)
     seconds = processor_seconds(named, *where)
     reports = found.compare(bench.truth, batch=GROUP, only=lambda part: part == ALL)
     for name, report in reports.items():
         cost = named[name].cost(bench.problem)
         yield {
             "kind": "single",
-            "estimator": file_name(name),
+            "estimator": name,
             **report.overall.flat(),
             "truth": report.truth,
             "truth_relative_stderr": report.truth_relative_stderr,
@@ -158,7 +178,8 @@ def processor_seconds(
     for turn in range(TIMED + 1):
         for name, one in named.items():
             begin = time.process_time()
-            one(problem, params, noise).squared_norms()
+            with blamed(name, problem.name):
+                one(problem, params, noise).squared_norms()
             if turn:  # the first run also pays for what a process does once
                 times[name].append((time.process_time() - begin) / noise.count)
     return {name: statistics.median(known) for name, known in times.items()}

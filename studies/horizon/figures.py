@@ -50,6 +50,11 @@ def plot(table: pd.DataFrame, path: Path) -> None:
             _bound(axes[3, column], bounds[case])
             axes[3, column].set_xlabel("window h [steps]")
         axes[3, 0].set_ylabel("variance of eq. 4 [reward²]")
+        figures.note(
+            figure,
+            "Bands are 95 % intervals. A bias that noise hides has a band down to 0 and, where its estimate is below all that "
+            "is shown, no line. Bottom: one window from the start, divided by h.",
+        )
         figures.legend(figure, axes)
         figures.save(figure, path)
 

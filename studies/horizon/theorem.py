@@ -40,7 +40,7 @@ from studies.horizon.lipschitz import (
     errors_in_total,
     value_slopes,
 )
-from studies.horizon.tasks import FITTED, FLIGHT, Params, exact_critic
+from studies.horizon.tasks import FITTED, Params, exact_critic, is_sampled
 
 Stream = tuple[int, int]  # number of episodes and seed
 
@@ -90,7 +90,7 @@ def bound_rows(
         if name == "agpo":
             weights = fixed.weights(problem, params, next(noise_stream(problem, 4, 0, 4)))
             row |= {"looked_at": float(weights.call[0].sum())}
-            if critic == FITTED and task != FLIGHT:
+            if critic == FITTED and not is_sampled(task):
                 exact = problem.replace(critic=exact_critic(task))
                 row |= _bias(fixed, weights, problem, exact, params, stream, judged)
             else:

@@ -18,11 +18,10 @@ from gradlab.study.tables import flat
 from gradlab.testing import detect_jump
 from studies.jumps.cases import STAGE, Case, Params, case_of
 from studies.jumps.config import BATCH, GROUP, Config, check
-from studies.shared.borrowed import COMMITTED, borrowed
+from studies.shared.borrowed import borrowed
 
 CHUNK = 512  # episodes at once
 BIAS, RETURN, TERMS = "bias", "return", "terms"  # what a cell measures
-TRUTH_WIDTH = 0.02  # of Split behind truths, as in `bias_vs_relaxation`
 COSTS = {"known": 1.0, "flight": 8.0, "runner": 20.0}
 
 
@@ -36,17 +35,11 @@ def artefacts(config: Config) -> Iterator[Artefact]:
     for task in dict.fromkeys(case.task for case in flights):
         yield borrowed(f"policies/{task}", f"policies/{task}")
     for case in flights:
-        if _has_committed_truth(case):
+        if not case.relaxed:
             yield borrowed(_truth_name(case), f"truths/{case.task}-{STAGE}-hard")
             continue
-        count = config.pg_samples if case.relaxed else config.split_samples
-        payload = {"case": case.name, "count": count}
+        payload = {"case": case.name, "count": config.pg_samples}
         yield Artefact(_truth_name(case), sample_truth, payload, (f"policies/{case.task}",), 20.0)
-
-
-def _has_committed_truth(case: Case) -> bool:
-    path = COMMITTED / f"truths/{case.task}-{STAGE}-hard.safetensors"
-    return not case.relaxed and path.exists()
 
 
 def _truth_name(case: Case) -> str:
@@ -54,17 +47,13 @@ def _truth_name(case: Case) -> str:
 
 
 def sample_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
-    """∇J of a flight's own objective: by PG where it is relaxed, else by Split.
-
-    Neither is FOG's own sum: Split is it where nothing is left of the event to be relaxed.
-    """
+    """∇J of a relaxed flight's own objective by PG, which is not FOG's own sum."""
     case, count = case_of(artefact.payload["case"]), artefact.payload["count"]
     problem = case.problem(horizon=1)
     params = case.policy(problem, needs[f"policies/{case.task}"])
     pg = estimators.PG(baseline="loo", group_size=GROUP)
-    unbiased = pg if case.relaxed else estimators.Split(TRUTH_WIDTH)
-    moments = _measured(unbiased, problem, params, count, seed_for(ORACLE_SEED, artefact.name))
-    name = f"{'PG' if case.relaxed else f'Split({TRUTH_WIDTH:g})'} x {count}"
+    moments = _measured(pg, problem, params, count, seed_for(ORACLE_SEED, artefact.name))
+    name = f"PG x {count}"
     truth = OracleGradient(moments.mean, name, moments)
     return Saved(to_tensors(truth, compact=True), {"name": name, "seconds": 0.0})
 
@@ -158,7 +147,7 @@ def _bias_row(config: Config, bench: Bench, saved: Saved | None) -> dict[str, An
         exact = closed_forms.solve(bench.problem, bench.params).gradient
         truth = OracleGradient.exact(exact, "closed form")
     else:
-        prefix = "|" if _has_committed_truth(bench.case) else ""
+        prefix = "" if bench.case.relaxed else "|"
         truth = from_tensors(saved.tensors, saved.metadata, prefix)
     seed = seed_for(config.seed, bench.case.name, "bias")
     moments = _measured(estimators.FOG(), bench.problem, bench.params, config.samples, seed)

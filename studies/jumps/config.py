@@ -32,9 +32,6 @@ class Config:
     """Episodes of FOG whose bias is measured; a multiple of 128."""
     pg_samples: int = 65_536
     """Episodes of PG behind the truth of relaxed flights; a multiple of 1024."""
-    split_samples: int = 16_384
-    """Episodes of Split behind the truth of hard hovering, which comes without one; a multiple of
-    1024."""
     horizon: int = 8
     """Steps of a runner's episode."""
     level: float = 0.05
@@ -54,7 +51,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "runner_term_pairs": 16,
         "samples": 512,
         "pg_samples": 2048,
-        "split_samples": 1024,
         "horizon": 4,
         "jobs": 1,
     },
@@ -66,7 +62,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "runner_term_pairs": 4096,
         "samples": 65_536,
         "pg_samples": 1_048_576,
-        "split_samples": 262_144,
         "horizon": 32,
     },
 }  # fmt: skip
@@ -90,7 +85,6 @@ def check(config: Config) -> None:
     for name, unit in {
         "samples": BATCH,
         "pg_samples": 64 * GROUP,
-        "split_samples": 64 * GROUP,
     }.items():
         count = getattr(config, name)
         if count < unit or count % unit:

@@ -11,6 +11,7 @@ from gradlab.statistics import Interval
 from gradlab.study import Answer, text
 from gradlab.study.tables import grouped
 from studies.leaderboard.rows import Board, Entry, LeftOut, boards, budget_of, empty
+from studies.shared.guests import is_guest
 
 QUESTION = "Which gradient estimator should I take, for this task, policy and budget?"
 NAMED = 3  # of those that are as good, the others are counted
@@ -174,17 +175,31 @@ def _rests_on(found: Sequence[Board]) -> str:
     many = " to ".join(str(n) for n in dict.fromkeys((ranked[0], ranked[-1])))
     said = (
         f"{repeats} independent gradients and steps of {many} estimators; brackets are 95 % intervals, and "
-        f"ranks are told apart at a level of {one.level:.2g} per setting (Friedman, Nemenyi)."
+        f"ranks are told apart at a level of {one.level:.2g} per setting (Friedman, Nemenyi, Wilcoxon)."
     )
     sentences = [said]
-    truths = [
+    sentences.append(_truths(found))
+    return " ".join([*sentences, *_left(found)])
+
+
+def _truths(found: Sequence[Board]) -> str:
+    """How well the gradients that all are judged by are known."""
+    sampled = [
         f"{b.case} {b.truth_relative_stderr:.1%}" for b in found if b.truth_relative_stderr > 0
     ]
-    exact = "all others exact" if len(truths) < len({b.case for b in found}) else ""
-    known = ", ".join(filter(None, [*dict.fromkeys(truths), exact]))
-    sentences.append(f"∇J to a relative standard error of: {known}.")
-    left = Counter(out.estimator for board in found for out in board.left_out)
-    if left:
-        said = ", ".join(f"{name} ({count}x)" for name, count in left.items())
-        sentences.append(f"Left out, see the summary for reasons: {said}.")
-    return " ".join(sentences)
+    if not sampled:
+        return "∇J is exact."
+    exact = ["all others exact"] if len({*sampled}) < len({b.case for b in found}) else []
+    known = ", ".join([*dict.fromkeys(sampled), *exact])
+    return f"∇J to a relative standard error of: {known}."
+
+
+def _left(found: Sequence[Board]) -> Iterator[str]:
+    """Who does not take part; of a user's own estimator with the reason."""
+    left = [out for board in found for out in board.left_out]
+    own = {out.estimator: out.reason for out in left if is_guest(out.estimator)}
+    yield from (f"Left out: {name}, {reason}." for name, reason in own.items())
+    others = Counter(out.estimator for out in left if out.estimator not in own)
+    if others:
+        said = ", ".join(f"{name} ({count}x)" for name, count in others.items())
+        yield f"Left out, see the summary for reasons: {said}."

@@ -9,18 +9,14 @@ from typing import Any
 import torch
 
 from gradlab.critics.fitted import FittedCritic
-from gradlab.gradients.sampling import block_generator
 from gradlab.oracle import closed_forms
 from gradlab.problems import known_answers, registry
 from gradlab.problems.problem import Problem
 from gradlab.statistics import OracleGradient
-from gradlab.statistics.saving import from_tensors
 from gradlab.study import Saved, file_name
-from studies.shared import stages
+from studies.shared import tasks
 
 KNOWN = tuple(known_answers.BUILDERS)
-UNTRAINED = 0  # the stage of a policy without training, and of known-answer problems
-POLICY_SEED = 0
 
 Params = dict[str, torch.Tensor]
 
@@ -32,7 +28,7 @@ def problem_of(task: str) -> Problem:
     """
     if task in KNOWN:
         return registry.make(task, dtype=torch.float64)
-    return stages.problem_of(task) if task in stages.FLIGHTS else registry.make(task)
+    return tasks.problem_of(task)
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Case:
     """One task under one policy."""
 
     task: str
-    stage: int  # success rate of the policy [%]; UNTRAINED
+    stage: int  # success rate of the policy [%]; UNTRAINED, also of known-answer problems
 
     @property
     def known(self) -> bool:
@@ -54,7 +50,7 @@ class Case:
     @property
     def policy(self) -> tuple[str, ...]:
         """The artefact with its policy, if there is one."""
-        return () if self.known or not self.stage else (stages.policies_name(self.task),)
+        return () if self.known else tasks.policy_names(self.task, self.stage)
 
     @property
     def critic(self) -> tuple[str, ...]:
@@ -84,9 +80,7 @@ def policy_of(case: Case, problem: Problem, needs: Mapping[str, Saved]) -> Param
     """The skewed one of a known-answer problem, a trained one, or a new one."""
     if case.known:
         return problem.reference
-    for name in case.policy:
-        return stages.read_policy(needs[name], case.stage)
-    return problem.init(block_generator(POLICY_SEED, -1))
+    return tasks.policy_of(case.task, case.stage, needs)
 
 
 def set_up(case: Case, needs: Mapping[str, Saved]) -> Bench:
@@ -97,7 +91,7 @@ def set_up(case: Case, needs: Mapping[str, Saved]) -> Bench:
         answer = closed_forms.solve(problem, params)
         truth = OracleGradient.exact(answer.gradient, "closed form")
         return Bench(case, problem.replace(critic=answer.critic), params, truth)
-    truth = _read(needs, case.truth, lambda kept: _truth_in(kept))
+    truth = _read(needs, case.truth, tasks.read_truth)
     critic = _read(needs, case.critic, lambda kept: _critic_in(kept, problem))
     return Bench(case, problem.replace(critic=critic), params, truth)
 
@@ -108,9 +102,3 @@ def _read(needs: Mapping[str, Saved], names: Iterable[str], reader: Any) -> Any:
 
 def _critic_in(kept: Saved, problem: Problem) -> Any:
     return FittedCritic.of(dict(kept.tensors), kept.metadata).critic(problem)
-
-
-def _truth_in(kept: Saved) -> OracleGradient:
-    # those of `bias_vs_relaxation` have a prefix
-    prefix = "|" if any(name.startswith("|") for name in kept.tensors) else ""
-    return from_tensors(kept.tensors, kept.metadata, prefix)

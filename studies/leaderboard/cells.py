@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from estimators.base import Estimator
-from gradlab.foundation.errors import BadValue, GradlabError, Missing
+from gradlab.foundation.errors import BadValue, Missing
 from gradlab.foundation.noise import concatenate
 from gradlab.gradients.sampling import noise_stream
 from gradlab.oracle import ORACLE_SEED
@@ -21,9 +19,10 @@ from gradlab.statistics.parts import ALL
 from gradlab.study import Artefact, Cell, Saved, file_name, seed_for
 from studies.leaderboard.cases import Bench, Case, problem_of, set_up
 from studies.leaderboard.config import Config, check
-from studies.leaderboard.roster import bought, built, is_own, reads_critic, roster, whole_groups
+from studies.leaderboard.roster import bought, built, reads_critic, roster, whole_groups
 from studies.leaderboard.steps import best_length, length_of, mean_returns, moved
 from studies.leaderboard.truths import artefacts_of, case_in, cases_of
+from studies.shared.guests import LEAST, blamed
 
 MEASURED = ("seconds_fixed", "seconds_per_sample")  # columns that a clock fills in
 CHUNK = 512  # episodes at once
@@ -31,7 +30,6 @@ TIMED = (48, 144)  # episodes, in whole groups, at which estimators are timed
 ROUNDS = 3  # of timing, all estimators in turn
 ERROR, STEP, START, TIME, LEFT_OUT = "error", "step", "start", "time", "left_out"
 FEW = "cannot afford"  # begins the reason of who has no samples at a budget
-LEAST = 5  # finite means of groups that statistics need
 
 
 # ------------------------------------------------------------------------------------ artefacts
@@ -113,7 +111,7 @@ def _at_least(count: int, group: int) -> int:
 
 def _seconds(name: str, estimator: Estimator, bench: Bench, count: int) -> float:
     (noise,) = noise_stream(bench.problem, count, 0, count)
-    with _blamed(name, bench.case):
+    with blamed(name, bench.case.task):
         begin = time.process_time()
         estimator(bench.problem, bench.params, noise).mean()
         return time.process_time() - begin
@@ -211,7 +209,7 @@ def _estimator_rows(
         return
     gradients = _Gradients(estimator, bench, count)
     rows = []
-    with _blamed(name, bench.case):
+    with blamed(name, bench.case.task):
         seeds = [_episodes(config, bench, repeat) for repeat in range(config.repeats)]
         for repeat, direction in enumerate(gradients.means(seeds)):
             rows += _step_rows(config, bench, lengths, repeat, direction)
@@ -284,23 +282,6 @@ def _hindrance(estimator: Estimator, bench: Bench) -> str:
     except (Missing, BadValue) as error:
         return str(error)
     return ""
-
-
-@contextmanager
-def _blamed(name: str, case: Case) -> Iterator[None]:
-    """A mistake in an estimator of a user, as one line with the place."""
-    try:
-        yield
-    except GradlabError:
-        raise
-    except Exception as error:
-        if not is_own(name):
-            raise
-        where = name.rpartition(":")[0]
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if where in f.filename]
-        line = f" in line {frames[-1].lineno}" if frames else ""
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise GradlabError(f"{name} failed on {case.task}{line}: {said}; mend it") from error
 
 
 class _Gradients:

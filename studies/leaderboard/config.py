@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gradlab.foundation.errors import BadValue
-from gradlab.oracle.closed_forms.relaxation import WIDEST
 from studies.leaderboard.cases import KNOWN, problem_of
 from studies.leaderboard.roster import ALL, roster
 from studies.shared import stages
 from studies.shared.stages import LEARNING_RATE, WIDTH
+from studies.shared.tasks import Sampling, check_stage
 
 LEAST_REPEATS = 8  # half of them choose a length for the other half
-TRUTH_UNIT = 1024  # samples of a truth are whole multiples of it
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,11 @@ class Config:
         steps = (("steps", float(amount)) for amount in self.steps)
         return *steps, *(("seconds", amount) for amount in self.seconds)
 
+    @property
+    def sampling(self) -> Sampling:
+        """How truths are sampled."""
+        return Sampling(self.truth, self.truth_stderr, self.truth_samples)
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -116,8 +120,8 @@ def check(config: Config) -> None:
     _check_stages(config)
     for task in config.tasks:
         problem_of(task)
-        if config.stages != (0,) and task not in KNOWN:
-            _check_success(task)
+        if task not in KNOWN:
+            check_stage(task, max(config.stages), "--stages")
     if config.repeats < LEAST_REPEATS or config.repeats % 2:
         raise BadValue(
             f"repeats must be an even number, {LEAST_REPEATS} or more, got {config.repeats}; try "
@@ -127,24 +131,9 @@ def check(config: Config) -> None:
         raise BadValue(f"episodes must be 2 or more, got {config.episodes}; try 256")
     if min(config.lengths) <= 0:
         raise BadValue(f"lengths must be positive, got {min(config.lengths):g}; try 0.5 1 2")
-    if not config.truth_stderr > 0:
-        raise BadValue(f"truth_stderr must be positive, got {config.truth_stderr}; try 0.05")
-    if config.truth_samples < TRUTH_UNIT or config.truth_samples % TRUTH_UNIT:
-        near = max(1, round(config.truth_samples / TRUTH_UNIT)) * TRUTH_UNIT
-        raise BadValue(
-            f"truth_samples must be a multiple of {TRUTH_UNIT}, got {config.truth_samples}; "
-            f"try {near}"
-        )
+    config.sampling.check()
     if not 0 < config.level < 1:
         raise BadValue(f"level must be in (0, 1), got {config.level}; try 0.05")
-
-
-def _check_success(task: str) -> None:
-    """A policy is trained until it succeeds so often."""
-    try:
-        stages.setting_of(task)
-    except BadValue as error:
-        raise BadValue(f"{error}, or --stages 0 for a policy without training") from None
 
 
 def _check_stages(config: Config) -> None:
@@ -156,13 +145,4 @@ def _check_stages(config: Config) -> None:
             )
         if not 0 <= stage < 100:
             raise BadValue(f"stages must be between 0 and 99 per cent, got {stage}; try 60")
-    if not 0 < config.train_width <= WIDEST:
-        raise BadValue(
-            f"train_width must be positive and at most {WIDEST:g} margin scales, got "
-            f"{config.train_width:g}; try {WIDTH:g}"
-        )
-    if not 0 < config.learning_rate < 1:
-        raise BadValue(
-            f"learning_rate must be between 0 and 1, got {config.learning_rate:g}; "
-            f"try {LEARNING_RATE:g}"
-        )
+    stages.check_training(config.train_width, config.learning_rate)

@@ -52,8 +52,8 @@ def plot_boards(found: Sequence[Board], path: Path) -> None:
         figures.letters(axes)
         figures.note(
             figure,
-            "Left: mean rank by the gain of a step, 1 is best; bars join estimators that cannot be told apart (Nemenyi), the "
-            "bar on top is the critical difference. Middle and right: 95 % intervals; dotted: a step along the true gradient. "
+            "Left: mean rank by the gain of a step, 1 is best; bars join estimators that cannot be told apart, neither by the "
+            "critical difference of ranks (on top) nor by signed ranks. Middle and right: 95 % intervals; dotted: a step along the true gradient. "
             "Hollow: needs a critic.",
         )
         figures.save(figure, path)

@@ -1,7 +1,8 @@
 """Ranks over repeats: Friedman's test, Nemenyi's critical difference, and lengths chosen across.
 
 Repeats are blocks: within one, all estimators see the same episodes, and are judged on the same
-fresh ones. Demšar (2006), *Statistical comparisons of classifiers over multiple data sets*.
+fresh ones. [1] Demšar (2006), *Statistical comparisons of classifiers over multiple data sets*. [2]
+Benavoli, Corani, Mangili (2016), *Should we really use post-hoc tests based on mean-ranks?*
 """
 
 from __future__ import annotations
@@ -9,58 +10,78 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 import scipy  # its parts are imported when they are used
 from jaxtyping import Float
 
-from gradlab.statistics import Interval
+from gradlab.statistics import Interval, holm
 
+LARGEST = 1e300  # in place of infinity, of which signed ranks cannot be taken
 Gains = Float[np.ndarray, "repeats lengths"]
+
+
+Pairs = frozenset[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Mean ranks of k contestants over n blocks; 1 is best."""
+    """Mean ranks of k contestants over n blocks; 1 is best.
+
+    Two are told apart where Friedman's test tells anybody apart, and their mean ranks differ by
+    more than the critical difference, or signed ranks of their own differences do (`apart`).
+    """
 
     mean_ranks: tuple[float, ...]
     p_value: float  # that all are alike
     critical_difference: float  # of two mean ranks, for all pairs together
     level: float
+    apart: Pairs = frozenset()  # places of those that signed ranks tell apart
 
     @property
     def best(self) -> int:
         """The place of the contestant with the least mean rank."""
         return int(np.argmin(self.mean_ranks))
 
+    def alike(self, first: int, second: int) -> bool:
+        """Whether two places cannot be told apart."""
+        if not self.p_value <= self.level:
+            return True
+        gap = abs(self.mean_ranks[first] - self.mean_ranks[second])
+        pair = min(first, second), max(first, second)
+        return gap <= self.critical_difference and pair not in self.apart
+
     def as_good(self) -> list[int]:
         """Places of those that cannot be told from the best, the best first; all where Friedman's
         test tells no two apart."""
-        order = [int(i) for i in np.argsort(self.mean_ranks, kind="stable")]
-        if not self.p_value <= self.level:
-            return order
-        reach = self.mean_ranks[self.best] + self.critical_difference
-        return [i for i in order if self.mean_ranks[i] <= reach]
+        return [place for place in self._order() if self.alike(self.best, place)]
 
     def groups(self) -> list[list[int]]:
-        """Largest groups of places within which no two can be told apart, from the best; groups of
-        one are left out."""
-        order = [int(i) for i in np.argsort(self.mean_ranks, kind="stable")]
-        if not self.p_value <= self.level:
-            return [order] if len(order) > 1 else []
+        """Longest runs, from the best on, within which no two can be told apart; runs of one are
+        left out."""
+        order = self._order()
         found: list[list[int]] = []
-        for start, first in enumerate(order):
-            reach = self.mean_ranks[first] + self.critical_difference
-            group = [i for i in order[start:] if self.mean_ranks[i] <= reach]
-            if len(group) > 1 and not (found and set(group) <= set(found[-1])):
-                found.append(group)
+        for start in range(len(order)):
+            run: list[int] = []
+            for place in order[start:]:
+                if not all(self.alike(place, before) for before in run):
+                    break
+                run.append(place)
+            if len(run) > 1 and not (found and set(run) <= set(found[-1])):
+                found.append(run)
         return found
+
+    def _order(self) -> list[int]:
+        return [int(i) for i in np.argsort(self.mean_ranks, kind="stable")]
 
 
 def ranking(values: Float[np.ndarray, "n k"], level: float) -> Ranking:
     """Ranks of k contestants in n blocks, the largest value first; NaN is worst, ties share ranks.
 
-    Friedman's test for three and more, a sign test for two. `level` is that of all pairs together.
+    Friedman's test for three and more, a sign test for two. Then all pairs, at half the level
+    each: by their mean ranks (Nemenyi), and by Wilcoxon's signed ranks with Holm's correction.
+    What mean ranks say of two depends on who else takes part [2]; signed ranks see those two alone.
     """
     values = np.nan_to_num(values, nan=-math.inf, neginf=-math.inf)
     count, contestants = values.shape
@@ -71,8 +92,25 @@ def ranking(values: Float[np.ndarray, "n k"], level: float) -> Ranking:
     if contestants < 2:
         return Ranking(means, 1.0, 0.0, level)
     spread = math.sqrt(contestants * (contestants + 1) / (6 * count))
-    difference = _quantile(contestants, level) * spread
-    return Ranking(means, _p_value(ranks), difference, level)
+    difference = _quantile(contestants, level / 2) * spread
+    return Ranking(means, _p_value(ranks), difference, level, _apart(values, level / 2))
+
+
+def _apart(values: Float[np.ndarray, "n k"], level: float) -> Pairs:
+    """The pairs of columns that signed ranks tell apart, all pairs together at this level."""
+    pairs = list(combinations(range(values.shape[1]), 2))
+    found = holm([_signed_rank(values[:, i], values[:, j]) for i, j in pairs])
+    return frozenset(pair for pair, p in zip(pairs, found, strict=True) if p <= level)
+
+
+def _signed_rank(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> float:
+    """P-value of Wilcoxon's test that differences are symmetric about 0; ties are left out."""
+    differ = first != second
+    if not differ.any():
+        return 1.0
+    # an infinite difference is larger than any other, and two of them are alike
+    gaps = np.clip(first[differ] - second[differ], -LARGEST, LARGEST)
+    return float(scipy.stats.wilcoxon(gaps).pvalue)
 
 
 def _p_value(ranks: Float[np.ndarray, "n k"]) -> float:

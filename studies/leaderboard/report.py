@@ -17,8 +17,9 @@ LEGEND = (
     "step along the true gradient). Of ∇J's: that gain over what a step along the true gradient gains; at length 1: of\n"
     "steps that are equally long for all. Cosine: of the mean of its samples with ∇J. MSE: of that mean, over ‖∇J‖².\n"
     "Time: of all its samples on one core; MSE at equal time: with the samples that fit in the time of the reference.\n"
-    "* marks who cannot be told from the best, by the gain or by the squared errors of the gradients: Nemenyi's critical\n"
-    "difference of mean ranks, for all pairs of a board; boards share the level. 95 % intervals are of each number alone.\n"
+    "* marks who cannot be told from the best, by the gain or by the squared errors of the gradients: neither by Nemenyi's\n"
+    "critical difference of mean ranks nor by Wilcoxon's signed ranks (Holm), each for all pairs of a board at half its level;\n"
+    "boards share the level. 95 % intervals are of each number alone.\n"
     "As good, in the advice: not told from the best by rank, or surely with 90 % of its gain or more."
 )
 

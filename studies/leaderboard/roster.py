@@ -10,15 +10,11 @@ import estimators
 from estimators.base import Estimator
 from gradlab.foundation.errors import BadValue, Missing
 from gradlab.problems.problem import Problem
+from studies.shared.guests import is_guest
 
 ALL = "all"
 WINDOWED = ("nstep", "abpt", "agpo", "lambda_return")  # with half of the horizon
 SETTINGS: dict[str, dict[str, Any]] = {"pg": {"baseline": "loo"}}  # nobody runs PG without one
-
-
-def is_own(name: str) -> bool:
-    """Whether it says where an estimator of a user is: "my_file.py:Mine"."""
-    return ":" in name
 
 
 def roster(asked: Iterable[str]) -> list[str]:
@@ -28,8 +24,8 @@ def roster(asked: Iterable[str]) -> list[str]:
     is named beside "all".
     """
     asked = list(asked)
-    own = [name for name in asked if is_own(name)]
-    named = [name for name in asked if not is_own(name)]
+    own = [name for name in asked if is_guest(name)]
+    named = [name for name in asked if not is_guest(name)]
     if ALL in named and len(named) > 1:
         other = next(name for name in named if name != ALL)
         raise BadValue(f"expected {ALL} or names, got {ALL} and {other}; leave one out")

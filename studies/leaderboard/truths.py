@@ -5,18 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import estimators
 from gradlab.critics.fitted import FULL
 from gradlab.critics.fitting import fit_critic
-from gradlab.oracle import ORACLE_SEED, LargeSample
-from gradlab.statistics.saving import to_tensors
-from gradlab.study import Artefact, Saved, seed_for
-from studies.leaderboard.cases import KNOWN, UNTRAINED, Case, policy_of, problem_of
+from gradlab.study import Artefact, Saved
+from studies.leaderboard.cases import KNOWN, Case, policy_of, problem_of
 from studies.leaderboard.config import Config
-from studies.shared import stages
+from studies.shared import stages, tasks
 from studies.shared.borrowed import COMMITTED, borrowed
-
-TRUTH_WIDTH = 0.02  # of Split behind truths, as in `bias_vs_relaxation`
+from studies.shared.tasks import UNTRAINED
 
 
 def cases_of(config: Config) -> list[Case]:
@@ -33,8 +29,9 @@ def artefacts_of(config: Config) -> Iterator[Artefact]:
     for task in config.tasks:
         if task in stages.FLIGHTS:
             yield borrowed(stages.policies_name(task), f"policies/{task}")
-        elif task not in KNOWN and (trained := [s for s in config.stages if s]):
-            yield stages.policies(task, 0, trained, config.train_width, config.learning_rate)
+        elif task not in KNOWN:
+            training = config.train_width, config.learning_rate
+            yield from tasks.policy_artefacts(task, config.stages, *training)
     for case in cases_of(config):
         if not case.known:
             yield _critic_artefact(case)
@@ -55,14 +52,7 @@ def _truth_artefact(case: Case, config: Config) -> Artefact:
     source = f"truths/{case.task}-{case.stage}-hard"
     if (COMMITTED / f"{source}.safetensors").exists():
         return borrowed(name, source)
-    payload = {
-        "task": case.task,
-        "stage": case.stage,
-        "estimator": config.truth,
-        "stderr": config.truth_stderr,
-        "samples": config.truth_samples,
-    }
-    return Artefact(name, sample_truth, payload, case.policy, cost=40.0)
+    return tasks.truth_artefact(name, case.task, case.stage, config.sampling)
 
 
 def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
@@ -71,18 +61,6 @@ def build_critic(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     problem = problem_of(case.task)
     fitted = fit_critic(problem, policy_of(case, problem, needs), FULL)
     return Saved(fitted.params, fitted.metadata)
-
-
-def sample_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
-    """∇J of the hard task, by a large sample of Split or of PG."""
-    case, payload = case_in(artefact), artefact.payload
-    unbiased = estimators.PG() if payload["estimator"] == "pg" else estimators.Split(TRUTH_WIDTH)
-    seed = seed_for(ORACLE_SEED, artefact.name)
-    oracle = LargeSample(unbiased, payload["stderr"], payload["samples"], seed=seed)
-    problem = problem_of(case.task)
-    truth = oracle(problem, policy_of(case, problem, needs))
-    # a clock's reading would make the artefact differ from run to run
-    return Saved(to_tensors(truth, compact=True), {"name": truth.name, "seconds": 0.0})
 
 
 def case_in(artefact: Artefact) -> Case:

@@ -73,6 +73,19 @@ def setting_of(task: str) -> Setting:
     )
 
 
+def check_training(width: float, learning_rate: float) -> None:
+    """Raises `BadValue` for options with which no policy of a user's task can be trained."""
+    if not 0 < width <= WIDEST:
+        raise BadValue(
+            f"train_width must be positive and at most {WIDEST:g} margin scales, got {width:g}; "
+            f"try {WIDTH:g}"
+        )
+    if not 0 < learning_rate < 1:
+        raise BadValue(
+            f"learning_rate must be between 0 and 1, got {learning_rate:g}; try {LEARNING_RATE:g}"
+        )
+
+
 def problem_of(task: str) -> Problem:
     """The problem of a task as the studies set it, and any other as `gradlab.make` does.
 

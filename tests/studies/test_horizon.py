@@ -45,7 +45,7 @@ from studies.horizon.rows import (
     singles_of,
     verdicts,
 )
-from studies.horizon.tasks import TASKS, exact_critic, growth, problem_of
+from studies.horizon.tasks import TASKS, exact_critic, growth, is_sampled, problem_of
 from studies.horizon.theorem import Apart, of_theorem, weight_sum
 from tests.helpers.runs import shared
 
@@ -217,6 +217,9 @@ def test_a_bound_holds_where_every_interval_is_below_it() -> None:
     assert unsure.word == "cannot be told at this budget" and not unsure.broken
     broken = verdicts([bound(1, 1.0, 0.5), bound(2, 1.0, 1.2)])["variance"]
     assert broken.word == "does not hold" and broken.broken == ["lq, exact critic, h = 2"]
+    assert "which is 0.80 to 2 times" in variance_sentence(broken)
+    one = verdicts([bound(1, 1.0, 0.5)])["variance"]
+    assert "which is 2 times as large" in variance_sentence(one)
     assert "Broken in 1 (lq, exact critic, h = 2)." in variance_sentence(broken)
     # N-step alone is no claim of the theorem; and what was not measured does not count
     assert verdicts([bound(1, 1.0, 2.0, "nstep")])["variance"].settings == 0
@@ -294,7 +297,7 @@ def test_the_bias_of_every_task(task: str, tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, tasks=(task,), critics=("fitted",), windows=(4,))
     found = bounds_of(run_study(STUDY, config, tmp_path, jobs=1).rows)
     agpo = next(row for row in found if row.estimator == "agpo")
-    if task == "racing":
+    if is_sampled(task):
         assert math.isnan(agpo.bias_bound_total)
     else:  # the triangle inequality
         assert agpo.bias.low <= agpo.bias_bound_total
@@ -311,6 +314,13 @@ def test_presets_can_be_asked_for(preset: str) -> None:
     [
         ({"tasks": ("lqr",)}, UnknownName),
         ({"critics": ("good",)}, UnknownName),
+        ({"critics": ("exact",)}, BadValue),  # racing has none
+        ({"tasks": ("heaviside",)}, UnknownName),
+        ({"tasks": ("tracking",)}, BadValue),  # no event to train a policy for
+        ({"stage": 100, "tasks": ("ant",)}, BadValue),
+        ({"truth_samples": 1000}, BadValue),
+        ({"truth_stderr": 0.0}, BadValue),
+        ({"train_width": 0.0}, BadValue),
         ({"windows": ()}, BadValue),
         ({"windows": (49,)}, BadValue),
         ({"windows": (40,)}, BadValue),

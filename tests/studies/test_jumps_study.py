@@ -169,7 +169,6 @@ def test_presets_can_be_asked_for(preset: str) -> None:
         ({"runner_term_pairs": 2}, BadValue),
         ({"samples": 100}, BadValue),
         ({"pg_samples": 1000}, BadValue),
-        ({"split_samples": 1000}, BadValue),
         ({"horizon": 0}, BadValue),
         ({"level": 1.0}, BadValue),
     ],

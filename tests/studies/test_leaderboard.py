@@ -58,7 +58,8 @@ def test_mean_ranks_and_friedman_by_hand() -> None:
 def test_critical_difference_is_the_published_one(contestants: int, q: float) -> None:
     values = np.random.default_rng(0).normal(size=(14, contestants))
     expected = q * math.sqrt(contestants * (contestants + 1) / (6 * 14))
-    assert ranking(values, 0.05).critical_difference == pytest.approx(expected, abs=1e-3)
+    # half of the level is that of signed ranks
+    assert ranking(values, 0.10).critical_difference == pytest.approx(expected, abs=1e-3)
 
 
 def test_what_is_not_finite_is_worst() -> None:
@@ -78,13 +79,36 @@ def test_who_is_as_good_and_which_groups_cannot_be_told_apart() -> None:
     assert told.as_good() == [1, 0]
     assert told.groups() == [[1, 0], [0, 2]]  # 1 and 3 differ by 2, 3 and 5 too
     assert dataclasses.replace(told, critical_difference=2.0).groups() == [[1, 0, 2], [2, 3]]
+    # a pair that signed ranks tell apart is in no run, whatever its ranks
+    apart = dataclasses.replace(told, critical_difference=2.0, apart=frozenset({(0, 1)}))
+    assert apart.as_good() == [1, 2] and apart.groups() == [[0, 2], [2, 3]]
     unsure = dataclasses.replace(told, p_value=0.06)
     assert unsure.as_good() == [1, 0, 2, 3] and unsure.groups() == [[1, 0, 2, 3]]
 
 
+def test_signed_ranks_tell_two_apart_whoever_else_takes_part() -> None:
+    """One is always a little better than another; ten that are far away part neither."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(20, 1))
+    near = [base + 0.02 * rng.normal(size=(20, 1)), base - 0.1]
+    found = ranking(np.hstack([*near, base - 50 - rng.random((20, 10))]), 0.05)
+    assert found.mean_ranks[:2] == pytest.approx((1.0, 2.0), abs=0.2)
+    assert found.critical_difference > 2  # mean ranks cannot tell them
+    assert found.apart >= {(0, 1)} and found.as_good() == [0]
+    assert not found.alike(0, 1) and not found.alike(1, 0)
+    # all 20 have one sign: the least p-value there is, in Holm's first step at half of the level
+    assert (near[0] > near[1]).all() and 2 * 0.5**20 * math.comb(12, 2) < 0.025
+
+
+def test_signed_ranks_take_what_is_not_finite_as_worst_and_leave_ties_out() -> None:
+    values = np.tile([[math.nan, 1.0, 1.0]], (20, 1))
+    assert ranking(values, 0.05).apart == {(0, 1), (0, 2)}
+    assert ranking(np.full((20, 3), math.nan), 0.05).as_good() == [0, 1, 2]
+
+
 def test_alike_contestants_are_told_apart_at_the_level() -> None:
     """At most in 5 % of tables, and in some: binomial bounds at a chance of 1e-6."""
-    rng, tables = np.random.default_rng(1), 400
+    rng, tables = np.random.default_rng(1), 120
     wrong = sum(len(ranking(rng.normal(size=(24, 6)), 0.05).as_good()) < 6 for _ in range(tables))
     assert 0 < wrong <= stats.binom.isf(1e-6, tables, 0.05)
 
