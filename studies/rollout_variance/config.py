@@ -53,13 +53,13 @@ class Config:
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "settings": ("dflex/compliant", "brax/convex"),
-        "states": 12,
-        "every": 32,
+        "states": 8,
+        "every": 64,
         "samples": 6,
         "resamples": 100,
         "picks": 2,
         "ascent_seeds": 3,
-        "updates": 8,
+        "updates": 4,
         "ascent_samples": 2,
         "judged": 2,
         "jobs": 1,

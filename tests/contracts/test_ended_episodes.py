@@ -293,7 +293,8 @@ def without_an_end(problem: Problem, params: dict[str, Tensor], noise: Noise) ->
 def test_what_was_finite_keeps_every_bit(name: str) -> None:
     """Against rollouts that go on after the end: the same values of every step, to the last bit."""
     if name == "hopper":
-        problem = gradlab.make(name, horizon=24, dtype=torch.float64)
+        # the five of the 16 episodes that end within 24 steps end within 18
+        problem = gradlab.make(name, horizon=18, dtype=torch.float64)
         params = problem.init(torch.Generator().manual_seed(0))
     else:
         problem, params = flight_problem(name, horizon=40)
