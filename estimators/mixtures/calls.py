@@ -43,7 +43,7 @@ def by_step(parts: Sequence[GradientSamples], horizon: int) -> list[Factors] | N
     for part in parts:
         if not isinstance(part, Factored) or not part.layered:
             return None
-        order = {int(step): k for k, step in enumerate(part.steps)}
+        order = {step: k for k, step in enumerate(part.steps.tolist())}
         if not len(order) == len(part.steps) == horizon:
             return None
         index = [order[t] for t in range(horizon)]

@@ -148,14 +148,14 @@ def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
     """Trace of the covariance of each time step's contribution to the gradient, in float64."""
     assert isinstance(samples, Factored)
     count = len(samples)
-    order = {int(step): k for k, step in enumerate(samples.steps)}
+    order = {step: k for k, step in enumerate(samples.steps.tolist())}
     if samples.layered and len(order) == len(samples.steps) == horizon:
         # one call per step: all steps at once
         index = [order[t] for t in range(horizon)]
         variance, squared_mean = _of_calls(samples.factors(), samples.bias)
         if bool((variance <= CLOSE * squared_mean).any()) and samples.obs.dtype != torch.float64:
             variance, _ = _of_calls(exact(samples).factors(), samples.bias)
-        return variance[index]
+        return variance if index == sorted(index) else variance[index]
     double = exact(samples)
     out = []
     for t in range(horizon):

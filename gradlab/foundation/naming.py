@@ -27,6 +27,7 @@ from gradlab.foundation.arguments import got
 from gradlab.foundation.errors import BadValue, Missing, UnknownName
 
 Builder = Callable[..., Any]
+OURS = ("gradlab", "estimators")  # packages whose modules nobody has to be told of
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class Names:
                 "uninstall one, or change its name"
             )
         if name in self.builders:
-            return self.builders[name]
+            builder = self.builders[name]
+            _note(_inner(builder).__module__)
+            return builder
         if not offered:
             raise UnknownName(self.kind, name, self.names())
         return self._builder(name, _loaded(offered[0], self.kind))
@@ -158,9 +161,13 @@ def check_options(
 
 def place(builder: Builder) -> str:
     """Where a builder is from: "my_package.problems.docking"."""
-    inner = inspect.unwrap(builder.func if isinstance(builder, partial) else builder)
-    name = getattr(inner, "__qualname__", type(inner).__qualname__)
-    return f"{getattr(inner, '__module__', type(inner).__module__)}.{name}"
+    inner = _inner(builder)
+    return f"{inner.__module__}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+
+
+def _inner(builder: Builder) -> Any:
+    """The function or class in a partial or a decorated one."""
+    return inspect.unwrap(builder.func if isinstance(builder, partial) else builder)
 
 
 def load(reference: str, kind: str) -> Any:
@@ -193,7 +200,8 @@ _NOTES: list[set[str]] = []
 
 @contextlib.contextmanager
 def noted() -> Iterator[set[str]]:
-    """The modules that names lead to while inside, those that were imported before among them."""
+    """The modules that names lead to while inside, those that were imported before among them, but
+    none of gradlab's own."""
     found: set[str] = set()
     _NOTES.append(found)
     try:
@@ -203,6 +211,8 @@ def noted() -> Iterator[set[str]]:
 
 
 def _note(module: str) -> None:
+    if module.partition(".")[0] in OURS:
+        return
     for found in _NOTES:
         found.add(module)
 

@@ -2,6 +2,7 @@
 
 Memory is that of one chunk of samples and of 64 gradients in float64 for each estimator, whatever
 the number of samples is: gradients are formed a few at a time (`gradlab/statistics/rows.py`).
+Mixtures by layer or parameter, evolution strategies and the engines vmap and loop have [chunk, P].
 """
 
 from __future__ import annotations

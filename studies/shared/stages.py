@@ -89,16 +89,26 @@ def check_training(width: float, learning_rate: float) -> None:
 def problem_of(task: str) -> Problem:
     """The problem of a task as the studies set it, and any other as `gradlab.make` does.
 
-    Raises what `setting_of` does.
+    Raises what `setting_of` does, and `BadValue` for one whose events are relaxed.
     """
     if task in KNOWN:
         return registry.make(task, dtype=torch.float64)
     setting = setting_of(task)
     if task not in FLIGHTS:
-        return registry.make(task)
+        return _hard(task, registry.make(task))
     problem = registry.make(task, horizon=setting.horizon, **setting.options)
     policy = GaussianPolicy(problem.task.observation_dim, 4, hidden=HIDDEN, input_gain=10.0)
     return problem.replace(policy=policy)
+
+
+def _hard(task: str, problem: Problem) -> Problem:
+    """The problem, if its events are hard: what is relaxed here is so by a width that is told."""
+    if not problem.hard:
+        raise BadValue(
+            f"expected a task with hard events, which the study relaxes itself, got {task!r} with "
+            f"{problem.event_step}; give it without .relaxed(...)"
+        )
+    return problem
 
 
 def success_rate(

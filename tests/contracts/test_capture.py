@@ -19,6 +19,7 @@ from gradlab.foundation.noise import Noise
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from tests.contracts.test_contracts import registered
+from tests.contracts.test_policies import POLICIES
 from tests.helpers.capture import Found, watched
 from tests.helpers.toy import toy_problem
 
@@ -27,6 +28,12 @@ ALLOWED = {
     ("gradlab/gradients/samples.py", "same_calls"): "a sum adds cotangents if calls are the same",
     ("estimators/mixtures/weights.py", "check_weights"): "a rule's weights are checked",
     ("estimators/mixtures/mixture.py", "_samples"): "a level by steps asks whether they are known",
+    ("estimators/mixtures/rules.py", "_of_steps"): "which call is of which step is read at once",
+    ("gradlab/gradients/samples.py", "at_step"): "some of the calls, where layers are not known",
+    (
+        "gradlab/gradients/samples.py",
+        "weight_steps",
+    ): "a level by steps asks whether they are known",
     ("estimators/mixtures/dealing.py", "_alike"): "shares stay factored if steps are the same",
     ("estimators/evolution.py", "perturbations"): "every episode's seed makes its own directions",
     ("gradlab/statistics/rows.py", "all_finite"): "rows are looked for only if some are lost",
@@ -70,6 +77,15 @@ def test_problems(name: str) -> None:
     """`Split` relaxes events, judges hard ones and reads scores."""
     problem = gradlab.make(name)
     assert not found(E.Split(0.1), problem.replace(horizon=min(problem.horizon, 3)))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies(name: str) -> None:
+    """And weights by step, whose parts may be of any policy."""
+    problem = toy_problem(horizon=4).replace(policy=POLICIES[name])
+    by_step = E.Mixture((E.FOG(), E.PG()), E.InverseVariance(), "step", E.Same(8))
+    for estimator in (E.FOG(), E.Split(0.1), E.FOG() + E.PG(), by_step):
+        assert not found(estimator, problem), estimator.label
 
 
 @pytest.mark.parametrize("law", BODIES)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import gradlab
 from gradlab.foundation import naming
 from gradlab.foundation.errors import BadValue, GradlabError, Missing, UnknownName
+from gradlab.problems import registry
 from gradlab.problems.problem import Problem
 from gradlab.study import Study, file_name, read_rows
 from gradlab.study.cells import check_name
@@ -25,6 +27,9 @@ import gradlab
 
 def port():
     return gradlab.make("landing", horizon=6, hidden=(4,))
+
+def relaxed():
+    return port().relaxed(0.3)
 """
 
 
@@ -123,6 +128,33 @@ def test_a_task_without_an_event_to_succeed_in_is_refused() -> None:
                 loss_landscape.STUDY.config(estimators=("inverse_variance",))
             )
         )
+
+
+def test_a_task_that_is_relaxed_already_is_refused(here: Path) -> None:
+    """Its gradient would be reported as that of the hard task."""
+    config = bias_vs_relaxation.STUDY.config(tasks=("port.py:relaxed",))
+    with pytest.raises(
+        BadValue, match=r"hard events.*got 'port.py:relaxed' with Sigmoid\(width=0.3"
+    ):
+        list(bias_vs_relaxation.STUDY.cells(config))
+
+
+def test_an_edit_of_what_is_registered_is_noticed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of what is named by its file: results of before are not taken for those of after."""
+    (here / "harbour.py").write_text(PORT)
+    monkeypatch.setitem(registry.PROBLEMS.builders, "harbour", PORT)  # restored afterwards
+    del registry.PROBLEMS.builders["harbour"]
+    gradlab.register("harbour", naming.load("harbour.py:port", "problem"))
+    config = bias_vs_relaxation.STUDY.config(tasks=("harbour",), estimators=("fog",))
+    with naming.noted() as named:
+        list(bias_vs_relaxation.STUDY.cells(config))
+    assert named == {"harbour"}
+    before = Code.of([bias_vs_relaxation.STUDY.cells], named)
+    (here / "harbour.py").write_text(PORT.replace("horizon=6", "horizon=7"))
+    after = Code.of([bias_vs_relaxation.STUDY.cells], named)
+    assert after.changes(dataclasses.asdict(before)) == "changed since: harbour"
 
 
 def test_an_edit_of_an_estimators_file_is_noticed(here: Path) -> None:
