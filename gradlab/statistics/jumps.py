@@ -13,7 +13,7 @@ so that
 with equality for quadratics. Where f jumps, g misses the jump and D can be positive: **D > 0 proves
 a part of f that no pathwise gradient sees**, whatever f is. The converse is not true: what is
 curved lowers D and can hide a jump. Nor can samples tell a jump from a ramp so steep that none of
-them falls on it, which FOG does not see either.
+them falls on it, which FOG does not see either: `steepest` says how steep that is.
 
 Two episodes that share all but ε, which is independent in both, give D without bias:
 
@@ -131,6 +131,14 @@ def jump(name: str, pairs: Pairs, level: float = 0.05) -> Jump:
     )
 
 
+def steepest(pairs: int, level: float) -> float:
+    """The probability q of an episode on a ramp such that all 2 n miss it with probability `level`:
+    (1 − q)^2n = level. What is steep at places of less probability than q is called a jump more
+    often than at `level` [1].
+    """
+    return -math.expm1(math.log(level) / (2 * pairs))
+
+
 def _stderr(values: Float[np.ndarray, " n"]) -> float:
     return float(values.std(ddof=1)) / math.sqrt(len(values))
 
@@ -138,7 +146,8 @@ def _stderr(values: Float[np.ndarray, " n"]) -> float:
 @dataclass(frozen=True, repr=False)
 class JumpReport(Shown):
     """Jumps of several objectives, tested together: the chance to call any of them without one that
-    jumps is at most `level` (Holm 1979)."""
+    jumps is at most `level` (Holm 1979), a ramp that no episode falls on (`steepest`) being a jump.
+    """
 
     jumps: tuple[Jump, ...]
     level: float

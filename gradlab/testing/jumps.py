@@ -57,7 +57,8 @@ def detect_jump(
     Both episodes of a pair have the same start and process noise; the noise of their actions is
     drawn anew, all of it or that of `redraw` consecutive steps at a random place: less is then
     hidden by curvature, but fewer pairs meet the jump. `level` is the chance to call any objective
-    a jump if none jumps.
+    a jump if none jumps or is so steep somewhere that no episode falls there, which happens more
+    often than that where the probability to do so is below `gradlab.statistics.jumps.steepest`.
     Raises `BadValue` for options that make no sense, `NotFinite` for episodes that are not finite.
     """
     chunks = list(_stream(problem, params, of, 0, count, seed, redraw))

@@ -82,14 +82,33 @@ def test_quadrature_values(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["square", "sine", "absolute", "relu"])
 @pytest.mark.parametrize("level", [0.05, 0.01])
-def test_size_on_what_is_continuous(name: str, level: float) -> None:
-    """2,000 repeats of 100 pairs: false alarms at most the level and 3.5 of their errors."""
-    seen = drawn(CASES[name], 200_000, 2).statistic.view(2000, 100).numpy()
-    t = seen.mean(1) / (seen.std(1, ddof=1) / 10)
-    rate = float((stats.t.sf(t, 99) < level).mean())
+@pytest.mark.parametrize("pairs", [8, 100])
+def test_size_on_what_is_continuous(name: str, level: float, pairs: int) -> None:
+    """2,000 repeats: false alarms at most the level and 3.5 of their errors, few pairs or many."""
+    seen = drawn(CASES[name], 2000 * pairs, 2).statistic.view(2000, pairs).numpy()
+    t = seen.mean(1) / (seen.std(1, ddof=1) / math.sqrt(pairs))
+    rate = float((stats.t.sf(t, pairs - 1) < level).mean())
     assert rate <= level + 3.5 * math.sqrt(level * (1 - level) / 2000)
-    one = jump(name, Pairs(torch.from_numpy(seen[0]), torch.ones(100).double()), level)
-    assert one.p_value == pytest.approx(stats.t.sf(t[0], 99))
+    one = jump(name, Pairs(torch.from_numpy(seen[0]), torch.ones(pairs).double()), level)
+    assert one.p_value == pytest.approx(stats.t.sf(t[0], pairs - 1))
+
+
+def test_a_ramp_is_called_where_no_episode_falls_on_it() -> None:
+    """The limit of the level: without a sample on it, which has probability (1 − q)^2n, a ramp is a
+    step; with one it is not called. 2,000 repeats of 64 pairs, within 3.5 errors.
+    """
+    width, pairs = 0.05, 64  # [σ]
+    ramp = Case(
+        lambda x: (x / width).clamp(0, 1),
+        lambda x: ((x > 0) & (x < width)).double() / width,
+        0.0, 1.0, math.nan,
+    )  # fmt: skip
+    seen = drawn(ramp, 2000 * pairs, 6).statistic.view(2000, pairs).numpy()
+    t = seen.mean(1) / (seen.std(1, ddof=1) / math.sqrt(pairs))
+    rate = float((stats.t.sf(t, pairs - 1) < 0.01).mean())
+    missed = float((1 - (stats.norm.cdf(width) - 0.5)) ** (2 * pairs))
+    assert abs(rate - missed) < 3.5 * math.sqrt(missed * (1 - missed) / 2000)
+    assert jumps.steepest(pairs, missed) == pytest.approx(stats.norm.cdf(width) - 0.5)
 
 
 def test_power_on_the_step() -> None:
