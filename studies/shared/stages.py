@@ -95,14 +95,17 @@ def problem_of(task: str) -> Problem:
         return registry.make(task, dtype=torch.float64)
     setting = setting_of(task)
     if task not in FLIGHTS:
-        return _hard(task, registry.make(task))
+        return hard(task, registry.make(task))
     problem = registry.make(task, horizon=setting.horizon, **setting.options)
     policy = GaussianPolicy(problem.task.observation_dim, 4, hidden=HIDDEN, input_gain=10.0)
     return problem.replace(policy=policy)
 
 
-def _hard(task: str, problem: Problem) -> Problem:
-    """The problem, if its events are hard: what is relaxed here is so by a width that is told."""
+def hard(task: str, problem: Problem) -> Problem:
+    """The problem of a task, if its events are hard: studies relax by widths that they tell.
+
+    Raises `BadValue` for a relaxed one.
+    """
     if not problem.hard:
         raise BadValue(
             f"expected a task with hard events, which the study relaxes itself, got {task!r} with "

@@ -104,9 +104,12 @@ def sample_truth(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
 def problem_of(task: str) -> Problem:
     """A flight as the studies set it, any other as `gradlab.make` does.
 
-    Raises `UnknownName` or `Missing` for a task that `gradlab.make` does not know.
+    Raises `UnknownName` or `Missing` for a task that `gradlab.make` does not know, `BadValue` for
+    one whose events are relaxed.
     """
-    return stages.problem_of(task) if task in stages.FLIGHTS else registry.make(task)
+    if task in stages.FLIGHTS:
+        return stages.problem_of(task)
+    return stages.hard(task, registry.make(task))
 
 
 def sampler(name: str) -> estimators.Split | estimators.PG:

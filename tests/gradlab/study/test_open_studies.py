@@ -130,13 +130,14 @@ def test_a_task_without_an_event_to_succeed_in_is_refused() -> None:
         )
 
 
-def test_a_task_that_is_relaxed_already_is_refused(here: Path) -> None:
+@pytest.mark.parametrize("name", ["bias_vs_relaxation", "critic_quality", "horizon"])
+def test_a_task_that_is_relaxed_already_is_refused(name: str, here: Path) -> None:
     """Its gradient would be reported as that of the hard task."""
-    config = bias_vs_relaxation.STUDY.config(tasks=("port.py:relaxed",))
+    study = Study.of(f"studies.{name}")
     with pytest.raises(
         BadValue, match=r"hard events.*got 'port.py:relaxed' with Sigmoid\(width=0.3"
     ):
-        list(bias_vs_relaxation.STUDY.cells(config))
+        list(study.cells(study.config(tasks=("port.py:relaxed",))))
 
 
 def test_an_edit_of_what_is_registered_is_noticed(
