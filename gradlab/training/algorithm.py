@@ -19,7 +19,8 @@ class Algorithm:
 
     Every update runs `length` steps of `episodes` episodes from where they are, ascends the mean of
     the estimator's samples there, and fits the critic to what was seen. Episodes that have ended,
-    or whose time does not suffice for another segment, begin anew between segments.
+    or whose time is over, begin anew between segments: a time limit is no part of the task, and the
+    segment that it falls into is run to its end.
 
     `tail` says what the state after a segment is worth to the estimator: "v", V of the critic, in
     the segment's return (SHAC); "own", what the estimator itself makes of it, which needs an
@@ -65,9 +66,9 @@ class Algorithm:
 
         With its own tail the estimator also acts in the state after its window.
         """
+        longer = problem.replace(horizon=problem.horizon + self.length)
         if self.tail != "own":
-            return problem.from_moments(self.length, bootstrap=self.tail == "v")
-        longer = problem.replace(horizon=problem.horizon + 1)
+            return longer.from_moments(self.length, bootstrap=self.tail == "v")
         return longer.from_moments(self.length + 1, bootstrap=False)
 
     def check(self, problem: Problem) -> None:

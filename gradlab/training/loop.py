@@ -102,9 +102,12 @@ def update(
     episodes, finished = _onward(problem, algorithm, state, path, result, sound)
     ran = (result.alive[:, :-1] > 0) & sound[:, None]
     rewards = torch.where(ran, result.reward, 0.0)
-    returns = state.returns + rewards.sum(1)
+    # an episode's return is that of its own time, of which the segment may run out
+    steps = state.episodes.step[:, None] + torch.arange(algorithm.length, device=rewards.device)
+    within = ran & (steps < problem.horizon)
+    returns = state.returns + torch.where(within, rewards, 0.0).sum(1)
     counted = finished & sound
-    lengths = state.episodes.step + ran.sum(1)
+    lengths = state.episodes.step + within.sum(1)
     info = Info(
         reward=rewards.sum() / ran.sum().clamp(min=1),
         norm=norm,
@@ -200,8 +203,7 @@ def _onward(
 ) -> tuple[Moment, Bool[Tensor, " N"]]:
     """Where the next segment begins, and which episodes were over before it: those begin anew."""
     end = moment_at(path, result)
-    late = end.step + algorithm.length > problem.horizon
-    finished = end.ended | late | ~sound
+    finished = end.ended | (end.step >= problem.horizon) | ~sound
     fresh = _fresh(problem, algorithm.episodes, int(state.seed), int(state.updates) + 1)
     chosen = (
         torch.where(finished.view(-1, *[1] * (old.ndim - 1)), new, old)

@@ -196,6 +196,30 @@ def test_episodes_go_on_and_their_returns_are_those_of_whole_episodes() -> None:
     assert lengths == steps
 
 
+def test_a_return_counts_up_to_the_time_limit_within_a_segment() -> None:
+    problem = racing().replace(horizon=5)
+    problem = problem.replace(policy=replace(problem.policy, normalise=False))
+    recipe = algorithm(length=3, optimiser=Adam(1e-300), episodes=8)
+    first = init(problem, recipe, 2)
+    second, nothing = update(problem, recipe, first)
+    third, info = update(problem, recipe, second)
+    assert int(nothing.finished) == 0 and int(info.finished) == 8
+    assert not third.episodes.step.any() and not third.returns.any()
+    noise = [
+        segment_of(problem, recipe, s).noise_from(s.episodes, generator("train", 2, "noise", n))
+        for n, s in enumerate((first, second))
+    ]
+    drawn = problem.draw(8, torch.Generator())._replace(
+        action=torch.cat([part.action for part in noise], dim=1)[:, :5],
+        process=torch.cat([part.process for part in noise], dim=1)[:, :5],
+    )
+    whole = problem.replace(discount=1.0)
+    path = rollout(whole, whole.bind(first.params), drawn, start=first.episodes, length=5)
+    expected = evaluate(whole, path).value.sum()
+    assert float(info.returns) == pytest.approx(float(expected), rel=1e-9)
+    assert float(info.lengths) == 40.0
+
+
 def test_who_is_over_begins_anew_and_nobody_else() -> None:
     problem = walled(6)
     recipe = algorithm(episodes=32, length=1, optimiser=Adam(1e-300))
