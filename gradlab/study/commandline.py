@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +81,25 @@ def cli(study: str | ModuleType | Study, args: Sequence[str] | None = None) -> N
     command = shlex.join(["python", "-m", name, *args])
     # --fresh would delete what the stopped run has done
     again = shlex.join(["python", "-m", name, *(arg for arg in args if arg != "--fresh")])
+
+    def answer() -> str:
+        result = _run(Study.of(study), args, command)
+        files = "figure.png, rows.parquet (the table), summary.txt (the long form)"
+        return f"{result.answer}\n\nAll in {result.out}: {files}"
+
+    guarded(short, again, answer)
+
+
+def guarded(short: str, again: str, run: Callable[[], str]) -> None:
+    """Prints what `run` returns, or one line that names the command `short` and exits.
+
+    With 2 for anything that the user can mend, with 1 where the disk is full or a worker was
+    killed, with 130 when interrupted and 143 after SIGTERM; `again` is the command that goes on.
+    """
     _never_fail_to_print()
     try:
         with _sigterm_raises():
-            result = _run(Study.of(study), args, command)
+            said = run()
     except NotWritten as error:
         fail(short, f"{_in_one_line(error)}; what is done is kept. To go on: {again}", 1)
     except GradlabError as error:
@@ -101,10 +116,7 @@ def cli(study: str | ModuleType | Study, args: Sequence[str] | None = None) -> N
     except Stopped:
         fail(short, f"stopped by SIGTERM; what is done is kept. To go on: {again}", _STOPPED)
     else:
-        print(result.answer)
-        print(
-            f"\nAll in {result.out}: figure.png, rows.parquet (the table), summary.txt (the long form)"
-        )
+        print(said)
 
 
 def _run(definition: Study, args: Sequence[str], command: str) -> Result:
@@ -172,22 +184,45 @@ def parse(study: Study, args: Sequence[str]) -> tuple[RunOptions, Any, int | Non
     arguments = dataclasses.make_dataclass(
         "Arguments", [("run", RunOptions), ("study", study.config)], frozen=True
     )
+    parsed = read_options(
+        tyro.conf.OmitArgPrefixes[arguments],
+        args,
+        arguments(RunOptions(preset=preset), config),
+        _options(study),
+        study.module,
+        f"{(study.description or study.name).strip()}\n\nPresets: {', '.join(study.presets)}.",
+    )
+    return parsed.run, parsed.study, parsed.run.jobs if parsed.run.jobs is not None else jobs
+
+
+def read_options(
+    kind: Any,
+    args: Sequence[str],
+    default: Any,
+    names: Sequence[str],
+    module: str,
+    description: str,
+) -> Any:
+    """`args` as `kind`, a dataclass with options as fields; exits with 0 after --help.
+
+    A line that tyro cannot read becomes one line on stderr, with the nearest of the `names` for an
+    unknown option, and exit code 2.
+    """
     shown = io.StringIO()
     try:
         with contextlib.redirect_stderr(shown):
-            parsed = tyro.cli(
-                tyro.conf.OmitArgPrefixes[arguments],
+            return tyro.cli(
+                kind,
                 args=list(args),
-                default=arguments(RunOptions(preset=preset), config),
-                prog=f"python -m {study.module}",
-                description=f"{(study.description or study.name).strip()}\n\nPresets: {', '.join(study.presets)}.",
+                default=default,
+                prog=f"python -m {module}",
+                description=description,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        fail(study.name, _one_line(shown.getvalue(), _options(study)), 2)
-    return parsed.run, parsed.study, parsed.run.jobs if parsed.run.jobs is not None else jobs
+        fail(module.rpartition(".")[2], _one_line(shown.getvalue(), names), 2)
 
 
 def _options(study: Study) -> list[str]:

@@ -48,6 +48,13 @@ class TrainingState(NamedTuple):
     @staticmethod
     def load(path: str | Path, device: torch.device | str = "cpu") -> TrainingState:
         """Exactly what was saved. Raises `Missing`, or `Corrupt` for a file of something else."""
+        return TrainingState.read(path, device)[0]
+
+    @staticmethod
+    def read(
+        path: str | Path, device: torch.device | str = "cpu"
+    ) -> tuple[TrainingState, dict[str, Any]]:
+        """The same, with the metadata that came with it."""
         tensors, metadata = checkpoints.load(path)
         if metadata.get("format") != FORMAT:
             raise Corrupt(
@@ -69,4 +76,4 @@ class TrainingState(NamedTuple):
         for memory in ("memory", "critic_memory"):  # counts stay where they are asked for
             if "count" in parts[memory]:
                 parts[memory]["count"] = parts[memory]["count"].cpu()
-        return TrainingState(**parts)
+        return TrainingState(**parts), metadata

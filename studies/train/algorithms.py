@@ -1,0 +1,195 @@
+"""Named algorithms with the hyper-parameters of their papers, task by task.
+
+`published` says where the numbers are from and what of the original is not there. What every
+algorithm here has in common is in `gradlab.training`: restarts between segments, targets of TD(λ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import gradlab
+from estimators import (
+    ABPT,
+    AGPO,
+    FOG,
+    PG,
+    AlphaOrder,
+    BestLinear,
+    Cross,
+    InverseVariance,
+    Mixture,
+    Same,
+    Split,
+    Switch,
+)
+from estimators.base import Estimator
+from gradlab.foundation.errors import UnknownName
+from gradlab.problems.problem import Problem
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.critic import CriticRecipe
+from gradlab.training.optimiser import Adam
+from gradlab.training.schedule import Schedule
+
+FLIGHTS = ("hovering", "tracking", "landing", "racing")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the algorithms of a group of tasks share: policy, critic, sizes."""
+
+    hidden: tuple[int, ...]
+    critic: tuple[int, ...]
+    normed: bool  # LayerNorm after each hidden layer, observations standardised
+    std: float  # initial exploration, a learned vector [1]
+    horizon: int  # of an episode [steps]
+    episodes: int
+    length: int  # of a segment [steps]
+    updates: int
+    rates: tuple[Schedule, Schedule]  # of policy and critic
+    betas: tuple[float, float]
+    max_norm: float
+    keep: float  # of the old target network
+    passes: int
+    minibatches: int
+    published: str
+
+    def optimiser(self, which: int, scale: float = 1.0) -> Adam:
+        """Adam of the policy (0) or the critic (1)."""
+        rate = self.rates[which]
+        rate = replace(rate, first=rate.first * scale, last=rate.last * scale)
+        return Adam(rate, self.betas, max_norm=self.max_norm)
+
+    def critic_of(self, kind: str) -> CriticRecipe:
+        """A V, or two Q of which the smaller counts."""
+        norm = {"activation": "elu", "layer_norm": self.normed}
+        return CriticRecipe(
+            kind=kind,  # pyright: ignore[reportArgumentType]
+            hidden=self.critic,
+            members=2 if kind == "q" else 1,
+            optimiser=self.optimiser(1),
+            passes=self.passes,
+            minibatches=self.minibatches,
+            keep=self.keep,
+            **norm,
+        )
+
+
+def _flight(horizon: int) -> Family:
+    return Family(
+        hidden=(64, 64), critic=(64, 64), normed=False, std=0.2, horizon=horizon, episodes=64,
+        length=32, updates=200, rates=(Schedule(5e-3, 5e-4), Schedule(2e-3, 2e-3)),
+        betas=(0.7, 0.95), max_norm=0.5, keep=0.2, passes=16, minibatches=4,
+        published="ours, for a training of about a minute on one core; episode lengths are those of "
+        "ABPT (Li et al. 2025)",
+    )  # fmt: skip
+
+
+def _runner(episodes: int, critic_rate: float, hidden: tuple[int, ...] = (128, 64, 32)) -> Family:
+    return Family(
+        hidden=hidden, critic=(64, 64), normed=True, std=0.3679, horizon=1000, episodes=episodes,
+        length=32, updates=2000, rates=(Schedule(2e-3, 1e-5), Schedule(critic_rate, 1e-5)),
+        betas=(0.7, 0.95), max_norm=1.0, keep=0.2, passes=16, minibatches=4,
+        published="SHAC's configuration files (Xu et al. 2022, DiffRL): networks, rates, Adam, target "
+        "network, 16 passes of 4 minibatches, log std from -1",
+    )  # fmt: skip
+
+
+FAMILIES = {
+    "hovering": _flight(256),
+    "tracking": _flight(256),
+    "landing": _flight(256),
+    "racing": _flight(512),
+    "ant": _runner(64, 2e-3),
+    "hopper": _runner(256, 2e-4),
+    "half_cheetah": _runner(64, 2e-3),
+    "humanoid": _runner(64, 5e-4, (256, 128)),
+}
+
+
+def _v(estimator: Callable[[Family], Estimator]) -> Callable[[Family], Algorithm]:
+    """Of an estimator of the segment's return with V of its last state."""
+    return lambda f: Algorithm(
+        estimator(f), f.critic_of("v"), f.optimiser(0), "v", f.episodes, f.length, f.updates
+    )
+
+
+def _q(estimator: Callable[[Family], Estimator]) -> Callable[[Family], Algorithm]:
+    """Of an estimator with a window of its own and two Q."""
+    return lambda f: Algorithm(
+        estimator(f), f.critic_of("q"), f.optimiser(0), "own", f.episodes, f.length, f.updates
+    )
+
+
+def _bptt(f: Family) -> Algorithm:
+    """Segments without a critic; of flights whole episodes, as published."""
+    length = f.horizon if f.horizon <= 512 else f.length
+    updates = max(1, f.updates * f.length // length)
+    return Algorithm(FOG(), None, f.optimiser(0), "none", f.episodes, length, updates)
+
+
+def _gae() -> PG:
+    return PG(returns="gae", gae_lambda=0.95)
+
+
+ALGORITHMS: dict[str, tuple[str, Callable[[Family], Algorithm]]] = {
+    "bptt": ("first-order gradients of rewards alone (APG)", _bptt),
+    "shac": ("first-order gradients with V at a segment's end", _v(lambda f: FOG())),
+    "pg": ("score functions of generalised advantages", _v(lambda f: _gae())),
+    "split": (
+        "pathwise on the continuous part, score functions on the rest",
+        _v(lambda f: Split()),
+    ),
+    "abpt": ("0-step and n-step returns, two Q", _q(lambda f: ABPT(f.length))),
+    "agpo": (
+        "simulation and value gradients mixed step by step, two Q",
+        _q(lambda f: AGPO(f.length, source=Same(f.episodes))),
+    ),
+    "aobg": (
+        "FOG and PG by an empirical-Bernstein bound",
+        _v(
+            lambda f: Mixture(
+                (FOG(), _gae()), AlphaOrder(10.0, relative=True), source=Same(f.episodes)
+            )
+        ),
+    ),
+    "ddcg": (
+        "FOG and PG by variances where the return is continuous",
+        _v(lambda f: Switch("ddcg", source=Same(f.episodes), zeroth=_gae())),
+    ),
+    "ivwh": (
+        "FOG and PG by variances at the policy's output, step by step",
+        _v(
+            lambda f: Mixture((FOG(), _gae()), InverseVariance("IVW-H"), "output", Same(f.episodes))
+        ),
+    ),
+    "best_linear": (
+        "the least variance of FOG and PG, with their covariance, cross-fitted",
+        _v(lambda f: Mixture((FOG(), _gae()), BestLinear(), source=Cross(f.episodes))),
+    ),
+}
+
+
+def named(algorithm: str, task: str) -> tuple[Problem, Algorithm]:
+    """The problem of a task, with its policy, and the algorithm for it.
+
+    Raises `UnknownName` for either.
+    """
+    if algorithm not in ALGORITHMS:
+        raise UnknownName("algorithm", algorithm, list(ALGORITHMS))
+    if task not in FAMILIES:
+        raise UnknownName("task", task, list(FAMILIES))
+    family = FAMILIES[task]
+    policy = gradlab.GaussianPolicy(
+        hidden=family.hidden,
+        std="global",
+        initial_std=family.std,
+        layer_norm=family.normed,
+        normalise=family.normed,
+    )
+    if task in FLIGHTS:
+        problem = gradlab.make(task, horizon=family.horizon, policy=policy)
+    else:
+        problem = gradlab.make(task, horizon=family.horizon, policy=policy, preset="dflex")
+    return problem, ALGORITHMS[algorithm][1](family)
