@@ -36,7 +36,8 @@ def text(command: str) -> str:
     found = studies()
     width = max(map(len, found))
     lines = [f"{command}{name.ljust(width)}  {line}" for name, line in found.items()]
-    return "\n".join([*lines, "", "Each has --help, and --preset smoke for a first look."])
+    ends = "Each has --help, and --preset smoke for a first look."
+    return "\n".join([*lines, "", ends, "python -m studies.train trains a policy."])
 
 
 if __name__ == "__main__":
