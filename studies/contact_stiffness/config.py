@@ -70,7 +70,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-MINUTES = {"smoke": 2, "default": 5}  # of the presets that were timed, on two free cores
+MINUTES = {"smoke": 1, "default": 5}  # of the presets that were timed, on two free cores
 
 
 def check(config: Config) -> None:
