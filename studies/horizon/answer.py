@@ -24,6 +24,7 @@ from studies.horizon.rows import (
     verdicts,
 )
 
+WIDE = 10.0  # a factor's ends further apart than this get two digits each [1]
 QUESTION = (
     "What does a longer window do to bias, variance and MSE, and do the bounds of AGPO's Theorem 4.2 "
     "(variance at most 32 L_Q² L_θ²/h) hold, and how loosely?"
@@ -156,6 +157,9 @@ def factor(before: Interval, after: Interval) -> str:
     if not before.low > 0:
         return "unknown"
     ends = after.estimate / before.estimate, after.low / before.high, after.high / before.low
+    if ends[2] > WIDE * ends[1]:  # decimals for the upper end would leave none of the others
+        middle, low, high = (f"{end:.2g}" for end in ends)
+        return f"{middle} [{low}, {high}]"
     return format_interval(*ends)
 
 

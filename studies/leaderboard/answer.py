@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -57,11 +58,13 @@ def overall(found: Sequence[Board]) -> Iterator[str]:
     takers = grouped(told, lambda board: board.taken().name)
     ordered = sorted(takers.items(), key=lambda item: -len(item[1]))
     wins = [f"{name} ({_places(boards)})" for name, boards in ordered]
-    least = min(told, key=lambda board: board.taken().share.estimate)
     yield (
-        f"Take {text.listed(wins)}: by what one step gains at equal cost none is told to be more than a tenth better. "
-        f"Such a step gains {gained(least, least.taken())} ({least.case}) or more."
+        f"Take {text.listed(wins)}: by what one step gains at equal cost none is told to be more than a tenth better."
     )
+    # where a step along the truth is not told to gain there is nothing to have a share of
+    if shares := [board for board in told if not math.isnan(board.taken().share.estimate)]:
+        least = min(shares, key=lambda board: board.taken().share.estimate)
+        yield f"Such a step gains {gained(least, least.taken())} ({least.case}) or more."
     if len(told) > 1:
         yield from _always(told)
     if harm := list(_harm(told)):

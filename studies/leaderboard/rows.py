@@ -218,7 +218,7 @@ class Board:
         most = max(entry.gain.estimate for entry in rest)
         rest = [entry for entry in rest if entry.gain.estimate >= min(ALIKE * most, most)]
         least = min(entry.judged.mse.estimate for entry in rest)
-        rest = [entry for entry in rest if entry.judged.mse.low <= least]
+        rest = [entry for entry in rest if entry.judged.mse.low <= least] or rest
         known = estimators.names()
         order = {name: place for place, name in enumerate(known)}
         return min(rest, key=lambda entry: order.get(entry.name, len(known)))

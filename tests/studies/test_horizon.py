@@ -21,7 +21,7 @@ from gradlab.rollouts.rollout import rollout
 from gradlab.statistics import Interval
 from gradlab.study import read_rows, run_study
 from studies.horizon import STUDY, report
-from studies.horizon.answer import answer, scaling, times, variance_sentence
+from studies.horizon.answer import answer, factor, scaling, times, variance_sentence
 from studies.horizon.cells import cells, processor_seconds, tiled
 from studies.horizon.config import PRESETS, Config
 from studies.horizon.lipschitz import (
@@ -252,6 +252,13 @@ def test_changes_need_intervals_apart() -> None:
     assert sweep((0.5, 0.6), (0.55, 0.8)).bias == SAME
     assert sweep((0.5, 0.6), (0.1, 0.4)).best == [8]
     assert sweep((0.5, 0.6), (0.1, 0.55)).best == [1, 8]
+
+
+def test_a_factor_that_is_hardly_known_keeps_its_digits() -> None:
+    assert factor(Interval(1.0, 0.9, 1.1), Interval(2.0, 1.8, 2.2)) == "2.0 [1.6, 2.4]"
+    wide = factor(Interval(10.0, 1.0, 50.0), Interval(2.0, 1.0, 34.0))
+    assert wide == "0.2 [0.02, 34]"  # not "0 [0, 34]"
+    assert factor(Interval(1.0, 0.0, 2.0), Interval(1.0, 0.5, 2.0)) == "unknown"
 
 
 def test_large_factors_are_powers_of_ten() -> None:

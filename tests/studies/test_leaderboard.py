@@ -478,6 +478,25 @@ def test_over_several_settings_it_is_said_where_whom_to_take() -> None:
     assert "As good as the best in all settings, as far as can be told: with a critic a." in said
 
 
+def test_an_error_that_is_unknown_decides_nothing() -> None:
+    unknown = Interval(math.nan, math.nan, math.nan)
+    mixed = ("inverse_variance", 1.0, 1.0, unknown, False)
+    board = board_of(mixed, ("fog", 1.5, 1.0, unknown, False),
+                     ("c", 4.0, 0.1, SMALL, False))  # fmt: skip
+    assert board.taken().name == "fog"  # the simplest
+
+
+def test_a_setting_without_a_share_is_not_the_least_of_shares() -> None:
+    board = board_of(("a", 1.0, 0.9, SMALL, False), ("b", 3.0, 0.5, LARGE, False))
+    unknown = Interval(math.nan, -math.inf, math.inf)
+    lost = [dataclasses.replace(entry, share=unknown) for entry in board.entries]
+    blind = dataclasses.replace(board, entries=lost, truth_gain=Interval(0.1, -0.1, 0.3), task="y")
+    for both in ([blind, board], [board, blind]):
+        said = " ".join(overall(both))
+        assert "Such a step gains 0.90 [0.90, 0.90] of what one along ∇J does (x) or more." in said
+    assert "Such a step" not in " ".join(overall([blind, blind]))
+
+
 # ---------------------------------------------------------------------------------- the options
 
 
