@@ -46,7 +46,7 @@ def answer(table: pd.DataFrame) -> Answer:
             "noisier (--settings brax/brax); longer windows (--windows); other advantages for PG: here "
             "G − Q(s, μ(s)), as in the paper's appendix B."
         ),
-        table=pd.DataFrame(list(lines(score, critic))),
+        table=pd.DataFrame(list(short(score, critic))),
     )
 
 
@@ -82,7 +82,7 @@ def _training(table: pd.DataFrame) -> Iterator[str]:
     """What a training does to both."""
     said = [
         f"{'SG + QG' if one.mixture == 'sg+qg' else f'SG + PG, {one.variant},'} {one.said} by "
-        f"{text.signed(one.value)} in training {one.method}"
+        f"{text.signed(one.value)}{f' in training {one.method}' if one.method != 'agpo' else ''}"
         for mixture in ("sg+qg", "sg+pg")
         for one in changes(table, mixture)
         if one.variant == PUBLISHED or one.mixture == "sg+pg"
@@ -119,6 +119,20 @@ def _rests_on(found: Sequence[Alpha], seen: Sequence[Policy]) -> str:
         f"{text.percent_range(quality)} of the return's variance at t = 0, where the best could explain "
         f"{text.percent_range(ceiling)}."
     )
+
+
+def short(score: Sequence[Alpha], critic: Sequence[Alpha]) -> Iterator[dict[str, str]]:
+    """A line per policy that fits on a screen, two decimals; the long form has all readings."""
+    readings = {PUBLISHED: "SG+QG", "not normalised": "SG+QG, no medians"}
+    found = [*(one for one in critic if one.variant in readings), *score]
+    for policy, mine in grouped(found, lambda one: one.policy).items():
+        columns = {
+            readings.get(one.variant, f"SG+PG, {one.variant}"): text.two_decimals(
+                one.value, (0.0, 1.0)
+            )
+            for one in mine
+        }
+        yield {"policy": policy, **columns}
 
 
 def lines(score: Sequence[Alpha], critic: Sequence[Alpha]) -> Iterator[dict[str, str]]:

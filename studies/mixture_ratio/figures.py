@@ -108,7 +108,7 @@ def _bounds(axes: Axes, table: pd.DataFrame) -> None:
         )  # fmt: skip
         if reading == TAU and len(mine) > 1:
             before = sorted(mine, key=lambda one: one.gamma or 0.0)[-2]
-            said = f"{before.stage} updates" if before.trained else before.policy
+            said = f"{before.stage} updates" if before.trained else f"{before.horizon} steps"
             _beside(axes, gammas.index(before.gamma or 0.0), before.value.estimate, said)
     axes.set_xticks(range(len(gammas)), ["∞" if math.isinf(g) else f"{g:g}" for g in gammas])
     axes.set_xlabel("bound γ or τ [gradient]")
@@ -118,5 +118,5 @@ def _beside(axes: Axes, x: float, y: float, said: str) -> None:
     """A word at the left of a point."""
     axes.annotate(
         said, (x, y), (-5, 0), textcoords="offset points", ha="right", va="center",
-        fontsize="x-small",
+        fontsize="x-small", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
     )  # fmt: skip

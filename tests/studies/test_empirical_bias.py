@@ -398,6 +398,7 @@ def test_rows_answer_report_and_figures(rows: pd.DataFrame, out: Path) -> None:
     assert said.answer.startswith("A notable bias is seen of ")
     assert "heaviside" in said.answer and "Benchmark, N = 32: of 1 problems" in said.answer
     assert len(str(said).splitlines()) <= 40
+    assert max(map(len, str(said).splitlines())) <= 100
     long = report.summarise(rows)
     assert "2. All ascents" in long and "5. Benchmark: heaviside, N = 32" in long
     for name in ("figure", "figure_ascents", "figure_benchmark"):

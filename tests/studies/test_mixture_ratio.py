@@ -235,6 +235,7 @@ def test_answer_report_and_figure(rows: pd.DataFrame, tmp_path: Path) -> None:
     assert said.answer.startswith("That α of SG + PG (γ = ∞) is about 1 ")
     assert "Over training α of SG + QG" in said.answer
     assert len(str(said).splitlines()) <= 40
+    assert max(map(len, str(said).splitlines())) <= 100
     assert "4. AoBG by its bound" in report.summarise(rows)
     figures.plot(rows, tmp_path / "figure")
     assert (tmp_path / "figure.png").exists()

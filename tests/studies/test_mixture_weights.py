@@ -23,7 +23,7 @@ from gradlab.gradients.samples import Dense
 from gradlab.statistics import Interval
 from gradlab.study import read_rows, run_study
 from studies.mixture_weights import STUDY, cells, effects, report
-from studies.mixture_weights.answer import answer, source_advice
+from studies.mixture_weights.answer import answer, shown, source_advice
 from studies.mixture_weights.benches import parts_of, unbiased
 from studies.mixture_weights.config import PRESETS, Config
 from studies.mixture_weights.rows import Contrast, contrasts, errors, shift_verdict
@@ -156,6 +156,7 @@ def test_answer_report_and_figure(rows: pd.DataFrame, out: Path) -> None:
     assert said.answer.startswith("That weights from the same samples bias a mixture")
     assert "soft_heaviside (FOG + PG)" in said.answer and "medians" not in said.table.columns
     assert len(str(said).splitlines()) <= 40
+    assert max(map(len, str(said).splitlines())) <= 100
     assert "6. Bias, variance and error" in report.summarise(rows)
     assert (out / "figure.png").exists()
 
@@ -179,6 +180,12 @@ def test_a_task_of_ones_own_is_measured_against_cross_fitting(tmp_path: Path) ->
 
 def made(value: Interval, p: float, contrast: str = "shift") -> Contrast:
     return Contrast("lq", "fog+pg", 8, True, "ivw", "global", contrast, value, p)
+
+
+def test_the_answer_shows_unbiased_parts_where_there_are_any() -> None:
+    one = made(Interval(0.1, 0.0, 0.2), 0.5)
+    other = dataclasses.replace(one, unbiased=False)
+    assert shown([other, one]) == [one] and shown([other]) == [other]
 
 
 BIASED = made(Interval(-0.1, -0.12, -0.08), 1e-6)
