@@ -129,6 +129,18 @@ def check_numbers(config: Any) -> None:
                 )
 
 
+def check_choices(config: Any) -> None:
+    """Raises `BadValue` for a field of choices that is empty or names one twice."""
+    for part in dataclasses.fields(config):
+        values = getattr(config, part.name)
+        if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
+            twice = next((value for value in values if values.count(value) > 1), None)
+            what = f"{twice} twice" if values else "none"
+            raise BadValue(
+                f"expected one or more different {part.name}, got {what}; try the default"
+            )
+
+
 def as_json(config: Any) -> dict[str, Any]:
     """The config as JSON values, for the manifest and for comparing two configs; JSON has no ∞,
     so that it is a word."""

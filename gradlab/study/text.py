@@ -129,6 +129,11 @@ def columns(lines: Sequence[Sequence[str]], place: Callable[[str, int], str] = s
     )
 
 
+def titled(title: str, lines: Iterable[Mapping[str, str]]) -> str:
+    """A section of a report: its title, an empty line, and a table with a row per line."""
+    return f"{title}\n\n{pd.DataFrame(list(lines)).to_string(index=False)}"
+
+
 def lost(what: str, table: pd.DataFrame) -> list[str]:
     """A sentence where values that are not finite were left out of rows, else none."""
     rows = len(table.loc[table["nonfinite"].fillna(0) > 0])

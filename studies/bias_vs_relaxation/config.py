@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import estimators
 from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.oracle.closed_forms.relaxation import WIDEST
+from gradlab.study.definition import check_choices
 from studies.bias_vs_relaxation.truths import FITS
 from studies.shared import stages
 from studies.shared.stages import LEARNING_RATE, WIDTH
@@ -97,11 +97,7 @@ MINUTES = {"smoke": 1, "default": 10}  # of the presets that were timed, on two 
 
 def check(config: Config) -> None:
     """Raises `BadValue` or `UnknownName` for what the study cannot do."""
-    for name, values in dataclasses.asdict(config).items():
-        if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
-            twice = next((v for v in values if values.count(v) > 1), None)
-            what = "none" if not values else f"{twice} twice"
-            raise BadValue(f"expected one or more different {name}, got {what}; try the default")
+    check_choices(config)
     for task in config.tasks:
         stages.problem_of(task)
     for name in config.estimators:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
 from gradlab.study import text
@@ -26,13 +24,13 @@ def summarise(table: pd.DataFrame) -> str:
     found = judged(table)
     singles = read(Single, table, kind="single")
     edges = thresholds(found), thresholds(found, by_direction)
-    parts = [LEGEND, verdict(found), _titled("1. Thresholds", map(line, *edges))]
+    parts = [LEGEND, verdict(found), text.titled("1. Thresholds", map(line, *edges))]
     cases = grouped(found, lambda one: (one.pair.task, one.pair.window))
     for number, ((task, window), case) in enumerate(cases.items(), start=1):
         ordered = sorted(case, key=lambda one: one.pair.cosine_of_critic.estimate)
-        parts.append(_titled(f"2.{number} {task}, window {window}", map(_pair, ordered)))
+        parts.append(text.titled(f"2.{number} {task}, window {window}", map(_pair, ordered)))
     for number, (task, rows) in enumerate(grouped(singles, lambda one: one.task).items(), start=1):
-        parts.append(_titled(f"3.{number} Estimators on {task}", map(_single, rows)))
+        parts.append(text.titled(f"3.{number} Estimators on {task}", map(_single, rows)))
     return "\n\n".join(parts)
 
 
@@ -60,7 +58,3 @@ def _single(row: Single) -> dict[str, str]:
         "cosine": text.cosine(row.cosine),
         "relative length": f"{row.relative_norm}",
     }
-
-
-def _titled(title: str, lines: Iterable[dict[str, str]]) -> str:
-    return f"{title}\n\n{pd.DataFrame(list(lines)).to_string(index=False)}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import gradlab
 from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.oracle.closed_forms import SOLUTIONS
+from gradlab.study.definition import check_choices
 from studies.empirical_bias.benchmark import LEAST_SIZE
 from studies.empirical_bias.methods import METHODS, Setting, method
 from studies.empirical_bias.toys import TOYS, toy_of
@@ -92,9 +92,7 @@ MINUTES = {"smoke": 1, "default": 5}  # of the presets that were timed, on two c
 
 def check(config: Config) -> None:
     """Raises `BadValue` or `UnknownName` for what the study cannot do."""
-    for name, values in dataclasses.asdict(config).items():
-        if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
-            raise BadValue(f"expected one or more different {name}, got {values}; try the default")
+    check_choices(config)
     for name in (*config.toys, *config.ascents):
         toy_of(name)
     for name in config.ascents:

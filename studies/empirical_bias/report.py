@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
@@ -33,12 +33,12 @@ def summarise(table: pd.DataFrame) -> str:
     """Ends, expectations along coordinates, and the benchmark."""
     runs, sweeps, found = Run.all(table), Sweep.all(table), scores(table)
     parts = [LEGEND, " ".join([*biases(sweeps), *ends(runs), *benchmark(found)])]
-    parts.append(_titled("1. Ends of ascents with a coordinate", map(_end, _exact(runs))))
-    parts.append(_titled("2. All ascents", _gains(runs)))
-    parts.append(_titled("3. Bias by toy and method", _biases(sweeps)))
-    parts.append(_titled("4. Along the coordinates", map(_point, _points(sweeps))))
+    parts.append(text.titled("1. Ends of ascents with a coordinate", map(_end, _exact(runs))))
+    parts.append(text.titled("2. All ascents", _gains(runs)))
+    parts.append(text.titled("3. Bias by toy and method", _biases(sweeps)))
+    parts.append(text.titled("4. Along the coordinates", map(_point, _points(sweeps))))
     for (problem, size), group in grouped(found, lambda s: (s.problem, s.batch)).items():
-        parts.append(_titled(f"5. Benchmark: {problem}, N = {size}", map(_score, group)))
+        parts.append(text.titled(f"5. Benchmark: {problem}, N = {size}", map(_score, group)))
     return "\n\n".join(parts)
 
 
@@ -138,7 +138,3 @@ def _batches(score: Score) -> str:
         return ""
     ends = score.over_pg.high - score.over_pg.low
     return "is PG here" if ends < ROUNDING else needed(score.needed)
-
-
-def _titled(title: str, lines: Iterable[dict[str, str]]) -> str:
-    return f"{title}\n\n{pd.DataFrame(list(lines)).to_string(index=False)}"

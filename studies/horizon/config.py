@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import estimators
 from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.study.definition import check_choices
 from studies.horizon.tasks import EXACT, FITTED, critics_of, is_own, problem_of
 from studies.shared import stages
 from studies.shared.stages import LEARNING_RATE, WIDTH
@@ -87,9 +87,7 @@ MINUTES = {"smoke": 1, "default": 4}  # of the presets that were timed, on two c
 
 def check(config: Config) -> None:
     """Raises `BadValue` or `UnknownName` for what the study cannot do."""
-    for name, values in dataclasses.asdict(config).items():
-        if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
-            raise BadValue(f"expected one or more different {name}, got {values}; try the default")
+    check_choices(config)
     horizons = [problem_of(task).horizon for task in config.tasks]
     for critic in config.critics:
         if critic not in (EXACT, FITTED):

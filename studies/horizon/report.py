@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
 from gradlab.study import text
@@ -26,13 +24,13 @@ def summarise(table: pd.DataFrame) -> str:
     parts = [
         LEGEND,
         f"{variance_sentence(verdicts(bounds)['variance'])} {scaling(bounds)}",
-        _titled("1. From the shortest window to the longest", map(line, Sweep.of(singles))),
-        _titled("2. Estimators", map(_single, singles)),
-        _titled("3. Variance and its bound", map(_variance, bounds)),
+        text.titled("1. From the shortest window to the longest", map(line, Sweep.of(singles))),
+        text.titled("2. Estimators", map(_single, singles)),
+        text.titled("3. Variance and its bound", map(_variance, bounds)),
     ]
     biased = [row for row in bounds if row.bias_bound_total > 0]
     if biased:
-        parts.append(_titled("4. Bias and its bound", map(_bias, biased)))
+        parts.append(text.titled("4. Bias and its bound", map(_bias, biased)))
     return "\n\n".join(parts)
 
 
@@ -79,7 +77,3 @@ def _bias(row: Bound) -> dict[str, str]:
         "bound, through states": f"{row.bias_bound_total:.2g}",
         "bias/bound ": f"{row.bias_share_total}",
     }
-
-
-def _titled(title: str, lines: Iterable[dict[str, str]]) -> str:
-    return f"{title}\n\n{pd.DataFrame(list(lines)).to_string(index=False)}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from gradlab.foundation.errors import BadValue
 from gradlab.statistics.jumps import LEAST
+from gradlab.study.definition import check_choices
 from studies.jumps.cases import CASES, case_of
 
 GROUP = 16  # episodes of PG's leave-one-out baseline
@@ -72,9 +72,7 @@ MINUTES = {"smoke": 1, "default": 4}  # of the presets that were timed, on two c
 
 def check(config: Config) -> None:
     """Raises `BadValue` or `UnknownName` for what the study cannot do."""
-    for name, values in dataclasses.asdict(config).items():
-        if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
-            raise BadValue(f"expected one or more different {name}, got {values}; try the default")
+    check_choices(config)
     for name in config.cases:
         case_of(name)
     for name in ("pairs", "runner_pairs", "term_pairs", "runner_term_pairs"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
+from gradlab.study import text
 from studies.jumps.answer import count, line, share, verdict
 from studies.jumps.rows import Seen, Trial
 
@@ -25,12 +24,12 @@ def summarise(table: pd.DataFrame) -> str:
     parts = [
         LEGEND,
         verdict(cases),
-        _titled("1. Cases", (line(case) for case in cases)),
-        _titled("2. By number of pairs", (_test(t) for case in cases for t in case.returns)),
+        text.titled("1. Cases", (line(case) for case in cases)),
+        text.titled("2. By number of pairs", (_test(t) for case in cases for t in case.returns)),
     ]
     if any(case.terms for case in cases):
         terms = ({**_test(t), "term": t.objective} for case in cases for t in case.terms)
-        parts.append(_titled("3. Reward terms", terms))
+        parts.append(text.titled("3. Reward terms", terms))
     return "\n\n".join(parts)
 
 
@@ -45,7 +44,3 @@ def _test(test: Trial) -> dict[str, str]:
         "needs": count(test.needed),
         "skewness": f"{test.skewness:.2g}",
     }
-
-
-def _titled(title: str, lines: Iterable[dict[str, str]]) -> str:
-    return f"{title}\n\n{pd.DataFrame(list(lines)).to_string(index=False)}"

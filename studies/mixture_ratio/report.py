@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
 from gradlab.study import text
@@ -32,15 +30,15 @@ def summarise(table: pd.DataFrame) -> str:
     )
     parts = [
         LEGEND,
-        _titled("1. α by policy", lines(whole(table, "sg+pg"), whole(table, "sg+qg"))),
-        _titled("2. Policies and critics", map(_policy, policies(table))),
+        text.titled("1. α by policy", lines(whole(table, "sg+pg"), whole(table, "sg+qg"))),
+        text.titled("2. Policies and critics", map(_policy, policies(table))),
     ]
     if found:
-        parts.append(_titled("3. Over training", change))
+        parts.append(text.titled("3. Over training", change))
     if bounded := whole(table, "aobg"):
-        parts.append(_titled("4. AoBG by its bound", map(_bounded, bounded)))
+        parts.append(text.titled("4. AoBG by its bound", map(_bounded, bounded)))
     steps = [one for name in ("sg+qg", "sg+pg") for one in by_step(table, name)]
-    parts.append(_titled("5. By step", map(_step, steps)))
+    parts.append(text.titled("5. By step", map(_step, steps)))
     return "\n\n".join(parts)
 
 
@@ -73,7 +71,3 @@ def _step(one: Alpha) -> dict[str, str]:
         "step": f"{one.step}",
         "α": alpha(one.value),
     }
-
-
-def _titled(title: str, found: Iterable[dict[str, str]]) -> str:
-    return f"{title}\n\n{pd.DataFrame(list(found)).to_string(index=False)}"

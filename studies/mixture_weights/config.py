@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from estimators.mixtures.weights import LEVELS
 from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.study.definition import check_choices
 from studies.mixture_weights.benches import LOO, REFERENCE_GROUP, parts_of, problem_of, runs
 from studies.mixture_weights.weighing import FOLDS, RULES
 
@@ -76,9 +76,7 @@ MINUTES = {"smoke": 1, "default": 4}  # of the presets that were timed, on two c
 
 def check(config: Config) -> None:
     """Raises `BadValue` or `UnknownName` for what the study cannot do."""
-    for name, values in dataclasses.asdict(config).items():
-        if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
-            raise BadValue(f"expected one or more different {name}, got {values}; try the default")
+    check_choices(config)
     for kind, names, known in (("rule", config.rules, RULES), ("level", config.levels, LEVELS)):
         for name in names:
             if name not in known:

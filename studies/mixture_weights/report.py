@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
 from gradlab.study import text
@@ -25,16 +23,18 @@ def summarise(table: pd.DataFrame) -> str:
     main = contrasts(table, "shift", first=True), contrasts(table, *names, first=True)
     parts = [
         LEGEND,
-        _titled("1. By source", (line(one, main[1]) for one in main[0])),
-        _titled("2. Shift by weights from the same samples", map(_contrast, shifts)),
-        _titled("3. Error by source, against cross-fitting", map(_contrast, sources)),
+        text.titled("1. By source", (line(one, main[1]) for one in main[0])),
+        text.titled("2. Shift by weights from the same samples", map(_contrast, shifts)),
+        text.titled("3. Error by source, against cross-fitting", map(_contrast, sources)),
     ]
     for number, (kind, title) in enumerate({"level": "levels", "rule": "rules"}.items(), start=4):
         if found := contrasts(table, kind):
             parts.append(
-                _titled(f"{number}. Error by {title}, cross-fitted", map(_contrast, found))
+                text.titled(f"{number}. Error by {title}, cross-fitted", map(_contrast, found))
             )
-    parts.append(_titled("6. Bias, variance and error of everything", map(_error, errors(table))))
+    parts.append(
+        text.titled("6. Bias, variance and error of everything", map(_error, errors(table)))
+    )
     return "\n\n".join(parts)
 
 
@@ -66,7 +66,3 @@ def _error(one: Error) -> dict[str, str]:
         "MSE": f"{one.mse}",
         "status": one.status,
     }
-
-
-def _titled(title: str, lines: Iterable[dict[str, str]]) -> str:
-    return f"{title}\n\n{pd.DataFrame(list(lines)).to_string(index=False)}"

@@ -18,7 +18,7 @@ import pytest
 from gradlab.foundation.errors import BadValue, GradlabError
 from gradlab.study import Study, cli
 from gradlab.study.commandline import parse
-from gradlab.study.definition import INFINITE, as_json, check_numbers
+from gradlab.study.definition import INFINITE, as_json, check_choices, check_numbers
 from gradlab.study.progress import Notes, Progress
 from studies.__main__ import listed
 from tests.helpers import toy_study
@@ -128,6 +128,18 @@ def test_infinity_is_a_number_where_a_field_says_so() -> None:
     for wrong in (Config(bounds=(math.nan,)), Config(bounds=(1e300,)), Config(width=math.inf)):
         with pytest.raises(BadValue, match="expected numbers that float32 holds"):
             check_numbers(wrong)
+
+
+@pytest.mark.parametrize("names, what", [((), "none"), (("a", "b", "a"), "a twice")])
+def test_choices_are_there_and_different(names: tuple[str, ...], what: str) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        names: tuple[str, ...]
+        count: int = 3
+
+    check_choices(Config(("a", "b")))
+    with pytest.raises(BadValue, match=f"one or more different names, got {what}; try"):
+        check_choices(Config(names))
 
 
 def failing_cell(config: object, cell: object, needs: object) -> list:

@@ -104,3 +104,11 @@ def test_words_for_numbers() -> None:
     assert text.millimetres(0.0005) == "0.5 mm"
     assert text.columns([("a", "bb"), ("ccc", "d")]) == "a    bb\nccc  d"
     assert text.columns([("a", "bb"), ("ccc", "d")], str.rjust) == "  a  bb\nccc   d"
+
+
+def test_a_titled_table_has_a_row_per_line() -> None:
+    said = text.titled("1. Cases", ({"case": name, "p": "0.1"} for name in ("lq", "gate")))
+    assert said.splitlines()[:2] == ["1. Cases", ""]
+    assert [line.split() for line in said.splitlines()[2:]] == [
+        ["case", "p"], ["lq", "0.1"], ["gate", "0.1"],
+    ]  # fmt: skip
