@@ -56,15 +56,17 @@ class AGPO(TwoPassEstimator):
     and its last β is that of a tail Q. `window=None` means the whole horizon; the paper has 32.
 
     Estimates: Σ_k β_{k−1} g_k over the calls of each window until its cut, β_{−1} = 1: the call
-    weights for a fixed `alpha`. With a rule β is random and known from `weights` alone: the call
-    weights declared are then 1 in the window (all, if tiled), those of α = 1, and what β and the
-    cut take from later calls is bias to them. `average` divides by the window, as printed in eq. 4;
-    by default it does not, so that targets are those of `NStep`.
+    weights for a fixed `alpha`. With a rule β is random, and `weights` alone tells it. Call weights
+    cannot be random: those declared are then those of α = 1, which are 1 in the window (all, if
+    tiled), and what β and the cut take from later calls is bias to them, no fault of a critic.
+    `fitted` has weights that say what it estimates. `average` divides by the window, as printed in
+    eq. 4; by default it does not, so that targets are those of `NStep`.
     Requires: a Q critic; for double Q one with two networks (`Fit(twin=True)`, their min or mean).
     Unbiased when: for Σ_k E[β_{k−1}] g_k, Q exact and smooth, rewards and dynamics continuous, and
     α fixed, fitted, or from `Cross` or `Independent`; α of `Same`, the default, is biased, and so
     is one for each episode. For ∇J if tiled with α = 1, or in windows of 1.
-    Cost: twice the window in steps, and two backward passes through it; once if α is fixed.
+    Cost: twice the window in steps, and two backward passes through it, whatever α a rule finds;
+    once if α is fixed.
     Reference: AGPO eq. 1 to 4, sections 4 and 5.3, appendix A.3.
     """
 

@@ -101,15 +101,18 @@ class VarianceRatio:
 class MaxNorm:
     """α = min(1, limit/‖SG‖) of every episode: SG with a clipped norm.
 
-    The paper's baseline in words, "which clips the SG norm"; `limit` is not given there, nor what
-    it is relative to: here it is that of the one-step SG [reward/action]. What is clipped is lost
-    (`discards=True`, as published) or QG's. An episode's α depends on its own noise, so that it
+    The paper's baseline in words, "which clips the SG norm"; the limit is not given there, nor what
+    it is relative to: here it is a number [reward/action], or with `relative` that many medians of
+    the norms of the episodes that are alive at that step (no limit where the median is 0). Clipped
+    is the one-step SG. What is clipped is lost (`discards=True`, as published: hard clipping "also
+    discards crucial task information") or QG's. An episode's α depends on its own noise, so that it
     biases both ways of use.
     Reference: AGPO section 5.3 and fig. 7.
     """
 
-    limit: float = 1.0
+    limit: float = 1.0  # [reward/action], or [median norm] if `relative`
     discards: bool = True
+    relative: bool = False
     own: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
@@ -118,26 +121,34 @@ class MaxNorm:
 
     @property
     def label(self) -> str:
-        return f"max norm {self.limit:g}"
+        return f"max norm {self.limit:g}{' medians' if self.relative else ''}"
 
     def __call__(self, gradients: ActionGradients) -> Float[Tensor, "*groups M L"]:
         size = gradients.sg.norm(dim=-1)
-        return (self.limit / size.clamp(min=self.limit)).nan_to_num(nan=0.0)
+        if not self.relative:
+            return (self.limit / size.clamp(min=self.limit)).nan_to_num(nan=0.0)
+        median = quantile(size, gradients.alive, 0.5).unsqueeze(-2)
+        limit = self.limit * median
+        share = limit / torch.maximum(size, limit)
+        return torch.where(median > 0, share, size.isfinite().to(size)).nan_to_num(nan=0.0)
 
 
 @dataclass(frozen=True)
 class Quantile:
-    """α = 1 where ‖SG‖ lies between two quantiles of the norms at that step, and 0 elsewhere.
+    """α = 1 where ‖SG‖ lies between two quantiles of such norms, and 0 elsewhere.
 
     The paper's baseline in words, "using gradients within a specific quantile range", which is not
-    given there. What lies outside is lost (`discards=True`, as published) or QG's. An episode's α
-    depends on its own noise, so that it biases both ways of use.
+    given there, nor of which gradients: of the episodes that are alive at that step (`over="step"`)
+    or of all their steps together (`over="window"`, all that is looked at). What lies outside is
+    lost (`discards=True`, as published) or QG's. An episode's α depends on its own noise, so that
+    it biases both ways of use.
     Reference: AGPO section 5.3 and fig. 7.
     """
 
     low: float = 0.05
     high: float = 0.95
     discards: bool = True
+    over: Literal["step", "window"] = "step"
     own: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
@@ -146,15 +157,21 @@ class Quantile:
                 f"Quantile needs 0 <= low < high <= 1, got {self.low} and {self.high}; "
                 "try Quantile(0.05, 0.95)"
             )
+        if self.over not in ("step", "window"):
+            raise BadValue(f"over must be 'step' or 'window', got {self.over!r}")
 
     @property
     def label(self) -> str:
-        return f"quantile {self.low:g} to {self.high:g}"
+        of_all = " of the window" if self.over == "window" else ""
+        return f"quantile {self.low:g} to {self.high:g}{of_all}"
 
     def __call__(self, gradients: ActionGradients) -> Float[Tensor, "*groups M L"]:
-        size = gradients.sg.norm(dim=-1)
+        size, alive = gradients.sg.norm(dim=-1), gradients.alive
+        norms, there = size, alive
+        if self.over == "window":
+            norms, there = (each.flatten(-2).unsqueeze(-1) for each in (size, alive))
         least, most = (
-            quantile(size, gradients.alive, share).unsqueeze(-2) for share in (self.low, self.high)
+            quantile(norms, there, share).unsqueeze(-2) for share in (self.low, self.high)
         )
         return ((size >= least) & (size <= most) & size.isfinite()).to(size)
 

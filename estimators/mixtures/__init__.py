@@ -1,5 +1,6 @@
 """Mixtures of estimators of the same quantity; read `mixture`, then `rules`, `alpha_order`,
-`best_linear`, `covariances`, `calls`, `sources`, `dealing`, `weights`.
+`best_linear`, `least_error`, `covariances`, `calls`, `elementwise`, `sources`, `dealing`,
+`weights`, `blended`.
 """
 
 from estimators.mixtures.alpha_order import AlphaOrder as AlphaOrder

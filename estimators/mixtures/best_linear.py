@@ -12,14 +12,13 @@ from torch import Tensor
 
 from estimators.mixtures.covariances import (
     Products,
-    best_weights,
     finite,
     products,
     shrinkage_of,
     squared_bias,
     uncorrelated,
-    uncorrelated_weights,
 )
+from estimators.mixtures.least_error import best_weights
 from estimators.mixtures.weights import Level
 from gradlab.foundation.arguments import got, number, whole
 from gradlab.foundation.errors import BadValue
@@ -81,7 +80,7 @@ class BestLinear:
         self, parts: Sequence[GradientSamples], level: Level, horizon: int, paired: bool
     ) -> dict[str, Tensor]:
         self._check(len(parts))
-        found = products(parts, level, horizon, self.unbiased or 0)
+        found = products(parts, level, horizon, self.unbiased)
         count = len(parts[0])
         weights = {key: self._weights(each, count, paired) for key, each in found.items()}
         return {key: value.movedim(-1, 0) for key, value in weights.items()}
@@ -100,22 +99,22 @@ class BestLinear:
 
     def _weights(self, found: Products, count: int, paired: bool) -> Float[Tensor, "*unit k"]:
         """Weights of each unit; equal ones where a number is not finite."""
-        whole, alone = found.best, uncorrelated_weights(found.covariance)
+        whole, alone = found.best, found.alone
         if self.unbiased is not None or self.nonnegative:
             whole, alone = self._restricted(found, count, paired)
         shrinkage = shrinkage_of(found, count) if self.shrinkage == "auto" else self.shrinkage
-        return (1 - shrinkage) * whole + shrinkage * alone if paired else alone
+        return torch.lerp(whole, alone, shrinkage) if paired else alone
 
     def _restricted(self, found: Products, count: int, paired: bool) -> tuple[Tensor, Tensor]:
         """Weights of least error with covariances and without, both of the kind asked for."""
-        known = finite(found.covariance) & finite(found.apart)
-        own, apart = (
-            torch.where(known[..., None, None], part, 0.0)
-            for part in (found.covariance, found.apart)
-        )
+        known = finite(found.covariance)
+        if found.apart is not None:
+            known = known & finite(found.apart)
+        own = torch.where(known[..., None, None], found.covariance, 0.0)
         alone = uncorrelated(own)
         bias = torch.zeros_like(own)
-        if self.unbiased is not None:
+        if self.unbiased is not None and found.apart is not None:
+            apart = torch.where(known[..., None, None], found.apart, 0.0)
             noise = own if paired else alone
             bias = squared_bias(found._replace(covariance=noise, apart=apart), self.unbiased, count)
         whole, part = (

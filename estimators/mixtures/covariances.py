@@ -1,4 +1,4 @@
-"""Covariances of a mixture's parts, how well they are known, and the weights that are best by them.
+"""Covariances of a mixture's parts, and how well the weights that are best by them are known.
 
 Letters: k parts, N samples, p numbers that have a weight together. A unit is whatever has a weight
 of its own; arrays over units are [*unit, ...], with *unit of nothing (everything, a layer),
@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from estimators.mixtures.calls import by_step, centred_products
+from estimators.mixtures.calls import step_products
+from estimators.mixtures.elementwise import (
+    LEAST_LEFT,
+    ROUNDING,
+    PairMoments,
+    by_columns,
+    by_name,
+    pair_moments,
+    tiles,
+)
+from estimators.mixtures.least_error import best_weights, eigen
 from estimators.mixtures.rules import by_output, inverse_variance_shares
 from estimators.mixtures.weights import Level, layer_of
 from gradlab.foundation.per_sample import TILE_NUMBERS, PerSample
 from gradlab.gradients.samples import Factored, GradientSamples
 from gradlab.statistics.rows import DenseRows
-
-NULL = 1e-12  # variance of a combination over those of its parts that is rounding [1]
-ROUNDING = 1e-10  # and along which nothing is learnt of the weights [1]
-LEAST_LEFT = 0.05  # of a fit without a sample that all but decides it [1]
 
 
 class Products(NamedTuple):
@@ -36,49 +41,70 @@ class Products(NamedTuple):
 
     covariance: Float[Tensor, "*unit k k"]  # Σ
     best: Float[Tensor, "*unit k"]  # weights of least variance by Σ; equal ones if not finite
+    alone: Float[Tensor, "*unit k"]  # those without covariances; equal ones if not finite
     excess: Float[Tensor, "*unit"]  # variance that those add for being estimated
-    apart: Float[Tensor, "*unit k k"]  # ⟨ḡ_k − ḡ_r, ḡ_l − ḡ_r⟩ of the means, r the reference
+    # ⟨ḡ_k − ḡ_r, ḡ_l − ḡ_r⟩ of the means, r the reference; None without one
+    apart: Float[Tensor, "*unit k k"] | None
 
 
 def products(
-    parts: Sequence[GradientSamples], level: Level, horizon: int, reference: int = 0
+    parts: Sequence[GradientSamples], level: Level, horizon: int, reference: int | None = None
 ) -> dict[str, Products]:
     """Second moments of the parts' samples at a level, N of each, by the names of its weights."""
     if level == "step":
-        factors, first = by_step(parts, horizon), parts[0]
-        if factors is not None and isinstance(first, Factored):
-            each, apart = centred_products(factors, first.bias, reference)
-            return {"": Products(*_moments(each), apart)}
-        steps = []
-        for t in range(horizon):
-            calls = [part.at_step(t) for part in parts if isinstance(part, Factored)]
-            steps.append(_of_units(calls, "global", reference)[""])
-        return {"": Products(*(torch.stack(column) for column in zip(*steps, strict=True)))}
+        return {"": _of_steps(parts, horizon, reference)}
     if level == "output":
-        given = torch.stack([by_output(part, horizon) for part in parts])
-        return {"": _elementwise(given, reference)}
+        given = [by_output(part, horizon).flatten(1) for part in parts]
+        found = _elementwise(given, reference)
+        return {
+            "": _products(
+                [each if each is None else each.unflatten(0, (horizon, -1)) for each in found]
+            )
+        }
+    if level == "parameter":
+        return _of_parameters(parts, reference)
     return _of_units(parts, level, reference)
 
 
+def _of_steps(parts: Sequence[GradientSamples], horizon: int, reference: int | None) -> Products:
+    each = step_products(parts, horizon)
+    if each is not None and reference is None:
+        return Products(*_moments(each), None)
+    steps = []
+    for t in range(horizon):
+        calls = [part.at_step(t) for part in parts if isinstance(part, Factored)]
+        if each is None:
+            steps.append(_of_units(calls, "global", reference)[""])
+        else:
+            means = [call.mean() for call in calls]
+            gaps = [
+                torch.cat([leaf.double().flatten() for leaf in mean.values()]) for mean in means
+            ]
+            steps.append(Products(*_moments(each[:, t]), _apart(torch.stack(gaps), reference)))
+    columns = zip(*steps, strict=True)
+    return _products([None if c[0] is None else torch.stack(c) for c in columns])
+
+
+def _apart(mean: Float[Tensor, "k p"], reference: int | None) -> Float[Tensor, "k k"] | None:
+    if reference is None:
+        return None
+    gap = mean - mean[reference]
+    return gap @ gap.mT
+
+
 def _of_units(
-    parts: Sequence[GradientSamples], level: Level, reference: int
+    parts: Sequence[GradientSamples], level: Level, reference: int | None
 ) -> dict[str, Products]:
-    if level == "parameter":
-        return {name: _elementwise(leaf, reference) for name, leaf in _leaves(parts)}
     walks = _alike(parts)
     means = [walk.mean() for walk in walks]
     each: dict[str, Tensor] = {}
-    apart: dict[str, Tensor] = {}
-    length: dict[str, Tensor] = {}
+    gaps: dict[str, list[Tensor]] = {}
     for number, layer in enumerate(walks[0].layers()):
         for name in layer:
             key = layer_of(name) if level == "layer" else ""
             mean = torch.stack([own[name].double().flatten() for own in means])
-            gap = mean - mean[reference]
-            apart[key] = apart.get(key, 0) + gap @ gap.mT
-            length[key] = length.get(key, 0) + mean.square().sum(1)
-            none = mean.new_zeros(len(walks[0]), len(walks), len(walks))
-            each.setdefault(key, none)
+            gaps.setdefault(key, []).append(mean)
+            each.setdefault(key, mean.new_zeros(len(walks[0]), len(walks), len(walks)))
         for rows in _tiles(walks[0], number):
             formed = [
                 walk.form(number, rows, mean) for walk, mean in zip(walks, means, strict=True)
@@ -88,8 +114,9 @@ def _of_units(
                 each[key][rows] += _pairs([leaves[name] for leaves in formed])
     found = {}
     for key, products in each.items():
-        covariance, best, excess = _moments(_spread(products, length[key], walks[0].like.dtype))
-        found[key] = Products(covariance, best, excess, apart[key])
+        mean = torch.cat(gaps[key], 1)
+        spread = _spread(products, mean.square().sum(1), walks[0].like.dtype)
+        found[key] = Products(*_moments(spread), _apart(mean, reference))
     return found
 
 
@@ -131,38 +158,74 @@ def _spread(
     return torch.where(some[:, None] & some, each, 0.0)
 
 
-def _leaves(parts: Sequence[GradientSamples]) -> Iterator[tuple[str, Float[Tensor, "k N *param"]]]:
-    rows = [part.per_sample() for part in parts]
-    for name in rows[0]:
-        yield name, torch.stack([row[name].double() for row in rows])
+def _of_parameters(parts: Sequence[GradientSamples], reference: int | None) -> dict[str, Products]:
+    """Of every number by itself, without [N, P] where layers are known."""
+    walks = by_columns(parts)
+    if len(parts) == 2:
+        whole = _of_pair(pair_moments(tiles(walks), len(walks[0])), reference)
+    else:
+        whole = _beside([_elementwise(rows, reference) for rows in tiles(walks)])
+    by_kind = [None if each is None else by_name(walks[0], each) for each in whole]
+    names = [name for layer in walks[0].layers() for name in layer]
+    return {
+        name: _products([None if each is None else each[name] for each in by_kind])
+        for name in names
+    }
 
 
-def _elementwise(leaf: Float[Tensor, "k N *param"], reference: int) -> Products:
+def _products(columns: Sequence[Tensor | None]) -> Products:
+    """Products from their fields, of which the last alone may be absent."""
+    return Products(*columns)  # type: ignore[arg-type]
+
+
+def _beside(found: Sequence[Products]) -> Products:
+    """Products of some units and of the next ones."""
+    columns = zip(*found, strict=True)
+    return _products([None if c[0] is None else torch.cat(c) for c in columns])
+
+
+def _elementwise(rows: Sequence[Float[Tensor, "N p"]], reference: int | None) -> Products:
     """Of every number by itself, some of them at a time."""
-    shape = leaf.shape[2:]
-    rows = leaf.reshape(*leaf.shape[:2], -1)
+    count, parts = len(rows[0]), len(rows)
+    if parts == 2:
+        return _of_pair(pair_moments([rows], count), reference)
     found = []
-    for some in rows.split(max(1, TILE_NUMBERS // (rows.shape[1] * rows.shape[0] ** 2)), dim=2):
-        mean = some.mean(1)
-        centred, gap = some - mean[:, None], mean - mean[reference]
-        by_sample = centred.permute(1, 2, 0)  # [N, p, k]
-        moments = _moments(by_sample[..., :, None] * by_sample[..., None, :])
-        found.append((*moments, gap.mT[:, :, None] * gap.mT[:, None, :]))
-    return Products(*(torch.cat(column).unflatten(0, shape) for column in zip(*found, strict=True)))
+    most = max(1, TILE_NUMBERS // (count * parts**2))
+    for some in zip(*(x.split(most, 1) for x in rows), strict=True):
+        given = torch.stack([x.double() for x in some], -1)  # [N, p, k]
+        mean = given.mean(0)
+        centred = given - mean
+        moments = _moments(centred[..., :, None] * centred[..., None, :])
+        gap = None if reference is None else mean - mean[:, reference, None]
+        found.append(Products(*moments, None if gap is None else gap[:, :, None] * gap[:, None, :]))
+    return _beside(found)
 
 
-def _moments(each: Float[Tensor, "N *unit k k"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Σ, the best weights and the excess, from ⟨g_ik − ḡ_k, g_il − ḡ_l⟩ of every sample."""
+def _of_pair(moments: PairMoments, reference: int | None) -> Products:
+    """Of two parts and units of one number; in memory the units are together."""
+    first, second, both, excess, gap = moments
+    rows = torch.stack([first, both, both, second]).unflatten(0, (2, 2))
+    covariance = rows.movedim((0, 1), (-2, -1))
+    apart = None
+    if reference is not None:
+        sizes = [torch.zeros_like(gap) if k == reference else gap.square() for k in range(2)]
+        apart = torch.diag_embed(torch.stack(sizes, -1))
+    return Products(covariance, best_weights(covariance), _alone(covariance), excess, apart)
+
+
+def _moments(each: Float[Tensor, "N *unit k k"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Σ, both kinds of weights and the excess, from ⟨g_ik − ḡ_k, g_il − ḡ_l⟩ of every sample."""
     covariance = each.sum(0) / (len(each) - 1)
     known = finite(covariance)[..., None, None]  # a unit that is not stays so in Σ alone
     own = torch.where(known, covariance, 0.0)
     best = best_weights(own)
-    return covariance, best, _excess(torch.where(known, each, 0.0), own, best)
+    excess = _excess(torch.where(known, each, 0.0), own, best)
+    return covariance, best, _alone(own), excess
 
 
 def finite(matrices: Float[Tensor, "*unit k k"]) -> Bool[Tensor, "*unit"]:
     """Units of finite numbers alone."""
-    return matrices.isfinite().all(-1).all(-1)
+    return matrices.sum((-2, -1)).isfinite()
 
 
 def _excess(
@@ -186,7 +249,7 @@ def _excess(
     both = scale[..., :, None] * scale[..., None, :]
     eye = torch.eye(size.shape[-1], dtype=size.dtype, device=size.device)
     along = eye - one[..., :, None] * one[..., None, :]
-    values, vectors = _eigen(along @ (covariance / both) @ along)
+    values, vectors = eigen(along @ (covariance / both) @ along)
     # columns whose outer products are the inverse along the weights that sum to 0
     roots = along @ (vectors * torch.where(values > ROUNDING, values.rsqrt(), 0.0)[..., None, :])
     scaled = each / both
@@ -210,11 +273,19 @@ def shrinkage_of(found: Products, count: int) -> Float[Tensor, ""]:
     every = found.excess.new_ones(())
     if count < found.best.shape[-1] + 2:
         return every
-    moved = (found.best - uncorrelated_weights(found.covariance))[..., None]
-    square = (moved.mT @ found.covariance @ moved)[..., 0, 0]
-    total = torch.where(finite(found.covariance), square, 0.0).clamp(min=0).sum()
+    total = _lengths(found.best - found.alone, found.covariance).nan_to_num(0.0, 0.0, 0.0).sum()
     share = found.excess.sum() / torch.where(total > 0, total, 1.0)
     return torch.where(total > 0, share.clamp(max=1.0), every)
+
+
+def _lengths(
+    weights: Float[Tensor, "*unit k"], covariance: Float[Tensor, "*unit k k"]
+) -> Float[Tensor, "*unit"]:
+    """wᵀΣw of weights that sum to 0, at least 0."""
+    if weights.shape[-1] == 2:
+        first, second, both = (covariance[..., k, m] for k, m in ((0, 0), (1, 1), (0, 1)))
+        return (weights[..., 0].square() * (first + second - 2 * both)).clamp(min=0)
+    return (weights[..., :, None] * weights[..., None, :] * covariance).sum((-2, -1)).clamp(min=0)
 
 
 def uncorrelated(covariance: Float[Tensor, "*unit k k"]) -> Float[Tensor, "*unit k k"]:
@@ -222,10 +293,9 @@ def uncorrelated(covariance: Float[Tensor, "*unit k k"]) -> Float[Tensor, "*unit
     return torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
 
 
-def uncorrelated_weights(covariance: Float[Tensor, "*unit k k"]) -> Float[Tensor, "*unit k"]:
-    """Inverse-variance weights; equal ones where the matrix is not finite."""
-    known = finite(covariance)[..., None]
-    variances = torch.where(known, covariance.diagonal(dim1=-2, dim2=-1), 0.0)
+def _alone(covariance: Float[Tensor, "*unit k k"]) -> Float[Tensor, "*unit k"]:
+    """Inverse-variance weights, from a finite matrix."""
+    variances = covariance.diagonal(dim1=-2, dim2=-1)
     return inverse_variance_shares(variances.movedim(-1, 0)).movedim(0, -1)
 
 
@@ -240,71 +310,13 @@ def squared_bias(found: Products, reference: int, count: int) -> Float[Tensor, "
     to_reference = own[..., :, reference]
     noise = own - to_reference[..., :, None] - to_reference[..., None, :]
     noise = (noise + own[..., reference, reference, None, None]) / count
+    assert found.apart is not None
     size = (found.apart + noise).diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     size = torch.where(size > 0, size, 1.0)
     scale = size[..., :, None] * size[..., None, :]
-    values, vectors = _eigen((found.apart - noise) / scale)
+    values, vectors = eigen((found.apart - noise) / scale)
     positive = (vectors * values.clamp(min=0)[..., None, :]) @ vectors.mT
     bias = scale * positive
     bias[..., reference, :] = 0.0  # exactly, whatever the rounding
     bias[..., :, reference] = 0.0
     return bias
-
-
-def best_weights(
-    error: Float[Tensor, "*unit k k"], nonnegative: bool = False
-) -> Float[Tensor, "*unit k"]:
-    """Weights w that sum to 1 with the least wᵀ E w, E positive semidefinite.
-
-    That is E⁻¹1/(1ᵀE⁻¹1), and where E has no inverse the weights of a combination without error.
-    Parts without error share 1 equally, and so do parts that cannot be told apart. With
-    `nonnegative`, the best of all sets of parts whose weights are so: 2^k − 1 sets.
-    """
-    count = error.shape[-1]
-    if not nonnegative:
-        return _best(error)
-    best = error.new_zeros(error.shape[:-1])
-    least = error.new_full(error.shape[:-2], float("inf"))
-    for size in range(count, 0, -1):
-        for members in combinations(range(count), size):
-            among = error[..., members, :][..., members]
-            weights = _best(among)
-            value = (weights[..., None, :] @ among @ weights[..., None])[..., 0, 0]
-            better = (weights >= 0).all(-1) & (value < least)
-            least = torch.where(better, value, least)
-            whole = torch.zeros_like(best)
-            whole[..., members] = weights
-            best = torch.where(better[..., None], whole, best)
-    return best
-
-
-def _best(error: Float[Tensor, "*unit k k"]) -> Float[Tensor, "*unit k"]:
-    size = error.diagonal(dim1=-2, dim2=-1)
-    exact = size <= 0
-    scale = torch.where(exact, 1.0, size).sqrt()
-    one = scale.amin(-1, keepdim=True) / scale  # 1/scale, but for a factor that cancels
-    values, vectors = _eigen(error / (scale[..., :, None] * scale[..., None, :]))
-    along = (vectors.mT @ one[..., None])[..., 0]
-    # a combination without error that adds up to nothing: parts that cannot be told apart
-    idle = (values < NULL) & (along.abs() < 1e-8 * one.square().sum(-1, keepdim=True).sqrt())
-    along = torch.where(idle, 0.0, along)
-    weights = one * (vectors @ (along / (values.clamp(min=0) + NULL))[..., None])[..., 0]
-    weights = weights / weights.sum(-1, keepdim=True)
-    return torch.where(exact.any(-1, keepdim=True), _shares(exact), weights)
-
-
-def _eigen(matrix: Float[Tensor, "*unit k k"]) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, rising, and vectors as columns; of two parts by formula, as units are many."""
-    if matrix.shape[-1] != 2:
-        return torch.linalg.eigh(matrix)
-    a, b, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
-    middle, half = (a + d) / 2, torch.hypot((a - d) / 2, b)
-    angle = torch.atan2(2 * b, a - d) / 2
-    cos, sin = angle.cos(), angle.sin()
-    vectors = torch.stack([torch.stack([-sin, cos], -1), torch.stack([cos, sin], -1)], -1)
-    return torch.stack([middle - half, middle + half], -1), vectors
-
-
-def _shares(of: Bool[Tensor, "*unit k"]) -> Float[Tensor, "*unit k"]:
-    """1 among the parts that are true, 0 if none is."""
-    return of.double() / of.sum(-1, keepdim=True).clamp(min=1)

@@ -321,5 +321,7 @@ def _mixed(
     """Σ_k w_k g_k of the same episodes; or each sample w_k g_k k times, of blocks dealt out."""
     if block is None:
         return weights.mix(samples)
+    if weights.level in ("layer", "parameter"):
+        return weights.deal(gathered(samples, block), block // len(samples))
     parts = [weights.scaled(k, part) * len(samples) for k, part in enumerate(samples)]
     return gathered(parts, block)

@@ -10,13 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.mixtures.calls import exact
+from estimators.mixtures.calls import CLOSE, exact
+from estimators.mixtures.elementwise import parameter_variances
 from estimators.mixtures.weights import Level, layer_of
 from gradlab.gradients.samples import Factored, GradientSamples
 from gradlab.policies.factors import Factors
 from gradlab.statistics.rows import all_finite, summed
-
-CLOSE = 1e-6  # variance over the squared mean below which float32 factors say too little of it [1]
 
 
 @runtime_checkable
@@ -74,7 +73,7 @@ def variances(
     if level == "output":
         return {"": torch.stack([_of_outputs(part, horizon) for part in parts])}
     if level == "parameter":
-        each = [_of_parameters(part) for part in parts]
+        each = [parameter_variances(part) for part in parts]
     else:
         each = [totals(leaf_moments(part).variance, level) for part in parts]
     return {key: torch.stack([found[key] for found in each]) for key in each[0]}
@@ -86,6 +85,10 @@ def inverse_variance_shares(variance: Float[Tensor, "k *unit"]) -> Float[Tensor,
     Where variances vanish their parts share 1 equally; where one is not a number all k do.
     """
     count = variance.shape[0]
+    if count == 2:  # as units may be many
+        total = variance[0] + variance[1]
+        first = torch.where(total > 0, variance[1] / total, 0.5)
+        return torch.stack([first, (1 - first).clamp(min=0)])
     vanishing = (variance == 0).sum(0).to(variance)
     shares: list[Tensor] = []
     for k in range(count - 1):
@@ -104,10 +107,6 @@ def _of_best(variance: Float[Tensor, "k *unit"]) -> Float[Tensor, "*unit"]:
     least = variance.amin(0)
     ratio = least / torch.where(variance == 0, 1.0, variance)
     return least / torch.where(variance == 0, 1.0, ratio).sum(0)
-
-
-def _of_parameters(samples: GradientSamples) -> dict[str, Tensor]:
-    return {name: leaf.double().var(0) for name, leaf in samples.per_sample().items()}
 
 
 class LeafMoments(NamedTuple):

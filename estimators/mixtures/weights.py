@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from estimators.mixtures.blended import Blended
 from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadShape, BadValue
-from gradlab.gradients.samples import Dense, Factored, GradientSamples, concatenate
+from gradlab.gradients.samples import Factored, GradientSamples
 from gradlab.policies.factors import Factors, LinearFactor
 from gradlab.problems.problem import Problem
 
@@ -66,12 +67,7 @@ class Weights(Shown):
         """
         size = self._size(len(samples[0]))
         if self.level in ("layer", "parameter"):
-            return concatenate(
-                [
-                    self._mix_block(b, [part.rows(b * size, (b + 1) * size) for part in samples])
-                    for b in range(self.blocks)
-                ]
-            )
+            return Blended(tuple(samples), self._by_parameter(samples[0]), size)
         weights = self.values[""].repeat_interleave(size, 0)
         alike = _alike(samples)
         if alike and self.level != "output":
@@ -82,20 +78,26 @@ class Weights(Shown):
             total = total + part
         return total
 
+    def deal(self, samples: GradientSamples, share: int) -> GradientSamples:
+        """k w_k g_k of samples that were dealt out among the k parts, `share` at a time in turn.
+
+        For weights of layers or parameters, in blocks of k shares or a single one.
+        """
+        dealt: dict[str, Tensor] = {}
+        for name, own in self._by_parameter(samples).items():
+            dealt[name] = own.shape[1] * own.flatten(0, 1).unsqueeze(1)
+        return Blended((samples,), dealt, share)
+
     def scaled(self, k: int, part: GradientSamples) -> GradientSamples:
         """w_k g_k of samples of part k alone, in as many blocks.
 
         Raises `BadShape` unless their number is a multiple of the blocks.
         """
         size = self._size(len(part))
-        if self.level not in ("layer", "parameter"):
-            return self._scaled(part, self.values[""][:, k].repeat_interleave(size, 0))
-        blocks = []
-        for b in range(self.blocks):
-            rows = part.rows(b * size, (b + 1) * size).per_sample()
-            own = {name: self.values[self._key(name)][b, k] for name in rows}
-            blocks.append(Dense({name: own[name].to(g) * g for name, g in rows.items()}))
-        return concatenate(blocks)
+        if self.level in ("layer", "parameter"):
+            own = {name: w[:, k : k + 1] for name, w in self._by_parameter(part).items()}
+            return Blended((part,), own, size)
+        return self._scaled(part, self.values[""][:, k].repeat_interleave(size, 0))
 
     def _size(self, count: int) -> int:
         """Samples of one block."""
@@ -106,9 +108,15 @@ class Weights(Shown):
             )
         return count // self.blocks
 
-    def _key(self, name: str) -> str:
-        """Where the weights of a parameter are."""
-        return layer_of(name) if self.level == "layer" else name
+    def _by_parameter(self, samples: GradientSamples) -> dict[str, Tensor]:
+        """The weights [B, k, *param] of every parameter, with ones for one of a whole layer."""
+        found: dict[str, Tensor] = {}
+        for layer in samples.products().layers():
+            for name, shape in layer.items():
+                own = self.values[layer_of(name) if self.level == "layer" else name]
+                ones = [1] * (len(shape) if self.level == "layer" else 0)
+                found[name] = own.reshape(*own.shape, *ones)
+        return found
 
     def _scaled(self, part: GradientSamples, weights: Float[Tensor, "N *steps"]) -> GradientSamples:
         if self.level == "global":
@@ -118,16 +126,6 @@ class Weights(Shown):
         if self.level == "step":
             return part.weight_steps(weights)
         return part.with_cotangent(part.cotangent * weights[:, part.steps])
-
-    def _mix_block(self, block: int, samples: Sequence[GradientSamples]) -> GradientSamples:
-        """One block, with every parameter or layer on its own."""
-        parts = [part.per_sample() for part in samples]
-        leaves: dict[str, Tensor] = {}
-        for name in parts[0]:
-            weights = self.values[self._key(name)][block]
-            scaled = [w.to(part[name]) * part[name] for w, part in zip(weights, parts, strict=True)]
-            leaves[name] = sum(scaled[1:], scaled[0])
-        return Dense(leaves)
 
 
 def _alike(samples: Sequence[GradientSamples]) -> list[Factored]:

@@ -41,3 +41,13 @@ class PerSample(Protocol):
     def mean(self) -> dict[str, Tensor]:
         """The mean over samples: {leaf: [*param]}."""
         ...
+
+
+@runtime_checkable
+class ByColumns(PerSample, Protocol):
+    """Gradients of which some rows of a parameter are formed for all samples at once."""
+
+    def columns(self, leaf: str, rows: slice) -> Tensor:
+        """[N, rows, *rest] of a parameter [first, *rest], in memory of its own; [N] of one without
+        dimensions."""
+        ...

@@ -15,6 +15,7 @@ from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.display import Facts, Shown, leaves
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.per_sample import PerSample
+from gradlab.gradients.grouping import replicates
 from gradlab.policies.factors import Calls, Factors
 from gradlab.policies.policy import Policy
 from gradlab.policies.pulls import LayerPull
@@ -126,9 +127,8 @@ class GradientSamples(Shown):
     ) -> Chunk:
         """What `moments` adds up, of n replicates: whole groups of `group`, the first sample having
         global index `start`."""
-        replicates = self if self.group == 1 else self.group_means(self.group)
         return summed(
-            replicates.products(),
+            replicates(self),
             start // self.group,
             pilot,
             BLOCKS,

@@ -53,12 +53,19 @@ class LayerProducts:
         leaf = c[samples].sum(1) if x is None else c[samples].mT @ x[samples]
         return {name: leaf if centre is None else leaf.sub_(centre[name])}
 
+    def columns(self, leaf: str, rows: slice) -> Tensor:
+        """[N, rows, *rest] of a parameter [first, *rest] in all samples."""
+        x, c = self._factor(leaf)
+        some = c[..., rows]
+        return some.sum(1) if x is None else some.mT @ x
+
     def mean(self) -> dict[str, Tensor]:
         """The mean over samples: {leaf: [*param]}."""
         leaves: dict[str, Tensor] = {}
         for name in self.shapes:
             x, c = self._factor(name)
-            total = c.sum((0, 1)) if x is None else _summed_products(c, x)
+            # one dimension at a time, as both at once are slow where samples are some of more
+            total = c.sum(0).sum(0) if x is None else _summed_products(c, x)
             leaves[name] = total / len(self)
         return leaves
 

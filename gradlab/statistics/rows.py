@@ -56,6 +56,10 @@ class DenseRows:
         rows = leaf.detach()[samples]
         return {name: rows if centre is None else rows - centre[name]}
 
+    def columns(self, leaf: str, rows: slice) -> Tensor:
+        whole = self.leaves[leaf].detach()
+        return (whole if whole.ndim == 1 else whole[:, rows]).clone()
+
     def mean(self) -> Leaves:
         return {name: x.detach().mean(0) for name, x in self.leaves.items()}
 

@@ -245,6 +245,16 @@ def test_rules_for_every_episode_by_hand() -> None:
     assert E.MaxNorm(1.0)(gradients)[:, 0].tolist() == [0.2, 1.0, 1.0, 0.1]
     # norms 5, 0.5, 0, 10: quartiles 0.375 and 6.25
     assert E.Quantile(0.25, 0.75)(gradients)[:, 0].tolist() == [1.0, 1.0, 0.0, 0.0]
+    # in medians, 2.75 here; and of the norms 5, 0.5, 0, 10 and 1, 1, 1, 1 of two steps together
+    found = E.MaxNorm(2.0, relative=True)(gradients)[:, 0].tolist()
+    assert found == [1.0, 1.0, 1.0, 0.55]
+    still = torch.zeros_like(sg)
+    still[3] = 7.0
+    assert E.MaxNorm(2.0, relative=True)(seen(still, sg))[:, 0].tolist() == [1.0] * 4
+    two = torch.cat([sg, torch.tensor([0.6, 0.8], dtype=torch.float64).expand(4, 1, 2)], 1)
+    assert E.Quantile(0.25, 0.75)(seen(two, two)).tolist() == [[1, 1], [1, 1], [0, 1], [0, 1]]
+    of_all = E.Quantile(0.25, 0.75, over="window")(seen(two, two))
+    assert of_all.tolist() == [[0, 1], [0, 1], [0, 1], [0, 1]]
     broken = sg.clone()
     broken[0], broken[3] = torch.nan, torch.inf
     for rule in (E.MaxNorm(1.0), E.Quantile(0.0, 0.6)):
@@ -490,6 +500,8 @@ def test_bad_options_are_refused_in_one_line(options: dict[str, object], message
 def test_bad_rules_are_refused() -> None:
     with checking.off(), pytest.raises(BadValue, match="spread must be"):
         E.VarianceRatio(spread="l2")  # type: ignore[arg-type]
+    with checking.off(), pytest.raises(BadValue, match="over must be"):
+        E.Quantile(over="all")  # type: ignore[arg-type]
     with pytest.raises(BadValue, match="limit of MaxNorm should be above 0"):
         E.MaxNorm(0.0)
     with pytest.raises(BadValue, match="0 <= low < high <= 1"):

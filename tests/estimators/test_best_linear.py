@@ -18,13 +18,12 @@ from estimators.base import Estimator
 from estimators.mixtures.calls import by_step
 from estimators.mixtures.covariances import (
     Products,
-    _eigen,
-    best_weights,
     products,
     shrinkage_of,
     squared_bias,
     uncorrelated,
 )
+from estimators.mixtures.least_error import best_weights, eigen
 from estimators.mixtures.weights import LEVELS, Level, layer_of
 from gradlab.foundation.errors import BadValue
 from gradlab.gradients.samples import Dense, Factored, GradientSamples
@@ -164,7 +163,7 @@ def test_two_parts_by_formula_have_the_eigenvectors_of_any_number() -> None:
     matrices[0] = matrix((2.0, 0.0), (0.0, 2.0))
     matrices[1] = matrix((1.0, 1.0), (1.0, 1.0))
     matrices[2] = 0.0
-    values, vectors = _eigen(matrices)
+    values, vectors = eigen(matrices)
     expected = torch.linalg.eigvalsh(matrices)
     assert ((values - expected).abs() <= 1e-14 * expected[:, 1:] + 1e-300).all()
     torch.testing.assert_close(vectors @ torch.diag_embed(values) @ vectors.mT, matrices)
