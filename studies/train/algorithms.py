@@ -41,7 +41,7 @@ class Family:
 
     hidden: tuple[int, ...]
     critic: tuple[int, ...]
-    normed: bool  # LayerNorm after each hidden layer, observations standardised
+    normed: bool  # the policy: LayerNorm after each hidden layer, observations standardised
     std: float  # initial exploration, a learned vector [1]
     horizon: int  # of an episode [steps]
     episodes: int
@@ -63,7 +63,6 @@ class Family:
 
     def critic_of(self, kind: str) -> CriticRecipe:
         """A V, or two Q of which the smaller counts."""
-        norm = {"activation": "elu", "layer_norm": self.normed}
         return CriticRecipe(
             kind=kind,  # pyright: ignore[reportArgumentType]
             hidden=self.critic,
@@ -72,7 +71,6 @@ class Family:
             passes=self.passes,
             minibatches=self.minibatches,
             keep=self.keep,
-            **norm,
         )
 
 
