@@ -107,7 +107,7 @@ CASES = [
     ),
     # weights from the episodes that they weight: a bias of about 1/N of the group, here 0.1 %
     scored("switch", True, 0.1, source=E.Same(1024)),
-    scored("switch", True, 0.1, source=E.Cross(1024)),
+    scored("switch", True, 0.1, c=1.0, source=E.Cross(1024)),
     scored("total_propagation", True, 0.06, source=E.Cross(64)),
     scored("total_propagation", True, 0.06, per_coordinate=True, source=E.Cross(64)),
     scored("total_propagation", True, 0.06, every=2, source=E.Independent(size=512)),
