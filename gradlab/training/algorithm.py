@@ -74,6 +74,11 @@ class Algorithm:
     def check(self, problem: Problem) -> None:
         """Raise `BadValue` unless the problem can be trained on: hard, whole, long enough."""
         problem.require_whole("a training")
+        if problem.task.events and not problem.hard:
+            raise BadValue(
+                f"a training is on the hard task, got {problem.name} with {problem.event_step!r}; "
+                "relax in the estimator, as estimators.RelaxedFOG() and Split() do"
+            )
         if self.length > problem.horizon:
             raise BadValue(
                 f"a segment should have at most the {problem.horizon} steps of {problem.name}, "

@@ -380,6 +380,8 @@ def test_problems_that_cannot_be_trained_on() -> None:
         init(problem, algorithm(length=17))
     with pytest.raises(BadValue, match="whole episodes"):
         init(problem.from_moments(4, bootstrap=False), algorithm())
+    with pytest.raises(BadValue, match="on the hard task"):
+        init(problem.relaxed(0.1), algorithm())
 
 
 @pytest.mark.parametrize("name", ["shac", "abpt", "split"])
