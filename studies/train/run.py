@@ -11,7 +11,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -32,6 +32,13 @@ from gradlab.training.state import TrainingState
 from studies.train.algorithms import ALGORITHMS, FAMILIES, named
 
 STATE, LOG = "state.safetensors", "log.csv"
+
+
+class Standing(NamedTuple):
+    """How far a run is: one thing, so that a stop finds a state with all of its rows."""
+
+    state: TrainingState
+    log: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -97,33 +104,33 @@ def run(options: Options) -> str:
     """Train to the end, or go on with what the folder has; returns the report."""
     keep_freed_memory()
     problem, algorithm = prepared(options)
-    state, log = _begun(options, problem, algorithm)
-    begin, updates = time.monotonic(), int(state.updates)
+    now = _begun(options, problem, algorithm)
+    begin, updates = time.monotonic(), int(now.state.updates)
     left = algorithm.updates - updates
     saved = updates
     with tqdm(total=algorithm.updates, initial=updates, desc=options.folder.name) as bar:
         try:
-            while int(state.updates) < algorithm.updates:
-                state, info = update(problem, algorithm, state)
-                bar.update()
+            while int(now.state.updates) < algorithm.updates:
+                state, info = update(problem, algorithm, now.state)
                 number = int(state.updates)
-                if number % options.every == 0 or number == algorithm.updates:
-                    found = _evaluated(options, problem, state)
-                    log.append(_row(state, info, found))
-                    _save(options, state, log)
+                if number % options.every and number < algorithm.updates:
+                    now = now._replace(state=state)
+                else:
+                    row = _row(state, info, _evaluated(options, problem, state))
+                    now = Standing(state, [*now.log, row])
+                    _save(options, now)
                     saved = number
-                    bar.set_postfix_str(f"return {log[-1]['return']:.4g}")
-        finally:  # whatever stops it: an update is whole or was not made
-            if int(state.updates) > saved:
-                _save(options, state, log)
+                    bar.set_postfix_str(f"return {row['return']:.4g}")
+                bar.update()
+        finally:  # whatever stops it: an update is whole, with its row, or was not made
+            if int(now.state.updates) > saved:
+                _save(options, now)
     seconds = time.monotonic() - begin
-    _draw(options, log)
-    return report(options, problem, log, seconds if left == algorithm.updates else None)
+    _draw(options, now.log)
+    return report(options, problem, now.log, seconds if left == algorithm.updates else None)
 
 
-def _begun(
-    options: Options, problem: Problem, algorithm: Algorithm
-) -> tuple[TrainingState, list[dict[str, Any]]]:
+def _begun(options: Options, problem: Problem, algorithm: Algorithm) -> Standing:
     """A new state, or that of the folder with its log."""
     path = options.folder / STATE
     if options.fresh:
@@ -131,7 +138,7 @@ def _begun(
             (options.folder / name).unlink(missing_ok=True)
     if not path.is_file():
         state = init(problem, algorithm, options.seed)
-        return state, [_row(state, None, _evaluated(options, problem, state))]
+        return Standing(state, [_row(state, None, _evaluated(options, problem, state))])
     state, metadata = TrainingState.read(path, options.device)
     theirs, ours = metadata.get("run"), settings(options)
     if theirs != ours:
@@ -140,7 +147,7 @@ def _begun(
             f"{options.folder} holds another run (--{differs[0].replace('_', '-')} was "
             f"{(theirs or {}).get(differs[0])!r}, not {ours[differs[0]]!r}); try another --out, or --fresh"
         )
-    return state, json.loads(metadata["log"])
+    return Standing(state, json.loads(metadata["log"]))
 
 
 def _evaluated(options: Options, problem: Problem, state: TrainingState) -> Evaluation:
@@ -169,9 +176,10 @@ def _row(state: TrainingState, info: Info | None, found: Evaluation) -> dict[str
     return row
 
 
-def _save(options: Options, state: TrainingState, log: list[dict[str, Any]]) -> None:
-    state.save(options.folder / STATE, {"run": settings(options), "log": json.dumps(log)})
-    frame = pd.DataFrame(log)
+def _save(options: Options, now: Standing) -> None:
+    kept = {"run": settings(options), "log": json.dumps(now.log)}
+    now.state.save(options.folder / STATE, kept)
+    frame = pd.DataFrame(now.log)
     write_whole(options.folder / LOG, lambda path: frame.to_csv(path, index=False))
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.training.evaluation import Evaluation
 from gradlab.training.state import TrainingState
 from studies.train import run as command
 from studies.train.algorithms import ALGORITHMS, FAMILIES, named
@@ -71,6 +73,32 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(
     pd.testing.assert_frame_equal(*logs)
     monkeypatch.setattr(command, "update", lambda *_: pytest.fail("a run that is over is not run"))
     assert "After 6 updates" in run(stopped)
+
+
+def test_a_stop_in_an_evaluation_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the last one, without which the report would be of an earlier policy."""
+    sides = {
+        s: Options("bptt", "landing", updates=2, every=1, evaluations=4, out=str(tmp_path / s))
+        for s in "ab"
+    }
+    said = run(sides["a"])
+    original, calls = command.evaluate_policy, []
+
+    def stopping(*args: Any, **options: Any) -> Evaluation:
+        calls.append(None)
+        if len(calls) == 3:  # before training, after update 1, after update 2
+            raise KeyboardInterrupt
+        return original(*args, **options)
+
+    monkeypatch.setattr(command, "evaluate_policy", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(sides["b"])
+    again = run(sides["b"])
+    logs = [pd.read_csv(tmp_path / side / "log.csv") for side in "ab"]
+    pd.testing.assert_frame_equal(*logs)
+    assert said.partition("steps")[0] == again.partition("steps")[0] and "After 2 updates" in again
 
 
 def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
