@@ -14,7 +14,7 @@ from gradlab.foundation.arguments import whole
 from gradlab.foundation.generators import generator
 from gradlab.gradients.sampling import NOISE_BLOCK
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.outcome import evaluate
+from gradlab.rollouts.outcome import Outcome, evaluate
 from gradlab.rollouts.rollout import rollout
 from gradlab.statistics.intervals import Interval
 from gradlab.training.optimiser import Tensors
@@ -25,7 +25,7 @@ class Evaluation(NamedTuple):
 
     returns: Float[Tensor, " N"]  # undiscounted [reward]
     lengths: Float[Tensor, " N"]  # steps until an event ended it, or all [steps]
-    happened: Bool[Tensor, "N E"]  # each event of the task, at any time
+    counts: Float[Tensor, "N E"]  # how often each event of the task happened [1]
 
     @property
     def mean(self) -> Interval:
@@ -63,6 +63,16 @@ def evaluate_policy(
             noise = noise._replace(action=torch.zeros_like(noise.action))
         with torch.no_grad():
             result = evaluate(problem, rollout(problem, problem.bind(params), noise))
-        lengths = (result.alive[:, :-1] > 0).sum(1).to(result.value)
-        parts.append(Evaluation(result.value.sum(1), lengths, result.events[:, -1] > 0))
+        alive = result.alive[:, :-1] > 0
+        lengths = alive.sum(1).to(result.value)
+        parts.append(Evaluation(result.value.sum(1), lengths, _counts(problem, result, alive)))
     return Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _counts(problem: Problem, result: Outcome, alive: Bool[Tensor, "N T"]) -> Float[Tensor, "N E"]:
+    """How often each event happened: one that switches, such as passing a gate, as often as it did;
+    any other at most once.
+    """
+    times = ((result.margins > 0) & alive[..., None]).sum(1).to(result.value)
+    most = [torch.inf if event.switches else 1.0 for event in problem.task.events]
+    return torch.minimum(times, times.new_tensor(most)) if most else times

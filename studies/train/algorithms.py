@@ -187,7 +187,8 @@ def named(algorithm: str, task: str) -> tuple[Problem, Algorithm]:
         normalise=family.normed,
     )
     if task in FLIGHTS:
-        problem = gradlab.make(task, horizon=family.horizon, policy=policy)
+        course = {"gates": 4} if task == "racing" else {}
+        problem = gradlab.make(task, horizon=family.horizon, policy=policy, **course)
     else:
         problem = gradlab.make(task, horizon=family.horizon, policy=policy, preset="dflex")
     return problem, ALGORITHMS[algorithm][1](family)

@@ -165,7 +165,7 @@ def _row(state: TrainingState, info: Info | None, found: Evaluation) -> dict[str
         "high": mean.high,
         "length": float(found.lengths.mean()),
     }
-    row |= {f"event {i}": float(share) for i, share in enumerate(found.happened.double().mean(0))}
+    row |= {f"event {i}": float(mean) for i, mean in enumerate(found.counts.double().mean(0))}
     if info is not None:
         row |= {
             "gradient norm": float(info.norm),
@@ -218,7 +218,13 @@ def report(
     )
     lines = [answer, "", basis, f"Episodes last {last['length']:.0f} steps on average."]
     for i, event in enumerate(problem.task.events):
-        lines.append(f"{event.name}: in {last[f'event {i}']:.0%} of the episodes.")
+        found = last[f"event {i}"]
+        often = (
+            f"{found:.2f} times per episode"
+            if event.switches
+            else f"in {found:.0%} of the episodes"
+        )
+        lines.append(f"{event.name}: {often}.")
     if best["high"] > 0 and best["low"] > last["high"]:
         lines.append(f"It had been better: {_of(best)} after {best['updates']} updates.")
     skipped = sum(row.get("not finite", 0) > 0 for row in log)

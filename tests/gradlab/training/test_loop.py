@@ -351,11 +351,26 @@ def test_evaluation_runs_whole_episodes_on_fixed_seeds() -> None:
     expected = torch.where(alive, result.reward, 0.0).sum(1)
     torch.testing.assert_close(found.returns, expected, rtol=1e-9, atol=1e-12)
     assert torch.equal(found.lengths, alive.sum(1).double())
-    assert found.happened[:, 0].sum() == (result.alive[:, -1] == 0).sum() > 0
+    assert found.counts[:, 0].sum() == (result.alive[:, -1] == 0).sum() > 0
     again = evaluate_policy(problem, params, episodes=32, deterministic=False)
     assert torch.equal(again.returns, found.returns)
     mean = found.mean
     assert mean.low < float(expected.mean()) < mean.high
+
+
+def test_evaluation_counts_every_gate() -> None:
+    """A gate that is passed pays 20 and switches to the next: passes are what is paid, over 20."""
+    boxes = ((3.9, 4.0, 1.0), (8.0, 0.1, 2.0))  # in a gate: the first step passes it
+    problem = gradlab.make(
+        "racing", gates=4, spawn_means=boxes, spawn_half_range=(0.05,) * 3, horizon=24
+    )
+    params = problem.init(torch.Generator().manual_seed(0))
+    found = evaluate_policy(problem, params, episodes=16, deterministic=False)
+    noise = problem.draw(16, generator("evaluation", 0, 0))
+    result = evaluate(problem, rollout(problem, problem.bind(params), noise))
+    paid = torch.where(result.alive[:, :-1] > 0, result.reward - result.dense, 0.0).sum(1)
+    torch.testing.assert_close(found.counts[:, 0], paid / 20, rtol=1e-5, atol=1e-5)
+    assert (found.counts[:, 0] >= 1).all()
 
 
 @pytest.mark.parametrize(
