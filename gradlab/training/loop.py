@@ -69,6 +69,34 @@ def init(problem: Problem, algorithm: Algorithm, seed: int = 0) -> TrainingState
     )
 
 
+class Ascent(NamedTuple):
+    """The gradient that an update ascends, and the segments that it is of."""
+
+    gradient: Tensors  # of the mean return of a segment
+    path: Trajectory  # of the segments [N, L], as constants
+    result: Outcome
+
+
+def gradient_of(problem: Problem, algorithm: Algorithm, state: TrainingState) -> Ascent:
+    """The mean of the estimator's samples on the segments of the next update, one per episode.
+
+    It is that of `segment_of`'s problem at the moments of `state.episodes`, with the noise that
+    belongs to the number of the update alone: over many numbers its mean is the estimator's
+    expectation there.
+    """
+    segment = segment_of(problem, algorithm, state)
+    draws = generator("train", int(state.seed), "noise", int(state.updates))
+    noise = segment.noise_from(state.episodes, draws)
+    memo = Memo()
+    samples = algorithm.estimator.sharing(segment, state.params, noise, memo)
+    with torch.no_grad():
+        policy = segment.bind(state.params, memo=memo).frozen
+        path = rollout(segment, policy, noise, length=algorithm.length).detach()
+        # what a segment's last state is worth is no reward
+        result = evaluate(segment.from_moments(segment.horizon, bootstrap=False), path).detach()
+    return Ascent({name: value.detach() for name, value in samples.mean().items()}, path, result)
+
+
 def update(
     problem: Problem, algorithm: Algorithm, state: TrainingState
 ) -> tuple[TrainingState, Info]:
@@ -76,19 +104,10 @@ def update(
 
     Raises `NotFinite` for a gradient that is none, unless the algorithm skips such updates.
     """
-    seed, number = int(state.seed), int(state.updates)
+    number = int(state.updates)
     done = number / algorithm.updates
     segment = segment_of(problem, algorithm, state)
-    noise = segment.noise_from(state.episodes, generator("train", seed, "noise", number))
-    memo = Memo()
-    samples = algorithm.estimator.sharing(segment, state.params, noise, memo)
-    gradient = {name: value.detach() for name, value in samples.mean().items()}
-
-    with torch.no_grad():
-        policy = segment.bind(state.params, memo=memo).frozen
-        path = rollout(segment, policy, noise, length=algorithm.length).detach()
-        # what a segment's last state is worth is no reward
-        result = evaluate(segment.from_moments(segment.horizon, bootstrap=False), path).detach()
+    gradient, path, result = gradient_of(problem, algorithm, state)
     sound = _sound(path, result)
     params, memory, norm = state.params, state.memory, torch.tensor(torch.nan)
     if all(bool(value.isfinite().all()) for value in gradient.values()):
