@@ -2,9 +2,9 @@
 
 Packages import downwards only. From the ground: `foundation` and `events`; `policies`,
 `simulators` and `tasks`; `problems`; `rollouts`; `gradients`, with `statistics`; `critics`,
-`oracle` and `landscapes`; `training`; `environments` with `rendering`; `study` and `commands`.
-Estimators are in the package `estimators`, questions in `studies`. Read `rollouts` first, then
-`gradients`, `statistics`.
+`oracle`, `landscapes` and `testing`; `training`; `environments` with `rendering`; `study` and
+`commands`. Estimators are in the package `estimators`, questions in `studies`. Read `rollouts`
+first, then `gradients`, `statistics`.
 """
 
 import lazy_loader

@@ -21,6 +21,7 @@ from torch import Tensor
 from gradlab.critics.episodes import seed_of
 from gradlab.critics.quality import GradientQuality, gradient_quality
 from gradlab.events import Hard
+from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue, Missing
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
@@ -42,7 +43,7 @@ class OutputPairs(NamedTuple):
     state: Float[Tensor, "N ns"]
     obs: Float[Tensor, "N no"]
     events: Float[Tensor, "N E"]
-    step: Float[Tensor, " N"]  # t, uniform in 0..T−1
+    step: Float[Tensor, " N"]  # t, uniform in the steps asked for
     weight: Float[Tensor, " N"]  # γ^t alive_t
     latent: Float[Tensor, "N 2 nu"]  # u
     truth: Float[Tensor, "N 2 nu"]  # [reward per unit of u]; 0 where the episode has ended
@@ -56,22 +57,31 @@ class OutputPairs(NamedTuple):
 
 @differentiating()
 def output_pairs(
-    problem: Problem, params: Params, estimator: Sampler, count: int, seed: int = 0
+    problem: Problem,
+    params: Params,
+    estimator: Sampler,
+    count: int,
+    seed: int = 0,
+    within: int | None = None,
 ) -> OutputPairs:
     """Pairs of episodes of a stream of their own, judged by an unbiased estimator such as `Split`.
 
-    Raises `BadValue` for an estimator that looks across samples or keeps no cotangents.
+    `within` says how many steps t may be of, from the first on; None: all. Raises `BadValue` for an
+    estimator that looks across samples or keeps no cotangents, or for more steps than there are.
     """
     if estimator.group != 1:
         raise BadValue(
             f"pairs need an estimator that looks at every episode by itself, got {estimator.label}, "
             f"which looks at groups of {estimator.group}; try Split(0.02)"
         )
+    within = problem.horizon if within is None else whole("within", within)
+    if within > problem.horizon:
+        raise BadValue(f"within should be at most the {problem.horizon} steps, got {within}")
     problem, params = problem.replace(event_step=Hard()), ordinary(params)
     first = noise_stream(problem, count, seed_of(seed, "pairs"), CHUNK)
     second = noise_stream(problem, count, seed_of(seed, "pairs again"), CHUNK)
     parts = [
-        _chunk(problem, params, estimator, noise, _later(problem, noise, other))
+        _chunk(problem, params, estimator, noise, _later(noise, other, within), within)
         for noise, other in zip(first, second, strict=True)
     ]
     return OutputPairs(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -110,23 +120,23 @@ def latent_gradient(
     return torch.autograd.grad(value, leaf)[0]
 
 
-def _later(problem: Problem, noise: Noise, other: Noise) -> Noise:
+def _later(noise: Noise, other: Noise, within: int) -> Noise:
     """`noise` until t, `other` from then on."""
-    times = torch.arange(problem.horizon, device=noise.action.device)
-    from_t = (times >= _times(problem, noise)[:, None])[..., None]
+    times = torch.arange(noise.action.shape[1], device=noise.action.device)
+    from_t = (times >= _times(noise, within)[:, None])[..., None]
     action = torch.where(from_t, other.action, noise.action)
     return noise._replace(action=action, process=torch.where(from_t, other.process, noise.process))
 
 
-def _times(problem: Problem, noise: Noise) -> Tensor:
+def _times(noise: Noise, within: int) -> Tensor:
     """t of every pair, uniform."""
-    return noise.seed % problem.horizon
+    return noise.seed % within
 
 
 def _chunk(
-    problem: Problem, params: Params, estimator: Sampler, noise: Noise, other: Noise
+    problem: Problem, params: Params, estimator: Sampler, noise: Noise, other: Noise, within: int
 ) -> OutputPairs:
-    rows, times = torch.arange(noise.count), _times(problem, noise)
+    rows, times = torch.arange(noise.count), _times(noise, within)
     nu = problem.simulator.action_dim
     latents: list[Tensor] = []
     truths: list[Tensor] = []

@@ -116,7 +116,7 @@ def measure(
     return Quality(
         explained_variance(truth, guess, alive),
         explained_variance(truth[:, :1], guess[:, :1], alive[:, :1]),
-        _shared_variance(truth[:, 0], torch.cat(again)),
+        shared_variance(truth[:, 0], torch.cat(again)),
         count,
     )
 
@@ -202,7 +202,7 @@ def _root_ratio(top: Float[Tensor, " N"], bottom: Float[Tensor, " N"]) -> Estima
     return Estimate(root, ratio.stderr / (2 * root) if root > 0 else ratio.stderr)
 
 
-def _shared_variance(first: Float[Tensor, " N"], second: Float[Tensor, " N"]) -> Estimate:
+def shared_variance(first: Float[Tensor, " N"], second: Float[Tensor, " N"]) -> Estimate:
     """Cov/Var of two returns that are independent given what they share."""
     first, second = first.double(), second.double()
     mean = 0.5 * (first.mean() + second.mean())
