@@ -21,7 +21,7 @@ study: $(STAMP)
 
 test: $(STAMP)
 	@echo "the default tests take about 10 minutes on two free cores (make slow: tens of minutes)"
-	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal -p no:nbmake $(ARGS)
 
 slow: $(STAMP)
 	$(PY) -m pytest -n 2 --dist worksteal -m "slow and not gpu" $(ARGS)
