@@ -103,6 +103,15 @@ class KnowsItsEnd(Protocol):
         ...
 
 
+@runtime_checkable
+class Pursuing(Protocol):
+    """A task with a point that the first three numbers of a state should be at."""
+
+    def goal(self, step: Float[Tensor, "*times"]) -> Float[Tensor, "*times 3"]:
+        """That point after so many steps [m]."""
+        ...
+
+
 def ending_margins(task: Task) -> Callable[[Transition], Tensor]:
     """Scaled margins [..., k] of the terminating events after one step, as a function of the step.
 

@@ -71,6 +71,10 @@ class Hovering(Memoryless):
         """A copy whose rewards and margins pass no gradient on to these parts of the state."""
         return replace(self, detached=parts)
 
+    def goal(self, step: Float[Tensor, "*times"]) -> Float[Tensor, "*times 3"]:
+        """Where the drone should be after so many steps [m]: the target."""
+        return constant(self.target, step).expand(*step.shape, 3)
+
     def draw_initial(self, n: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
         """Uniform numbers in [−1, 1)."""
         return flight.uniform(n, 3, generator)

@@ -78,6 +78,10 @@ class Tracking(Memoryless):
         circle = torch.stack((angle.cos(), angle.sin(), torch.zeros_like(angle)), dim=-1)
         return (constant(self.centre, time) + self.radius * circle).flatten(-2)
 
+    def goal(self, step: Float[Tensor, "*times"]) -> Float[Tensor, "*times 3"]:
+        """Where the drone should be after so many steps [m]."""
+        return self.target(step * self.dt)
+
     def draw_initial(self, n: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
         """Uniform numbers in [−1, 1)."""
         return flight.uniform(n, 3, generator)
@@ -101,8 +105,8 @@ class Tracking(Memoryless):
     def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """`flight.flight_terms` of the state after each step, the target at the same time."""
         now = flight.flight(transition.after, self.detached)
-        time = (transition.step.to(transition.after.dtype) + 1) * self.dt
-        return flight.flight_terms(now, self.target(time))
+        step = transition.step.to(transition.after.dtype) + 1
+        return flight.flight_terms(now, self.goal(step))
 
     def margins(self, transition: Transition) -> Float[Tensor, "*batch T 1"]:
         """Collision."""
