@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxtyping import Float
@@ -33,7 +33,7 @@ class ABPT(SurrogateEstimator):
 
     window: int | None = None
     zero_step: Literal["start", "all"] = "start"
-    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+    entropy: float = field(default=0.0, hash=False)  # κ of V = Q + κ·entropy [reward]
 
     @property
     def label(self) -> str:

@@ -273,7 +273,7 @@ def _key(estimator: Estimator, *shape: Any) -> tuple:
     """The same for equal estimators on problems of one shape;
     options that have no hash do not count.
 
-    The class is in it by itself: the hash of a dataclass is that of its fields alone.
+    The class is in it by itself: the hash of a dataclass is that of (some of) its fields alone.
     """
     kind = type(estimator)
     try:

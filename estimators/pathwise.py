@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import positions
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.outcome import Outcome, bootstrap, bootstraps, evaluate
+from gradlab.rollouts.outcome import Outcome, bootstrap, bootstraps, evaluate, while_alive
 from gradlab.rollouts.rollout import Trajectory, rollout
 
 
@@ -23,17 +23,28 @@ from gradlab.rollouts.rollout import Trajectory, rollout
 class FOG(SurrogateEstimator):
     """First-order gradient (SG, BPTT, APG): ∇ Σ_t γ^t alive_t r_t through simulator and reward.
 
-    Estimates: ∇J; call weights 1.
+    With `entropy` κ, r_t is r_t − κ log π(a_t|s_t), as in SAPO, through the states as well.
+
+    Estimates: ∇J, of the return with entropy where there is κ; call weights 1.
     Requires: nothing.
     Unbiased when: rewards and dynamics are continuous in the noise. It does not see hard events.
     Cost: T environment steps, one backward pass.
     Reference: ABPT eq. 6; AGPO section 3.1 (SG).
     """
 
+    entropy: float = field(default=0.0, hash=False)  # κ [reward/nat]
+
     def surrogate(
         self, problem: Problem, policy: BoundPolicy, noise: Noise
     ) -> Float[Tensor, "*batch"]:
-        return evaluate(problem, rollout(problem, policy, noise)).value.sum(-1)
+        path = rollout(problem, policy, noise)
+        result = evaluate(problem, path)
+        total = result.value.sum(-1)
+        if not self.entropy:
+            return total
+        times = slice(0, path.action.shape[-2])
+        log_prob = policy.log_prob_action(path.output, noise.action[..., times, :])
+        return total - self.entropy * while_alive(result, log_prob, times).sum(-1)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
         return torch.ones(problem.horizon, dtype=problem.dtype)

@@ -7,7 +7,7 @@ the call at the boundary would count twice as soon as windows are tiled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -126,7 +126,7 @@ class QG(SurrogateEstimator):
     """
 
     at: Literal["all", "start"] = "all"
-    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+    entropy: float = field(default=0.0, hash=False)  # κ of V = Q + κ·entropy [reward]
 
     @property
     def label(self) -> str:
@@ -182,7 +182,7 @@ class ZeroStep(SurrogateEstimator):
     Reference: ABPT eq. 10 (J^0) and eq. 15.
     """
 
-    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+    entropy: float = field(default=0.0, hash=False)  # κ of V = Q + κ·entropy [reward]
 
     def check(self, problem: Problem) -> None:
         problem.require_q(self.label)
@@ -274,7 +274,7 @@ class NStep(SurrogateEstimator):
     window: int | None = None
     starts: Literal["first", "tiled"] = "first"
     tail: Literal["q", "v"] = "q"
-    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+    entropy: float = field(default=0.0, hash=False)  # κ of V = Q + κ·entropy [reward]
 
     @property
     def label(self) -> str:
@@ -322,7 +322,7 @@ class LambdaReturn(SurrogateEstimator):
     window: int | None = None
     starts: Literal["first", "tiled"] = "first"
     tail: Literal["q", "v"] = "q"
-    entropy: float = 0.0  # κ of V = Q + κ·entropy [reward]
+    entropy: float = field(default=0.0, hash=False)  # κ of V = Q + κ·entropy [reward]
 
     @property
     def label(self) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.gradients.sampling import SharingSampler
 from gradlab.problems.problem import Problem
 from gradlab.training.critic import CriticRecipe
+from gradlab.training.exploration import Bonus, Entropy, KLPenalty, Soft
 from gradlab.training.optimiser import Adam
+from gradlab.training.segments import AdaptiveLength, Replay, Reuse
+from gradlab.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Algorithm:
     `tail` says what the state after a segment is worth to the estimator: "v", V of the critic, in
     the segment's return (SHAC); "own", what the estimator itself makes of it, which needs an
     estimator of a window of `length` and a Q critic (ABPT, AGPO); "none", nothing (BPTT).
+
+    The rest is off unless it is given: what entropy is worth and what divergence costs
+    (`exploration`), several steps on one segment, starts at visited moments, a length that follows
+    the stiffness of contact (`segments`).
     """
 
     estimator: SharingSampler
@@ -35,6 +42,11 @@ class Algorithm:
     length: int = 32  # of a segment [steps]
     updates: int = 2000  # of the whole training, for schedules
     average: bool = True  # over the steps of a segment: the gradient is divided by `length`
+    entropy: Entropy | None = None
+    kl: KLPenalty | None = None
+    reuse: Reuse | None = None
+    replay: Replay | None = None
+    adaptive: AdaptiveLength | None = None  # the length of segments, instead of `length`
     on_nonfinite: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
@@ -60,6 +72,44 @@ class Algorithm:
             )
         if self.on_nonfinite not in ("stop", "skip"):
             raise BadValue(f"on_nonfinite should be 'stop' or 'skip', got {self.on_nonfinite!r}")
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Raise `BadValue` for options that do not go with the estimator or the tail."""
+        entropy = self.entropy
+        inside = entropy is not None and entropy.where == "estimator"
+        if inside and not isinstance(self.estimator, Soft):
+            raise BadValue(
+                f"entropy in the estimator needs one with an `entropy`, got {self.estimator.label}; "
+                "try FOG(), ABPT(...) or where='bonus'"
+            )
+        if entropy is not None and entropy.targets and self.critic is None:
+            raise BadValue("entropy in targets needs a critic; try targets=False")
+        if self.adaptive is not None and self.tail == "own":
+            raise BadValue(
+                "an adaptive length needs tail='v' or 'none', got 'own': windows have a fixed length"
+            )
+
+    def now(self, state: TrainingState) -> Algorithm:
+        """The algorithm of the next update: with the length and the coefficient of now."""
+        changes: dict[str, Any] = {}
+        if self.adaptive is not None:
+            changes |= {"length": self.adaptive.steps(state.length), "adaptive": None}
+        if self.entropy is not None and self.entropy.where == "estimator":
+            bonus = self.bonus(state)
+            changes["estimator"] = replace(cast(Any, self.estimator), entropy=bonus.slope)
+        return replace(self, **changes) if changes else self
+
+    def bonus(self, state: TrainingState) -> Bonus:
+        """What an entropy is worth in the next update; nothing without the option."""
+        if self.entropy is None:
+            return Bonus(0.0, 0.0)
+        actions = state.episodes.held_action.shape[-1]
+        return self.entropy.now(state.temperature, self.done(state), actions)
+
+    def done(self, state: TrainingState) -> float:
+        """The fraction of the training that is over."""
+        return int(state.updates) / self.updates
 
     def segment(self, problem: Problem) -> Problem:
         """The problem of one segment, of a problem that has the critic.
@@ -79,8 +129,11 @@ class Algorithm:
                 f"a training is on the hard task, got {problem.name} with {problem.event_step!r}; "
                 "relax in the estimator, as estimators.RelaxedFOG() and Split() do"
             )
-        if self.length > problem.horizon:
+        length = self.length if self.adaptive is None else self.adaptive.most
+        if length > problem.horizon:
             raise BadValue(
                 f"a segment should have at most the {problem.horizon} steps of {problem.name}, "
-                f"got length={self.length}"
+                f"got length={length}"
             )
+        if self.reuse is not None and problem.policy.carry_dim:
+            raise BadValue("a segment can be used again with a feed-forward policy; try reuse=None")

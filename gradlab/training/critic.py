@@ -24,6 +24,7 @@ from gradlab.problems.critic import Critic, View
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, views
 from gradlab.rollouts.rollout import Trajectory
+from gradlab.training.exploration import Bonus
 from gradlab.training.optimiser import Adam, Tensors
 
 
@@ -35,6 +36,13 @@ class Targets(NamedTuple):
     rows: Bool[Tensor, "N L"]
 
 
+class SoftSteps(NamedTuple):
+    """What the entropy of a segment's policy is worth."""
+
+    bonus: Bonus
+    worth: Float[Tensor, "N L"]  # in each of its steps, at the actions that were taken [reward]
+
+
 @dataclass(frozen=True)
 class CriticRecipe:
     """One V (`kind="v"`) or Q network, or several reduced to one value, and how it is fitted.
@@ -43,6 +51,10 @@ class CriticRecipe:
     to TD(λ) targets of the target network, which keeps the share `keep` of itself after every
     segment (SHAC's α; ABPT's τ is 1 − keep; 0: no target network). Inputs are observations, as the
     policy standardises them, and flags of events that happen once.
+
+    The targets' values are reduced by `target_reduction`, where it is given (SAPO: the smaller for
+    targets, the mean for the policy). With `stop`, passes end once the loss has settled: over the
+    last five passes it changed by less than that much per pass on average, up or down (AHAC).
     """
 
     kind: Literal["v", "q"] = "v"
@@ -51,17 +63,23 @@ class CriticRecipe:
     layer_norm: bool = True
     members: int = 1
     reduction: Literal["min", "mean"] = "min"
+    target_reduction: Literal["min", "mean"] | None = None  # None: the same
     optimiser: Adam = field(default_factory=lambda: Adam(2e-3, (0.7, 0.95), max_norm=1.0))
     passes: int = 16
     minibatches: int = 4
     lam: float = 0.95  # λ of the targets [1]
     keep: float = 0.2  # of the old target network in the new one [1]
+    stop: float | None = None  # change of the loss per pass at which passes end [loss]
 
     def __post_init__(self) -> None:
         if self.kind not in ("v", "q"):
             raise BadValue(f"kind should be 'v' or 'q', got {self.kind!r}")
-        if self.reduction not in ("min", "mean"):
-            raise BadValue(f"reduction should be 'min' or 'mean', got {self.reduction!r}")
+        for name in ("reduction", "target_reduction"):
+            how = getattr(self, name)
+            if how not in ("min", "mean") and (how or name == "reduction"):
+                raise BadValue(f"{name} should be 'min' or 'mean', got {how!r}")
+        if self.stop is not None and not number("stop", self.stop) > 0:
+            raise BadValue(f"stop should be positive, got {self.stop}; None runs all passes")
         for name in ("members", "passes", "minibatches"):
             whole(name, getattr(self, name))
         for name in ("lam", "keep"):
@@ -87,11 +105,15 @@ class CriticRecipe:
         )
 
     def value(
-        self, problem: Problem, params: Tensors, inputs: Float[Tensor, "*batch ni"]
+        self,
+        problem: Problem,
+        params: Tensors,
+        inputs: Float[Tensor, "*batch ni"],
+        reduction: Literal["min", "mean"] | None = None,
     ) -> Float[Tensor, "*batch"]:
-        """The members' values, reduced to one."""
+        """The members' values, reduced to one; by default as `reduction` says."""
         values = self._each(problem, params, inputs)
-        return values.amin(-1) if self.reduction == "min" else values.mean(-1)
+        return values.amin(-1) if (reduction or self.reduction) == "min" else values.mean(-1)
 
     def targets(
         self,
@@ -101,29 +123,37 @@ class CriticRecipe:
         path: Trajectory,
         result: Outcome,
         generator: torch.Generator,
+        soft: SoftSteps | None = None,
     ) -> Targets:
         """TD(λ) of every step of a segment that `policy`, frozen, went through.
 
-        V of a Q critic is its value at a fresh action of the policy.
+        V of a Q critic is its value at a fresh action of the policy. With `soft`, what the entropy
+        of a step is worth counts as its reward does: V is that of both, and Q of the reward now and
+        of both later.
         """
         length = path.action.shape[-2]
         with torch.no_grad():
             seen = views(problem, path, result)
             inputs = _inputs(problem, seen)
+            worth, how = 0.0 if soft is None else soft.worth, self.target_reduction
             if self.kind == "v":
-                values = self.value(problem, target, inputs)
+                values = self.value(problem, target, inputs, how)
             else:
                 shape = (*inputs.shape[:-1], problem.simulator.action_dim)
                 fresh = torch.randn(shape, generator=generator, dtype=torch.float64)
                 z = policy(seen.obs, range(length + 1), path.carry)
                 action = policy.action(policy.latent(z, fresh.to(z)))
-                values = self.value(problem, target, torch.cat([inputs, action], dim=-1))
+                values = self.value(problem, target, torch.cat([inputs, action], dim=-1), how)
+                if soft is not None:
+                    values = values + soft.bonus.of(policy, z, fresh.to(z))
                 taken = torch.cat([path.action, action[..., -1:, :]], dim=-2)
                 inputs = torch.cat([inputs, taken], dim=-1)
-            alive = result.alive
+            alive, reward = result.alive, result.reward + worth
             value = lambda_returns(
-                result.reward, alive, values[..., :-1], problem.discount, self.lam, values[..., -1]
+                reward, alive, values[..., :-1], problem.discount, self.lam, values[..., -1]
             )
+            if self.kind == "q":
+                value = value - worth
             return Targets(inputs[..., :-1, :].detach(), value, alive[..., :-1] > 0)
 
     def fit(
@@ -138,6 +168,7 @@ class CriticRecipe:
         """Parameters and the optimiser's memory after all passes, and the mean loss of the last."""
         inputs, value = targets.inputs[targets.rows], targets.value[targets.rows]
         losses: list[Tensor] = []
+        history: list[float] = []
         for _ in range(self.passes):
             losses = []
             for rows in self._batches(len(inputs), generator):
@@ -149,6 +180,10 @@ class CriticRecipe:
                 slope = dict(zip(leaves, slopes, strict=True))
                 params, memory, _ = self.optimiser.step(params, slope, memory, done)
                 losses.append(loss.detach())
+            if self.stop is not None and losses:
+                history.append(float(torch.stack(losses).mean()))
+                if settled(history, self.stop):
+                    break
         return params, memory, torch.stack(losses).mean() if losses else value.new_zeros(())
 
     def followed(self, target: Tensors, params: Tensors) -> Tensors:
@@ -176,6 +211,11 @@ class CriticRecipe:
             own = {n.removeprefix(start): p for n, p in params.items() if n.startswith(start)}
             values.append(network.apply(own, {}, inputs, None)[0])
         return torch.cat(values, dim=-1)
+
+
+def settled(history: list[float], limit: float) -> bool:
+    """Whether the last five losses changed by less than `limit` per pass on average."""
+    return len(history) >= 5 and abs(history[-1] - history[-5]) / 4 < limit
 
 
 def _flags(problem: Problem) -> list[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gradlab.foundation import checkpoints
@@ -14,7 +14,8 @@ from gradlab.foundation.errors import Corrupt
 from gradlab.foundation.moment import Moment
 from gradlab.training.optimiser import Tensors
 
-FORMAT = "gradlab training 1"
+FORMAT = "gradlab training 2"
+ON_CPU = ("temperature", "temperature_memory", "length")  # numbers that each update asks for
 
 
 class TrainingState(NamedTuple):
@@ -31,6 +32,12 @@ class TrainingState(NamedTuple):
     seed: Int[Tensor, ""]
     updates: Int[Tensor, ""]  # so far
     steps: Int[Tensor, ""]  # of the simulator, while episodes were alive
+    whole: Bool[Tensor, " N"]  # the episode began at its beginning, and not at a visited moment
+    visited: Float[Tensor, "M K"]  # moments to begin at, as `packed`; none without a `Replay`
+    previous: Tensors  # the policy's parameters before the last update; {} without a `KLPenalty`
+    temperature: Tensors  # log κ of a `Temperature`; {} without
+    temperature_memory: Tensors
+    length: Tensors  # of an `AdaptiveLength`; {} without
 
     def save(self, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
         """Write one safetensors file, whole or not at all."""
@@ -66,13 +73,15 @@ class TrainingState(NamedTuple):
             if name in tensors:
                 parts[name] = tensors[name]
                 continue
+            place = "cpu" if name in ON_CPU else device
             inner = {
-                key.removeprefix(f"{name}."): value.to(device)
+                key.removeprefix(f"{name}."): value.to(place)
                 for key, value in ((key, tensors[key]) for key in metadata["names"])
                 if key.startswith(f"{name}.")
             }
             parts[name] = Moment(**inner) if name == "episodes" else inner
-        parts["returns"] = parts["returns"].to(device)
+        for name in ("returns", "whole", "visited"):
+            parts[name] = parts[name].to(device)
         for memory in ("memory", "critic_memory"):  # counts stay where they are asked for
             if "count" in parts[memory]:
                 parts[memory]["count"] = parts[memory]["count"].cpu()

@@ -7,7 +7,8 @@ algorithm here has in common is in `gradlab.training`: restarts between segments
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import gradlab
 from estimators import (
@@ -19,7 +20,9 @@ from estimators import (
     BestLinear,
     Cross,
     InverseVariance,
+    MaxNorm,
     Mixture,
+    Quantile,
     Same,
     Split,
     Switch,
@@ -29,8 +32,11 @@ from gradlab.foundation.errors import UnknownName
 from gradlab.problems.problem import Problem
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.critic import CriticRecipe
+from gradlab.training.exploration import Entropy, KLPenalty, Temperature
 from gradlab.training.optimiser import Adam
 from gradlab.training.schedule import Schedule
+from gradlab.training.segments import AdaptiveLength, Replay, Reuse
+from studies.train.published import AGPO_RUNNERS, AHAC_RUNNERS, RPO_RUNNERS, SAPO_RUNNERS
 
 FLIGHTS = ("hovering", "tracking", "landing", "racing")
 
@@ -54,12 +60,15 @@ class Family:
     passes: int
     minibatches: int
     published: str
+    critic_norm: float | None = None  # limit of the critic's gradient; None: that of the policy's
+    soft: bool = True  # whether `abpt_full` has entropy there
 
     def optimiser(self, which: int, scale: float = 1.0) -> Adam:
         """Adam of the policy (0) or the critic (1)."""
         rate = self.rates[which]
         rate = replace(rate, first=rate.first * scale, last=rate.last * scale)
-        return Adam(rate, self.betas, max_norm=self.max_norm)
+        norm = self.max_norm if which == 0 else self.critic_norm or self.max_norm
+        return Adam(rate, self.betas, max_norm=norm)
 
     def critic_of(self, kind: str) -> CriticRecipe:
         """A V, or two Q of which the smaller counts."""
@@ -132,20 +141,119 @@ def _gae() -> PG:
     return PG(returns="gae", gae_lambda=0.95)
 
 
-ALGORITHMS: dict[str, tuple[str, Callable[[Family], Algorithm]]] = {
-    "bptt": ("first-order gradients of rewards alone (APG)", _bptt),
-    "shac": ("first-order gradients with V at a segment's end", _v(lambda f: FOG())),
-    "pg": ("score functions of generalised advantages", _v(lambda f: _gae())),
-    "split": (
-        "pathwise on the continuous part, score functions on the rest",
-        _v(lambda f: Split()),
+def _agpo(f: Family, alpha: Any = None) -> Algorithm:
+    """AGPO with a rule for α, or a number; on runners with its entropy and divergence.
+
+    Its rewards are scaled by 0.1, which ours are not: what is in their units is ten times as much
+    here, and so is the limit of the policy's gradient.
+    """
+    chosen = {} if alpha is None else {"alpha": alpha}
+    algorithm = _q(lambda f: AGPO(f.length, source=Same(f.episodes), **chosen))(f)
+    if not f.normed:
+        return algorithm
+    return replace(algorithm, entropy=Entropy(0.1), kl=KLPenalty(3.0))
+
+
+def _abpt_full(f: Family) -> Algorithm:
+    """ABPT with what else its paper has: automatic entropy, and restarts at visited states."""
+    heat = Temperature(1.0, Adam(f.rates[0].first))
+    entropy = Entropy(heat, "estimator", targets=True, target=-1.0) if f.soft else None
+    algorithm = _q(lambda f: ABPT(f.length))(f)
+    return replace(algorithm, entropy=entropy, replay=Replay(0.5))
+
+
+def _sapo(f: Family) -> Algorithm:
+    entropy = Entropy(Temperature(1.0, Adam(5e-3)), "estimator", targets=True, normalised=True)
+    critic = replace(
+        f.critic_of("v"), members=2, reduction="mean", target_reduction="min", keep=0.0,
+        activation="silu", optimiser=_decoupled(f.optimiser(1)),
+    )  # fmt: skip
+    algorithm = _v(lambda f: FOG())(f)
+    return replace(algorithm, critic=critic, optimiser=_decoupled(f.optimiser(0)), entropy=entropy)
+
+
+def _ahac(sign: Any) -> Callable[[Family], Algorithm]:
+    def build(f: Family) -> Algorithm:
+        critic = replace(f.critic_of("v"), members=2, keep=0.0, passes=4 * f.passes, stop=0.2)
+        adaptive = AdaptiveLength(min(8, f.length), min(64, f.horizon), sign=sign)
+        return replace(_v(lambda f: FOG())(f), critic=critic, adaptive=adaptive)
+
+    return build
+
+
+def _rpo(f: Family) -> Algorithm:
+    critic = replace(
+        f.critic_of("v"), members=2, activation="silu", optimiser=_decoupled(f.optimiser(1))
+    )
+    return replace(
+        _v(lambda f: FOG())(f), critic=critic, optimiser=_decoupled(f.optimiser(0)),
+        entropy=Entropy(0.2), kl=KLPenalty(0.2), reuse=Reuse(5, 0.8, 1.0),
+    )  # fmt: skip
+
+
+def _decoupled(adam: Adam) -> Adam:
+    """AdamW with torch's weight decay, of which the papers say nothing."""
+    return replace(adam, weight_decay=0.01, decoupled=True)
+
+
+SILU = {"activation": "silu"}
+
+
+@dataclass(frozen=True)
+class Named:
+    """An algorithm: what it is, how it is made, and what differs from a task's `Family`."""
+
+    about: str
+    build: Callable[[Family], Algorithm]
+    policy: dict[str, Any] = field(default_factory=dict)  # options of the policy
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # fields of the family, by task
+
+    def family(self, task: str) -> Family:
+        """What it shares with others on a task, with what is its own."""
+        return replace(FAMILIES[task], **self.tasks.get(task, {}))
+
+
+ALGORITHMS: dict[str, Named] = {
+    "bptt": Named("first-order gradients of rewards alone (APG)", _bptt),
+    "shac": Named("first-order gradients with V at a segment's end", _v(lambda f: FOG())),
+    "ahac": Named(
+        "SHAC with segments as long as contact allows, by a dual step", _ahac("dual"),
+        tasks=AHAC_RUNNERS,
     ),
-    "abpt": ("0-step and n-step returns, two Q", _q(lambda f: ABPT(f.length))),
-    "agpo": (
-        "simulation and value gradients mixed step by step, two Q",
-        _q(lambda f: AGPO(f.length, source=Same(f.episodes))),
+    "ahac_released": Named(
+        "the same with the sign of the published code", _ahac("released"), tasks=AHAC_RUNNERS
     ),
-    "aobg": (
+    "sapo": Named(
+        "SHAC of the return with entropy, at an automatic temperature", _sapo,
+        {"std": "state", "log_std_range": (-5.0, 2.0), **SILU}, SAPO_RUNNERS,
+    ),
+    "rpo": Named(
+        "five steps on each segment, with the gradients by its actions", _rpo, SILU, RPO_RUNNERS
+    ),
+    "pg": Named("score functions of generalised advantages", _v(lambda f: _gae())),
+    "split": Named(
+        "pathwise on the continuous part, score functions on the rest", _v(lambda f: Split())
+    ),
+    "abpt": Named("0-step and n-step returns, two Q", _q(lambda f: ABPT(f.length))),
+    "abpt_full": Named(
+        "ABPT with automatic entropy and restarts at visited states", _abpt_full,
+        tasks={"hovering": {"soft": False}, "tracking": {"soft": False}},
+    ),
+    "agpo": Named(
+        "simulation and value gradients mixed step by step, two Q", _agpo, tasks=AGPO_RUNNERS
+    ),
+    "agpo_fixed": Named(
+        "the same with α = 0.3 at every step", lambda f: _agpo(f, 0.3), tasks=AGPO_RUNNERS
+    ),
+    "agpo_maxnorm": Named(
+        "the same with simulation gradients clipped at their median norm",
+        lambda f: _agpo(f, MaxNorm(1.0, relative=True)), tasks=AGPO_RUNNERS,
+    ),
+    "agpo_quantile": Named(
+        "the same without simulation gradients of extreme norms",
+        lambda f: _agpo(f, Quantile()), tasks=AGPO_RUNNERS,
+    ),
+    "aobg": Named(
         "FOG and PG by an empirical-Bernstein bound",
         _v(
             lambda f: Mixture(
@@ -153,21 +261,21 @@ ALGORITHMS: dict[str, tuple[str, Callable[[Family], Algorithm]]] = {
             )
         ),
     ),
-    "ddcg": (
+    "ddcg": Named(
         "FOG and PG by variances where the return is continuous",
         _v(lambda f: Switch("ddcg", source=Same(f.episodes), zeroth=_gae())),
     ),
-    "ivwh": (
+    "ivwh": Named(
         "FOG and PG by variances at the policy's output, step by step",
         _v(
             lambda f: Mixture((FOG(), _gae()), InverseVariance("IVW-H"), "output", Same(f.episodes))
         ),
     ),
-    "best_linear": (
+    "best_linear": Named(
         "the least variance of FOG and PG, with their covariance, cross-fitted",
         _v(lambda f: Mixture((FOG(), _gae()), BestLinear(), source=Cross(f.episodes))),
     ),
-}
+}  # fmt: skip
 
 
 def named(algorithm: str, task: str) -> tuple[Problem, Algorithm]:
@@ -179,17 +287,19 @@ def named(algorithm: str, task: str) -> tuple[Problem, Algorithm]:
         raise UnknownName("algorithm", algorithm, list(ALGORITHMS))
     if task not in FAMILIES:
         raise UnknownName("task", task, list(FAMILIES))
-    family = FAMILIES[task]
-    policy = gradlab.GaussianPolicy(
-        hidden=family.hidden,
-        std="global",
-        initial_std=family.std,
-        layer_norm=family.normed,
-        normalise=family.normed,
-    )
+    chosen = ALGORITHMS[algorithm]
+    family = chosen.family(task)
+    options: dict[str, Any] = {
+        "hidden": family.hidden,
+        "std": "global",
+        "initial_std": family.std,
+        "layer_norm": family.normed,
+        "normalise": family.normed,
+    }
+    policy = gradlab.GaussianPolicy(**{**options, **chosen.policy})
     if task in FLIGHTS:
-        course = {"gates": 4} if task == "racing" else {}
+        course: dict[str, Any] = {"gates": 4} if task == "racing" else {}
         problem = gradlab.make(task, horizon=family.horizon, policy=policy, **course)
     else:
         problem = gradlab.make(task, horizon=family.horizon, policy=policy, preset="dflex")
-    return problem, ALGORITHMS[algorithm][1](family)
+    return problem, chosen.build(family)

@@ -45,10 +45,8 @@ class Standing(NamedTuple):
 class Options:
     """What to train, and how to run it."""
 
-    algorithm: str = "shac"
-    """One of bptt, shac, pg, split, abpt, agpo, aobg, ddcg, ivwh, best_linear."""
-    task: str = "hovering"
-    """One of hovering, tracking, landing, racing, ant, hopper, half_cheetah, humanoid."""
+    algorithm: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(ALGORITHMS)}.")] = "shac"
+    task: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(FAMILIES)}.")] = "hovering"
     seed: int = 0
     """Of the policy, the critic and all noise."""
     updates: int | None = None
@@ -232,7 +230,8 @@ def report(
         lines.append(
             f"Episodes that were not finite in {skipped} of the {len(log)} updates logged."
         )
-    lines += ["", f"Algorithm: {ALGORITHMS[options.algorithm][0]}. Numbers: {FAMILIES[options.task].published}.",
+    algorithm = ALGORITHMS[options.algorithm]
+    lines += ["", f"Algorithm: {algorithm.about}. Numbers: {algorithm.family(options.task).published}.",
               f"All in {options.folder}: {STATE}, {LOG}, return.png"]  # fmt: skip
     return "\n".join(lines)
 

@@ -210,6 +210,21 @@ class Articulated:
             state = once.step(state, action, action[..., :0])
         return worst
 
+    def stiffness(
+        self, state: Float[Tensor, "*batch ns"], action: Float[Tensor, "*batch nu"]
+    ) -> Float[Tensor, "*batch"]:
+        """How stiff contact is at a state:
+        the norm of F/q̈ with |q̈| at least 1, coordinate by coordinate.
+
+        F is the generalised force of contacts and joint limits. AHAC's measure, at the beginning of
+        the control period; 0 without contact.
+        """
+        nq, nv = self.model.nq, self.model.nv
+        qpos, qvel, control = state[..., :nq], state[..., nq : nq + nv], self.actuation(action)
+        force = self.contact.force(self.model, self._dynamics(qpos, qvel, control))
+        rate = self.acceleration(qpos, qvel, control).abs().clamp(min=1.0)
+        return torch.linalg.vector_norm(force / rate, dim=-1)
+
     def mjcf_model(self) -> Any:
         """The compiled `mujoco.MjModel`, for renderers; not to be written to."""
         return self.model.compiled
