@@ -15,8 +15,9 @@ from gradlab.statistics.intervals import Interval
 
 
 class Range(NamedTuple):
-    """Where a quantity should lie, ends included, and why."""
+    """What a quantity is, where it should lie, ends included, and why."""
 
+    what: str  # for a reader
     low: float
     high: float
     reason: str
@@ -39,30 +40,30 @@ class Range(NamedTuple):
 
 _DIRECTION = "below 0.7 the best step gains less than half (cos²) of what the true gradient's gains"
 HEALTHY: dict[str, Range] = {
-    "bias": Range(
+    "bias": Range("bias to the segment", 
         0.0, 1.0, "an error longer than the gradient itself may turn it round; length alone hardly "
         "matters to Adam"
     ),
-    "cosine": Range(0.7, 1.0, _DIRECTION),
-    "snr": Range(0.1, math.inf, "below 0.1 noise costs ten elevenths of what a step could gain"),
-    "whole bias": Range(0.0, 1.0, "as the bias; what it is above that comes from the critic"),
-    "whole cosine": Range(0.7, 1.0, _DIRECTION),
-    "jump p": Range(
+    "cosine": Range("cosine to the segment", 0.7, 1.0, _DIRECTION),
+    "snr": Range("signal to noise of an update", 0.1, math.inf, "below 0.1 noise costs ten elevenths of what a step could gain"),
+    "whole bias": Range("bias to the whole return", 0.0, 1.0, "as the bias; what it is above that comes from the critic"),
+    "whole cosine": Range("cosine to the whole return", 0.7, 1.0, _DIRECTION),
+    "jump p": Range("p-value that nothing jumps", 
         0.01, 1.0, "below 0.01 the return jumps, which pathwise gradients do not see: relax the "
         "event, or take Split or PG"
     ),
-    "weight alpha": Range(0.05, 0.95, "outside, one of the two gradients costs and does nothing"),
-    "explained share": Range(
+    "weight alpha": Range("α of the mixture", 0.05, 0.95, "outside, one of the two gradients costs and does nothing"),
+    "explained share": Range("explained of the explainable", 
         0.5, math.inf, "a critic that explains less than half of what can be explained leaves more "
         "than half to noise, or to bias"
     ),
-    "action cosine": Range(0.7, 1.0, "below 0.7 less than half of ∇_a Q is about the action"),
-    "clipped": Range(
+    "action cosine": Range("cosine of ∇_a Q", 0.7, 1.0, "below 0.7 less than half of ∇_a Q is about the action"),
+    "clipped": Range("share of clipped updates", 
         0.0, 0.5, "where most updates are clipped their sum is no longer that of their gradients: "
         "the noisy ones weigh less"
     ),
-    "not finite": Range(0.0, 0.0, "an episode that is not finite stops or skips its update"),
-    "gradients lost": Range(0.0, 0.0, "what is said of the others is then a selection"),
+    "not finite": Range("share of non-finite episodes", 0.0, 0.0, "an episode that is not finite stops or skips its update"),
+    "gradients lost": Range("share of non-finite gradients", 0.0, 0.0, "what is said of the others is then a selection"),
 }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ from gradlab.statistics.report import Row
 from gradlab.statistics.truth import OracleGradient
 from gradlab.testing.jumps import detect_jump
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.loop import segment_of
+from gradlab.training.ascent import segment_of
 from gradlab.training.redraws import Redraws, objective_of
 from gradlab.training.state import TrainingState
 
@@ -65,9 +65,9 @@ class Yardstick:
 
     unbiased: Sampler
     gradients: int = 16  # of the next update, drawn anew
-    truth: int = 32  # gradients of as many episodes, behind the segment's truth
+    truth: int = 64  # gradients of as many episodes, behind the segment's truth
     steps: int = 192  # of the whole return; 0: only the segment is looked at, and no critic
-    whole: int = 12  # gradients behind the whole's truth
+    whole: int = 16  # gradients behind the whole's truth
     pairs: int = 256  # of episodes, of the jump test
     action_pairs: int = 128  # of episodes, that judge a Q critic's ∇_a Q
 
@@ -116,6 +116,8 @@ class UpdateQuality(NamedTuple):
     """What is known of the gradient of an update, and of the critic in it."""
 
     updates: int  # before it
+    length: int  # of the segment [steps]
+    lam: float  # λ of the critic's targets; NaN without a critic
     segment: Against  # the gradient of what the update ascends
     whole: Against | None  # that of the whole return; None where `steps` is 0
     jump: Jump | None  # of what the update ascends; None where episodes were not finite
@@ -127,7 +129,7 @@ class UpdateQuality(NamedTuple):
 
     def columns(self) -> dict[str, float]:
         """A row for a log: plain numbers, an interval as `x`, `x_low`, `x_high`."""
-        row: dict[str, float] = {}
+        row: dict[str, float] = {"segment length": self.length, "lambda": self.lam}
         for name, one in (("", self.segment), ("whole ", self.whole)):
             if one is not None:
                 for part in ("bias", "cosine", "noise", "snr", "mse"):
@@ -155,7 +157,11 @@ def update_quality(
 
     `problem` is that of the training. Raises what an update raises for a problem or an algorithm
     that do not fit, and `BadValue` for a recurrent policy with a Q critic of its own tail.
+
+    What an update adds to its estimator's gradient, a bonus for entropy or a `KLPenalty`, is left
+    out; entropy in the estimator itself is bias to both truths, which are of rewards.
     """
+    algorithm = algorithm.now(state)
     bench = _Bench(problem, algorithm, state, yardstick)
     one, objective = segment_of(problem, algorithm, state), objective_of(problem, algorithm, state)
     own = bench.again.moments(algorithm.estimator, one, "own", yardstick.gradients)
@@ -180,6 +186,8 @@ def update_quality(
             simulated += 2 * yardstick.action_pairs * long.horizon
     return UpdateQuality(
         updates=int(state.updates),
+        length=length,
+        lam=math.nan if algorithm.critic is None else algorithm.critic.lam,
         segment=_against(own, truth),
         whole=against,
         jump=bench.jump(objective),
@@ -306,7 +314,7 @@ def _critic(problem: Problem) -> Critic:
 
 
 def _against(own: Moments, truth: OracleGradient | None) -> Against:
-    if truth is None or own.count < LEAST or not truth.squared_norm > 0:
+    if truth is None or own.count < LEAST:
         return UNSEEN
     return Against.of(compare(own, truth, batch=1, only=lambda part: part == "all").overall, truth)
 

@@ -25,7 +25,7 @@ from gradlab.problems.problem import Problem
 from gradlab.statistics.moments import Moments
 from gradlab.statistics.truth import OracleGradient
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.loop import segment_of
+from gradlab.training.ascent import segment_of
 from gradlab.training.state import TrainingState
 
 AT_ONCE = 16_384  # simulator steps that are differentiated through at once
@@ -36,7 +36,7 @@ def objective_of(problem: Problem, algorithm: Algorithm, state: TrainingState) -
 
     For an estimator with its own tail V̂(s) is the mean of its Q over the policy's actions at s.
     """
-    segment = segment_of(problem, algorithm, state)
+    segment, algorithm = segment_of(problem, algorithm, state), algorithm.now(state)
     if algorithm.tail != "own":
         return segment
     q = segment.require_q("the state after a segment")

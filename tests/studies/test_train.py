@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,17 @@ import pandas as pd
 import pytest
 import torch
 
-from gradlab.foundation.errors import BadValue, UnknownName
+from estimators import Split
+from gradlab.foundation.errors import BadValue, Missing, UnknownName
 from gradlab.training.evaluation import Evaluation
+from gradlab.training.loop import Info
+from gradlab.training.quality import Yardstick
 from gradlab.training.state import TrainingState
 from studies.train import run as command
 from studies.train.algorithms import ALGORITHMS, FAMILIES, named
-from studies.train.run import Options, main, run
+from studies.train.log import Tally
+from studies.train.options import Options
+from studies.train.run import main, run
 from tests.helpers import checking
 
 
@@ -45,7 +52,8 @@ def test_every_algorithm_takes_a_step(algorithm: str, tmp_path: Path) -> None:
     log = pd.read_csv(tmp_path / "log.csv")
     assert list(log["updates"]) == [0, 1]
     assert log["gradient norm"].iloc[1] > 0
-    assert (tmp_path / "return.png").stat().st_size > 0
+    assert (tmp_path / "report.png").stat().st_size > 0
+    assert said in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_had_not(
@@ -117,6 +125,8 @@ def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
         (["--updates", "0"], BadValue, "--updates"),
         (["--evaluations", "0"], BadValue, "--evaluations"),
         (["--on-nonfinite", "x"], BadValue, "'stop' or 'skip'"),
+        (["--quality", "-1"], BadValue, "--quality"),
+        (["--quality-truth", "3"], BadValue, "--quality-truth"),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -134,3 +144,116 @@ def test_an_unknown_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     assert caught.value.code == 2
     said = capsys.readouterr().err.strip()
     assert "--fresh" in said and "\n" not in said
+
+
+@pytest.mark.parametrize("algorithm", ["shac", "agpo"])
+def test_measuring_the_gradient_changes_no_bit(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And every row that is due is there: evaluations, measurements and the end."""
+    few = Yardstick(Split(), gradients=5, truth=5, steps=6, whole=5, pairs=8, action_pairs=8)
+    monkeypatch.setattr(Options, "yardstick", few)
+    looked = Options(
+        algorithm, "landing", updates=4, every=2, quality=3, evaluations=4, out=str(tmp_path / "a")
+    )
+    said = run(looked)
+    monkeypatch.setattr(command, "draw", lambda *_: None)
+    run(dataclasses.replace(looked, quality=0, out=str(tmp_path / "b")))
+    a, b = (TrainingState.load(tmp_path / side / "state.safetensors") for side in "ab")
+    for name, value in a.params.items():
+        assert torch.equal(b.params[name], value)
+    log = pd.read_csv(tmp_path / "a" / "log.csv")
+    assert list(log["updates"]) == [0, 2, 3, 4]
+    assert list(log["bias"].notna()) == [True, False, True, True]
+    assert list(log["clipped"].notna()) == [False, True, True, True]
+    assert ("action cosine" in log) == (algorithm == "agpo") == ("weight alpha" in log)
+    assert "The gradient of the next update after 4 updates" in said
+    assert "bias to the whole return" in said and len(said.splitlines()) < 40
+    page = (tmp_path / "a" / "report.md").read_text(encoding="utf-8")
+    assert "| 3 |" in page and "Healthy ranges" in page
+
+
+def test_a_stop_keeps_the_counts_since_the_last_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "draw", lambda *_: None)
+    sides = {
+        s: Options("shac", "landing", updates=3, every=3, evaluations=4, out=str(tmp_path / s))
+        for s in "ab"
+    }
+    run(sides["a"])
+    original, calls = command.update, []
+
+    def stopping(*args: object) -> object:
+        calls.append(None)
+        if len(calls) == 2:  # between two rows
+            raise KeyboardInterrupt
+        return original(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "update", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(sides["b"])
+    run(sides["b"])
+    logs = [pd.read_csv(tmp_path / side / "log.csv") for side in "ab"]
+    pd.testing.assert_frame_equal(*logs)
+
+
+def test_tally_counts_what_was_clipped_and_lost() -> None:
+    algorithm = named("shac", "landing")[1]
+    limit = algorithm.optimiser.max_norm
+    assert limit is not None
+    info = Info(*(torch.tensor(0.0) for _ in Info._fields))
+    since = Tally()
+    for norm, lost in ((2 * limit, 0), (limit / 2, 2), (torch.nan, 0)):
+        since = since.add(
+            info._replace(norm=torch.tensor(norm), nonfinite=torch.tensor(lost)), algorithm
+        )
+    assert since.shares == {"clipped": 1 / 3, "not finite": 2 / (3 * algorithm.episodes)}
+    assert Tally().shares == {}
+
+
+def test_a_film_of_the_policy(tmp_path: Path) -> None:
+    options = Options("bptt", "landing", updates=1, evaluations=4, out=str(tmp_path), render=True)
+    assert "policy.gif" in run(options)
+    assert (tmp_path / "policy.gif").read_bytes()[:3] == b"GIF"
+
+
+def test_tensorboard_is_one_line_where_it_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    args = ["--task", "landing", "--updates", "1", "--out", str(tmp_path), "--tensorboard"]
+    with pytest.raises(Missing, match=r"gradlab\[tensorboard\]") as caught:
+        main(args)
+    assert "\n" not in str(caught.value)
+
+
+def test_tensorboard_has_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a run that goes on: its folder is written anew."""
+    seen: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            seen.clear()
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            seen.append((name, value, step))
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    module = types.ModuleType("torch.utils.tensorboard.writer")
+    vars(module)["SummaryWriter"] = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", module)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.ModuleType("tensorboard"))
+    options = Options(
+        "bptt", "landing", updates=2, every=1, evaluations=4, out=str(tmp_path), tensorboard=True
+    )
+    run(options)
+    log = pd.read_csv(tmp_path / "log.csv")
+    steps = [step for name, _, step in seen if name == "return"]
+    assert steps == list(log["steps"])
+    first = list(seen)
+    run(options)
+    assert seen == first

@@ -172,7 +172,7 @@ def test_mean_weights_of_every_kind() -> None:
 
 
 def test_ranges_judge_by_whole_intervals() -> None:
-    some = Range(0.5, 1.0, "why")
+    some = Range("it", 0.5, 1.0, "why")
     assert some.misses(Interval(0.3, 0.2, 0.4)) and not some.misses(Interval(0.4, 0.3, 0.5))
     assert some.holds(Interval(0.6, 0.5, 1.0)) and not some.holds(Interval(0.6, 0.4, 1.0))
     row = {"cosine": 0.6, "cosine_low": 0.5, "cosine_high": 0.8, "clipped": 0.9, "snr": math.nan}

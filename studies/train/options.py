@@ -1,0 +1,106 @@
+"""What can be asked of the training command, and the problem and algorithm that are meant."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from estimators import Split
+from gradlab.foundation.arguments import whole
+from gradlab.problems.problem import Problem
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.quality import LEAST, Yardstick
+from studies.train.algorithms import ALGORITHMS, FAMILIES, named
+
+WIDTH = 0.2  # of Split behind truths: on hovering less noise than 0.05 or 0.5 [margin scale]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train, and how to run it."""
+
+    algorithm: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(ALGORITHMS)}.")] = "shac"
+    task: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(FAMILIES)}.")] = "hovering"
+    seed: int = 0
+    """Of the policy, the critic and all noise."""
+    updates: int | None = None
+    """Updates of the whole training, in which learning rates go down (default: the algorithm's)."""
+    out: Annotated[
+        str | None, tyro.conf.arg(help_behavior_hint="(default: runs/train/ALGORITHM-TASK-SEED)")
+    ] = None
+    """Folder of the run. A run that was stopped goes on where it was."""
+    every: int = 20
+    """Updates between two evaluations and checkpoints."""
+    evaluations: int = 64
+    """Episodes of an evaluation, of fixed seeds that the training does not use."""
+    quality: int = 0
+    """Updates between two measurements of how good the algorithm's own gradient is: its bias, noise
+    and direction, whether the return jumps, and its critic. 0: none."""
+    quality_steps: int = 192
+    """Steps of the returns against which the critic's share of the bias is seen; 0 leaves that
+    out."""
+    quality_truth: int = 64
+    """Updates' worth of episodes behind the segment's true gradient; a quarter behind that of the
+    return. More where a measurement says that it cannot tell."""
+    on_nonfinite: str = "stop"
+    """What a gradient that is not finite does: stop, or skip the update and count it."""
+    compile: bool = False
+    """Compile the step of the simulation: worth it for long trainings."""
+    device: str = "cpu"
+    """Where tensors live, such as cuda."""
+    render: bool = False
+    """Write a GIF of an episode of the trained policy at the end."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard too (extra tensorboard)."""
+    fresh: bool = False
+    """Delete what is in the folder and begin again."""
+
+    @property
+    def folder(self) -> Path:
+        """That of the run."""
+        return Path(self.out or f"runs/train/{self.algorithm}-{self.task}-{self.seed}")
+
+    def check(self) -> None:
+        """Raise `BadValue` for numbers out of range."""
+        for name in ("every", "evaluations"):
+            whole(f"--{name}", getattr(self, name))
+        for name in ("quality", "quality_steps"):
+            whole(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+        whole("--quality-truth", self.quality_truth, 4 * LEAST)
+        if self.updates is not None:
+            whole("--updates", self.updates)
+
+    def due(self, number: int, last: int) -> bool:
+        """Whether the state after this many updates gets a row."""
+        return number % self.every == 0 or number == last or self.looks(number, last)
+
+    def looks(self, number: int, last: int) -> bool:
+        """Whether the gradient of that state is measured."""
+        return self.quality > 0 and (number % self.quality == 0 or number == last)
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What the gradient is measured by."""
+        truth = self.quality_truth
+        return Yardstick(Split(WIDTH), truth=truth, whole=truth // 4, steps=self.quality_steps)
+
+
+def settings(options: Options) -> dict[str, Any]:
+    """What makes a run this run: where it differs, its state is another run's."""
+    kept = dataclasses.asdict(options)
+    return {name: kept[name] for name in ("algorithm", "task", "seed", "updates", "on_nonfinite")}
+
+
+def prepared(options: Options) -> tuple[Problem, Algorithm]:
+    """The problem and the algorithm that the options name. Raises `UnknownName` or `BadValue`."""
+    options.check()
+    problem, algorithm = named(options.algorithm, options.task)
+    problem = problem.replace(compile=options.compile, device=options.device)
+    changes: dict[str, Any] = {"on_nonfinite": options.on_nonfinite}
+    if options.updates is not None:
+        changes["updates"] = options.updates
+    return problem, dataclasses.replace(algorithm, **changes)
