@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gradlab import rendering
+import gradlab
 from gradlab.foundation.errors import GradlabError, Missing
 from gradlab.foundation.generators import generator
 from gradlab.problems.problem import Problem
@@ -62,9 +62,9 @@ def film(problem: Problem, state: TrainingState, folder: Path) -> str:
     with torch.no_grad():
         path = rollout(problem, problem.bind(state.params), noise)
     try:
-        clip = rendering.frames(problem, path, every=every, size=SIZE)
+        clip = gradlab.rendering.frames(problem, path, every=every, size=SIZE)
     except GradlabError as error:  # the training is done: a film that fails is no loss of it
         return f"no film: {error}"
-    rate = rendering.frames_per_second(problem) / every
-    rendering.save_gif(folder / FILM, clip, rate=rate)
+    rate = gradlab.rendering.frames_per_second(problem) / every
+    gradlab.rendering.save_gif(folder / FILM, clip, rate=rate)
     return FILM
