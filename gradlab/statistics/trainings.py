@@ -43,7 +43,9 @@ def iqm(scores: ArrayLike, axis: int = 0) -> NDArray:
     if count == 0:
         raise BadValue("expected scores of at least one training, got none")
     ends = np.linspace(0.0, 1.0, count + 1).clip(0.25, 0.75)
-    return np.tensordot(2 * np.diff(ends), np.moveaxis(values, axis, 0), axes=1)
+    weights = 2 * np.diff(ends)
+    kept = weights > 0  # what does not count may be infinite
+    return np.tensordot(weights[kept], np.moveaxis(values, axis, 0)[kept], axes=1)
 
 
 def iqm_interval(
@@ -178,8 +180,7 @@ def _pairs(
 
 def _won(x: NDArray, y: NDArray) -> NDArray:
     """[n, m]: 1 where x is above y, ½ where they are equal."""
-    apart = x[:, None] - y
-    return (apart > 0) + 0.5 * (apart == 0)
+    return (x[:, None] > y) + 0.5 * (x[:, None] == y)
 
 
 def _ends(draws: NDArray, confidence: float) -> NDArray:

@@ -89,6 +89,14 @@ def test_one_task_is_mann_and_whitneys(sizes: tuple[int, int]) -> None:
     assert math.isclose(same_by_chance([x], [y]), exact, rel_tol=1e-9)
 
 
+def test_a_training_that_is_lost_is_the_worst() -> None:
+    assert iqm([-math.inf, 1.0, 1.0, 2.0]) == 1.0
+    assert iqm([-math.inf, -math.inf, 1.0, 2.0]) == -math.inf
+    lost = [-math.inf, -math.inf]
+    assert improvement([[0.0, 1.0]], [lost]).estimate == 1.0
+    assert improvement([lost], [lost]).estimate == 0.5
+
+
 def test_two_tasks_are_tested_together() -> None:
     """Of two tasks with 2 against 2 all is won: 1/6 · 1/6 on either side."""
     assert math.isclose(same_by_chance([[3, 4], [7, 8]], [[1, 2], [5, 6]]), 2 / 36)

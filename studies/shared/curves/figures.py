@@ -1,0 +1,76 @@
+"""Learning curves: interquartile means over seeds with bootstrap bands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.statistics import Interval
+from studies.shared.curves.rows import Curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# an algorithm has the colour of its estimator
+LOOKS = {"bptt": "fog", "shac": "nstep", "ppo": "pg", "pg": "evolution_strategies", "sac": "qg"}
+# variants of one algorithm, in the order in which they come
+VARIANTS = ("abpt", "fog", "qg", "nstep", "split", "pg", "zero_step")
+AXES: dict[str, Callable[[Curve], NDArray]] = {
+    "environment steps": lambda curve: curve.steps,
+    "gradient steps": lambda curve: curve.gradient_steps,
+    "processor time [s]": lambda curve: curve.seconds,
+}
+FAR = 1_000  # gradient steps from which on a linear axis would hide who takes few
+NOTE = (
+    "Interquartile mean over seeds, with bootstrap bands at 95 % that are too short with few seeds; "
+    "mean actions on whole episodes, undiscounted."
+)
+
+
+def draw(
+    path: Path,
+    title: str,
+    panels: Mapping[str, list[Curve]],
+    across: tuple[str, ...] = ("environment steps",),
+    goal: bool = False,
+) -> None:
+    """One column per panel and one row per axis; `goal` draws how often goals are reached."""
+    from gradlab.study import figures
+
+    with figures.style():
+        figure, axes = figures.panels(len(across), len(panels), title)
+        for row, (name, x) in enumerate((name, AXES[name]) for name in across):
+            for column, (heading, known) in enumerate(panels.items()):
+                panel = axes[row, column]
+                for place, curve in enumerate(known):
+                    _curve(panel, curve, name, goal, place, known)
+                panel.set_xlabel(name)
+                if name == "gradient steps" and max(x(c).max() for c in known) > FAR:
+                    panel.set_xscale("symlog", linthresh=10)
+                if row == 0:
+                    panel.set_title(heading)
+                if column == 0:
+                    panel.set_ylabel("return" if not goal else f"{known[0].goal_name} per episode")
+        figures.note(figure, NOTE)
+        figures.legend(figure, axes)
+        figures.save(figure, path)
+
+
+def _curve(
+    panel: Axes, curve: Curve, across: str, goal: bool, place: int, known: list[Curve]
+) -> None:
+    from gradlab.study import figures
+
+    one_algorithm = len({other.arm.algorithm for other in known}) == 1
+    look = LOOKS.get(curve.arm.algorithm, curve.arm.algorithm)
+    if one_algorithm:
+        look = VARIANTS[place % len(VARIANTS)]
+    band: list[Interval] = curve.goal_band if goal else curve.band
+    middle, low, high = np.array(band).T
+    label = (curve.arm.variant or curve.arm.label) if one_algorithm else curve.arm.algorithm
+    x = AXES[across](curve).mean(axis=0)
+    figures.line(panel, x, middle, low, high, name=look, label=label)

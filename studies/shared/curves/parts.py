@@ -1,0 +1,190 @@
+"""Trainings as artefacts, one per part, and their rows as cells.
+
+Part k goes on from the state of part k − 1, to the bit: a training can be stopped at any moment and
+loses the part at work. The log of a training travels with its state; processor seconds are in it,
+so that the file of a part is not the same in two runs, but for them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gradlab.foundation import checkpoints
+from gradlab.problems.problem import Problem
+from gradlab.study import Artefact, Cell, Saved
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.evaluation import Evaluation, evaluate_policy
+from gradlab.training.loop import init, update
+from gradlab.training.state import TrainingState
+from studies.shared.curves import baselines
+from studies.shared.curves.arms import Arm, Setup, Trainings, shortened
+from studies.shared.curves.baselines import BASELINES, Act, Baseline
+
+MEASURED = ("seconds",)  # what a clock fills in
+
+Log = list[dict[str, Any]]
+Build = Callable[[Artefact, Mapping[str, Saved]], Saved]
+
+
+# ------------------------------------------------------------------------------------ the units
+
+
+def artefacts(config: Trainings, arms: Iterable[Arm], build: Build) -> Iterator[Artefact]:
+    """Every part of every training; `build` is the study's, which calls `train_part`."""
+    for arm in arms:
+        count = _parts(config, arm)
+        ends = [round(config.points * (k + 1) / count) for k in range(count)]
+        for seed in config.seeds:
+            for k, end in enumerate(ends):
+                payload = {
+                    **arm._asdict(),
+                    "seed": seed,
+                    "share": config.share,
+                    "from": ends[k - 1] if k else 0,
+                    "to": end,
+                    "points": config.points,
+                    "evaluations": config.evaluations,
+                    "evaluation_seed": config.seed,
+                }
+                before = (_name(arm, seed, k - 1),) if k else ()
+                cost = config.share * (end - payload["from"]) / config.points * _cost(arm)
+                yield Artefact(_name(arm, seed, k), build, payload, before, cost)
+
+
+def cells(config: Trainings, arms: Iterable[Arm]) -> Iterator[Cell]:
+    """One per training, which reads its log."""
+    for arm in arms:
+        last = _parts(config, arm) - 1
+        for seed in config.seeds:
+            payload = {**arm._asdict(), "seed": seed}
+            needs = (_name(arm, seed, last),)
+            yield Cell(f"{arm.path}/{seed}", payload, needs, cost=1e-3)
+
+
+def run_cell(config: Trainings, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
+    """One row per evaluation."""
+    (saved,) = needs.values()
+    for row in saved.metadata["log"]:
+        yield {**cell.payload, **row}
+
+
+def _name(arm: Arm, seed: int, part: int) -> str:
+    return f"trainings/{arm.path}/{seed}/{part}"
+
+
+def _parts(config: Trainings, arm: Arm) -> int:
+    """The library keeps its state in objects, which go into no file here."""
+    return 1 if arm.algorithm in BASELINES else min(config.parts, config.points)
+
+
+def _cost(arm: Arm) -> float:
+    """Rough processor seconds of a whole training, for the progress bar and the order."""
+    runner = 20.0 if arm.task in ("ant", "hopper", "half_cheetah", "humanoid") else 1.0
+    return runner * (40.0 if arm.algorithm == "bptt" else 70.0)
+
+
+# ----------------------------------------------------------------------------------- one part
+
+
+def train_part(artefact: Artefact, needs: Mapping[str, Saved], setup: Setup) -> Saved:
+    """The state and the log after this part of a training."""
+    payload = artefact.payload
+    problem, algorithm = setup(Arm(payload["task"], payload["algorithm"], payload["variant"]))
+    algorithm = shortened(algorithm, payload["share"])
+    if isinstance(algorithm, Baseline):
+        return _library(payload, problem, algorithm)
+    if artefact.needs:
+        state, log = _opened(needs[artefact.needs[0]])
+    else:
+        state = init(problem, algorithm, payload["seed"])
+        log = [_row(problem, 0, _standing(state, 0, 0.0), _looked(payload, problem, state))]
+    seconds, skipped = log[-1]["seconds"], log[-1]["skipped"]
+    for point in range(payload["from"] + 1, payload["to"] + 1):
+        goal = round(algorithm.updates * point / payload["points"])
+        begin = time.process_time()
+        state, more = _updated(problem, algorithm, state, goal)
+        seconds, skipped = seconds + time.process_time() - begin, skipped + more
+        seen = _looked(payload, problem, state)
+        log.append(_row(problem, point, _standing(state, skipped, seconds), seen))
+    return _closed(state, log)
+
+
+def _updated(
+    problem: Problem, algorithm: Algorithm, state: TrainingState, goal: int
+) -> tuple[TrainingState, int]:
+    """The state after so many updates in all, and how many of the new ones changed nothing."""
+    skipped = 0
+    while int(state.updates) < goal:
+        state, info = update(problem, algorithm, state)
+        skipped += not bool(info.norm.isfinite())
+    return state, skipped
+
+
+def _looked(payload: Mapping[str, Any], problem: Problem, state: TrainingState) -> Evaluation:
+    kept = {"episodes": payload["evaluations"], "seed": payload["evaluation_seed"]}
+    return evaluate_policy(problem, state.params, state.buffers, **kept)
+
+
+def _standing(state: TrainingState, skipped: int, seconds: float) -> dict[str, Any]:
+    updates = int(state.updates)
+    return {
+        "gradient_steps": updates - skipped,
+        "steps": int(state.steps),
+        "skipped": skipped,
+        "seconds": seconds,
+    }
+
+
+def _row(
+    problem: Problem, point: int, standing: Mapping[str, Any], seen: Evaluation
+) -> dict[str, Any]:
+    """One line of the log. The goal is the task's first event that pays, if any does."""
+    row: dict[str, Any] = {
+        "point": point,
+        **standing,
+        "return": float(seen.returns.double().mean()),
+        "length": float(seen.lengths.double().mean()),
+    }
+    for i, event in enumerate(problem.task.events):
+        if event.bonus > 0:
+            counted = float(seen.counts[:, i].double().mean())
+            return row | {"goal": counted, "goal_name": event.name}
+    return row
+
+
+def _closed(state: TrainingState, log: Log) -> Saved:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        state.save(path, {"log": log})
+        return checkpoints.load(path)
+
+
+def _opened(saved: Saved) -> tuple[TrainingState, Log]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        checkpoints.save(path, saved.tensors, saved.metadata)
+        state, metadata = TrainingState.read(path)
+        return state, metadata["log"]
+
+
+def _library(payload: Mapping[str, Any], problem: Problem, chosen: Baseline) -> Saved:
+    """A training of stable-baselines3, whole."""
+    marks = [round(chosen.rounds * k / payload["points"]) for k in range(payload["points"] + 1)]
+    log: Log = []
+
+    def look(rounds: int, gradient_steps: int, seconds: float, act: Act) -> None:
+        seen = baselines.evaluated(problem, act, payload["evaluations"], payload["evaluation_seed"])
+        standing = {
+            "gradient_steps": gradient_steps,
+            "steps": rounds * chosen.episodes,
+            "skipped": 0,
+            "seconds": seconds,
+        }
+        log.append(_row(problem, len(log), standing, seen))
+
+    baselines.train(problem, chosen, payload["seed"], marks, look)
+    return Saved({}, {"log": log})

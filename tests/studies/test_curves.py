@@ -1,0 +1,359 @@
+"""What studies of learning curves share: parts, rows, claims; and what each of them trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gradlab.foundation.errors import BadValue, GradlabError, Missing, UnknownName
+from gradlab.study import Artefact, Cell, Saved, read_rows, run_study
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.evaluation import evaluate_policy
+from gradlab.training.loop import init, train
+from gradlab.training.schedule import Schedule
+from studies import learning_curves, learning_rate_robustness, reward_robustness
+from studies.learning_curves.config import Config
+from studies.shared.curves import baselines, figures, parts, words
+from studies.shared.curves.arms import Arm, Trainings, check, plain, shortened
+from studies.shared.curves.baselines import Baseline
+from studies.shared.curves.claims import FAILS, HOLDS, UNKNOWN, Claim, against, judge, versus
+from studies.shared.curves.rows import Curve, curves, goals, last, learnt, unsteadiness
+from studies.train.algorithms import FAMILIES
+from tests.helpers.runs import undrawn
+
+TINY = {"episodes": 8, "length": 4, "horizon": 8, "passes": 1, "hidden": (8,), "critic": (8,)}
+STUDIES = (learning_curves, reward_robustness, learning_rate_robustness)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer episodes of fewer steps, so that an update takes no time."""
+    for name, family in FAMILIES.items():
+        changed = dataclasses.replace(family, **TINY, updates=12)  # pyright: ignore[reportArgumentType]
+        monkeypatch.setitem(FAMILIES, name, changed)
+
+
+def build(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    return parts.train_part(artefact, needs, plain)
+
+
+def trained(config: Trainings, arm: Arm) -> list[Saved]:
+    """All parts of an arm's trainings, one after the other."""
+    made: dict[str, Saved] = {}
+    for artefact in parts.artefacts(config, [arm], build):
+        needs = {name: made[name] for name in artefact.needs}
+        made[artefact.name] = artefact.build(artefact, needs)
+    return list(made.values())
+
+
+def without_time(saved: Saved) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in saved.metadata["log"]]
+
+
+# ------------------------------------------------------------------------------------- trainings
+
+
+@pytest.mark.parametrize("algorithm", ["shac", "abpt", "bptt"])
+def test_parts_end_where_a_whole_training_does(algorithm: str) -> None:
+    """To the bit, state and log; and both where `gradlab.training` ends."""
+    arm = Arm("racing", algorithm)
+    config = Trainings(seeds=(3,), share=0.5, points=5, parts=3, evaluations=4)
+    pieces = trained(config, arm)
+    (whole,) = trained(dataclasses.replace(config, parts=1), arm)
+    assert len(pieces) == 3 and len(whole.metadata["log"]) == 6
+    assert without_time(pieces[-1]) == without_time(whole)
+    assert all(torch.equal(whole.tensors[n], value) for n, value in pieces[-1].tensors.items())
+
+    problem, found = plain(arm)
+    short = cast(Algorithm, shortened(found, 0.5))
+    state = train(problem, short, state=init(problem, short, 3))
+    for name, value in state.params.items():
+        assert torch.equal(whole.tensors[f"params.{name}"], value)
+    row = whole.metadata["log"][-1]
+    mean = float(evaluate_policy(problem, state.params, state.buffers, episodes=4).returns.mean())
+    assert row["steps"] == int(state.steps) and row["gradient_steps"] == short.updates
+    assert math.isclose(row["return"], mean, rel_tol=1e-6) and row["goal_name"] == "passed"
+
+
+def test_a_longer_training_is_not_a_shorter_one() -> None:
+    """All that decides a part is in its payload; parts are as many as evaluations at most."""
+    arm = Arm("hovering", "shac")
+    base = Trainings(seeds=(0,), points=4, parts=9)
+    made = list(parts.artefacts(base, [arm], build))
+    assert [a.payload["to"] for a in made] == [1, 2, 3, 4]
+    assert [len(a.needs) for a in made] == [0, 1, 1, 1]
+    for change in ({"share": 0.5}, {"evaluations": 3}, {"seed": 1}, {"points": 5}):
+        other = next(parts.artefacts(dataclasses.replace(base, **change), [arm], build))
+        assert other.payload != made[0].payload
+    paths = {Arm("t", "a").path, Arm("t", "a", "b").path, Arm("t", "x.py:a").path}
+    assert len(paths) == 3
+
+
+def test_a_run_is_resumed_and_its_table_is_that_of_one_go(tmp_path: Path) -> None:
+    study = undrawn(learning_curves.STUDY)
+    config = Config(
+        tasks=("hovering",), algorithms=("shac",), seeds=(0, 1), share=0.5, points=2, evaluations=4
+    )
+    first = run_study(study, config, tmp_path / "a", jobs=1)
+    assert list(first.rows["point"]) == [0, 1, 2] * 2
+    assert "seconds" not in pd.read_parquet(tmp_path / "a" / "rows.parquet")
+    assert first.rows["seconds"].iloc[0] == 0 < first.rows["seconds"].iloc[2]
+    # what a kill leaves: the first part of one training
+    (tmp_path / "a" / "cells" / "hovering" / "shac" / "1.parquet").unlink()
+    end = tmp_path / "a" / "artefacts" / "trainings" / "hovering" / "shac" / "1" / "1.safetensors"
+    end.unlink()
+    run_study(study, config, tmp_path / "a", jobs=1)
+    run_study(study, config, tmp_path / "b", jobs=1)
+    one, two = (pd.read_parquet(tmp_path / side / "rows.parquet") for side in "ab")
+    pd.testing.assert_frame_equal(one, two)
+    assert "3. Until learnt" in first.summary and "4. All pairs" not in first.summary
+
+
+def test_wrong_arms_are_refused_in_one_line(tmp_path: Path) -> None:
+    own = tmp_path / "mine_for_curves.py"
+    own.write_text(
+        "import estimators\nfrom gradlab.training.algorithm import Algorithm\n"
+        "def good(problem):\n    return Algorithm(estimators.FOG(), episodes=4, length=2)\n"
+        "def bad(problem):\n    return 1 / 0\n"
+        "def other(problem):\n    return 3\n"
+    )
+    assert cast(Algorithm, plain(Arm("landing", f"{own}:good")).algorithm).episodes == 4
+    wrong = {
+        "nothing": (UnknownName, "unknown algorithm 'nothing'.*known"),
+        f"{own}:bad": (GradlabError, "bad failed on landing: ZeroDivisionError.*mend it"),
+        f"{own}:other": (BadValue, "should be a gradlab.training.algorithm.Algorithm.*got"),
+        "no_such:thing": (Missing, "algorithm 'no_such:thing' cannot be imported"),
+    }
+    for name, (kind, said) in wrong.items():
+        with pytest.raises(kind, match=said):
+            plain(Arm("landing", name))
+    with pytest.raises(UnknownName, match="unknown task 'walking'"):
+        plain(Arm("walking", "shac"))
+    for bad in ({"share": 0.0}, {"points": 0}, {"seeds": (1, 1)}, {"seeds": (-1,)}):
+        with pytest.raises(BadValue):
+            check(Trainings(**bad), [], plain)
+    with pytest.raises(BadValue, match="rates should be between 0 and 1"):
+        learning_rate_robustness.config.arms(learning_rate_robustness.config.Config(rates=(2.0,)))
+
+
+# ------------------------------------------------------------------------------ stable-baselines3
+
+
+def test_a_function_is_evaluated_on_the_episodes_of_policies() -> None:
+    problem, algorithm = plain(Arm("racing", "shac"))
+    state = init(problem, cast(Algorithm, algorithm), 1)
+    policy = problem.bind(state.params)
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return policy.mean_action(policy(torch.as_tensor(obs))).numpy()
+
+    ours = evaluate_policy(problem, state.params, episodes=6, seed=2)
+    theirs = baselines.evaluated(problem, act, 6, 2)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ppo", "sac", "td3"])
+def test_the_librarys_trainings_have_the_same_rows(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("stable_baselines3", reason="the extra `baselines` is not installed")
+    # observations are standardised, as on runners
+    normed = dataclasses.replace(FAMILIES["hovering"], normed=name == "ppo")
+    monkeypatch.setitem(FAMILIES, "hovering", normed)
+    config = Trainings(seeds=(0,), points=3, parts=3, evaluations=2)
+    arm = Arm("hovering", name)
+    before = torch.get_rng_state()
+    (once,) = trained(config, arm)
+    assert torch.equal(torch.get_rng_state(), before)
+    log = without_time(once)
+    assert [row["point"] for row in log] == [0, 1, 2, 3]
+    rounds = cast(Baseline, plain(arm).algorithm).rounds
+    assert [row["steps"] for row in log] == [8 * round(rounds * k / 3) for k in range(4)]
+    assert log[0]["gradient_steps"] == 0 < log[-1]["gradient_steps"]
+    assert log[0]["return"] != log[-1]["return"]
+    (again,) = trained(config, arm)
+    assert without_time(again) == log
+
+
+def test_without_the_library_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Missing, match=r"^ppo is stable-baselines3's.*pip install 'gradlab\[base"):
+        check(Trainings(), [Arm("hovering", "ppo")], plain)
+
+
+# --------------------------------------------------------------------------------- rows and claims
+
+
+def curve(name: str, finals: list[float], start: float = 0.0, task: str = "racing") -> Curve:
+    """One that goes from `start` to the given ends in two steps of 10."""
+    ends = np.array(finals)
+    earned = np.stack([np.full_like(ends, start), (start + ends) / 2, ends], axis=1)
+    spent = np.tile([0.0, 10.0, 20.0], (len(ends), 1))
+    goal = np.zeros_like(earned)
+    seeds = tuple(range(len(ends)))
+    return Curve(Arm(task, name), seeds, spent, spent, spent, earned, goal, "passed", 0)
+
+
+def test_what_counts_as_learnt_and_what_it_took() -> None:
+    good, poor = curve("a", [10.0, 10.0, 10.0]), curve("b", [4.0, 4.0, 10.0])
+    assert learnt([good, poor]) == 9.0  # 0.9 of the way to the best, from 0
+    assert list(good.first(9.0, good.steps)) == [18.0, 18.0, 18.0]
+    assert list(poor.first(9.0, poor.steps)) == [math.inf, math.inf, 18.0]
+    assert words.middle(poor.first(9.0, poor.steps)) == "not reached"
+    assert learnt([curve("a", [-1.0])]) == math.inf
+    assert list(unsteadiness(curve("a", [1.0, 2.0, 9.0]))) == [1.0, 0.0, 7.0]
+
+
+def test_a_policy_that_is_lost_is_the_worst() -> None:
+    rows = [
+        {"task": "hovering", "algorithm": "a", "variant": "", "seed": s, "point": p, "steps": p,
+         "gradient_steps": p, "skipped": 0, "seconds": 0.0, "length": 1.0,
+         "return": math.nan if s else 1.0}
+        for s in (0, 1) for p in (0, 1)
+    ]  # fmt: skip
+    (found,) = curves(pd.DataFrame(rows)).values()
+    assert list(last(found)) == [1.0, -math.inf]
+    assert found.goal is None and list(goals(found)) == [1.0, -math.inf]
+
+
+def test_the_ladder_of_verdicts() -> None:
+    """4 against 4 that are apart have p = 2/70; 3 against 3 cannot be told."""
+    high, low, mixed = [5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0], [0.0, 9.0, 5.5, 3.5]
+    known = {one.arm: one for one in (curve("h", high), curve("l", low), curve("m", mixed))} | {
+        Arm("racing", "l2"): curve("l2", [x - 0.5 for x in low])
+    }
+    h, low_arm, m, l2 = (Arm("racing", name) for name in ("h", "l", "m", "l2"))
+
+    def verdict(*pairs: tuple, **options: Any) -> str:
+        return judge(Claim("", "", tuple(pairs), **options), known).verdict
+
+    assert verdict(against(h, low_arm)) == HOLDS
+    assert verdict(against(low_arm, h)) == FAILS
+    assert verdict(against(m, h)) == UNKNOWN
+    # all: each at its own 5 %; any: p = 2/70 doubled is above 5 %
+    assert verdict(against(h, low_arm), against(h, l2)) == HOLDS
+    assert verdict(against(h, low_arm), against(h, m)) == UNKNOWN
+    assert verdict(against(h, low_arm), against(h, l2), need="any") == UNKNOWN
+    assert verdict(against(h, low_arm), need="any") == HOLDS
+    # one of several the other way round must be told beside the others, too
+    assert verdict(against(low_arm, h), against(h, l2)) == UNKNOWN
+    assert verdict(against(low_arm, h), against(l2, h), need="any") == FAILS
+    few = {arm: curve(arm.algorithm, list(last(c)[:3])) for arm, c in known.items()}
+    assert judge(Claim("", "", (against(h, low_arm),)), few).verdict == UNKNOWN
+
+
+def test_strata_are_kept_apart_and_the_worst_is_by_seed() -> None:
+    a = [curve("a", [2.0, 3.0]), curve("a", [12.0, 13.0])]
+    b = [curve("b", [0.0, 1.0]), curve("b", [10.0, 11.0])]
+    apart = versus(a, b)
+    assert apart.chance.estimate == 1.0 and math.isclose(apart.p, 2 / 36)
+    worst = versus(a, [curve("b", [9.0, 1.0]), curve("b", [1.0, 9.0])], worst=True)
+    assert worst.chance.estimate == 1.0 and math.isclose(worst.p, 2 / 6)
+
+
+def test_claims_of_what_was_not_trained_are_not_judged() -> None:
+    table = pd.DataFrame(_rows("hovering", "shac") + _rows("hovering", "split", 1.0))
+    found = learning_curves.answer.answer(table)
+    assert found.answer.startswith("On hovering, split earns most")
+    assert "2 against 2 cannot have p below 0.33" in found.rests_on
+    both = pd.DataFrame(_rows("racing", "bptt") + _rows("racing", "split", 1.0))
+    said = learning_curves.answer.answer(both).answer
+    assert said.startswith("Racing passes more gates with split than with bptt: cannot be told")
+    assert "BPTT is worst on racing: cannot be told" in said
+    assert len(str(found).splitlines()) <= 40
+
+
+def _rows(task: str, name: str, more: float = 0.0, variant: str = "") -> list[dict[str, Any]]:
+    return [
+        {"task": task, "algorithm": name, "variant": variant, "seed": s, "point": p,
+         "steps": 10 * p, "gradient_steps": p, "skipped": 0, "seconds": 0.1 * p, "length": 4.0,
+         "return": 0.1 * s + p * (1 + more), "goal": float(p + more), "goal_name": "passed"}
+        for s in (0, 1) for p in (0, 1, 2)
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------- the studies
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_preset_can_be_trained(study: Any) -> None:
+    pytest.importorskip("stable_baselines3", reason="the extra `baselines` is not installed")
+    for name in study.STUDY.presets:
+        config, _ = study.STUDY.preset(name)
+        cells = list(study.STUDY.cells(config))
+        made = {artefact.name for artefact in study.STUDY.artefacts(config)}
+        assert cells and all(set(cell.needs) <= made for cell in cells)
+        assert len({cell.key for cell in cells}) == len(cells)
+
+
+def test_rewards_differ_and_nothing_else() -> None:
+    setup = reward_robustness.config.setup
+    position, velocity = (setup(Arm("racing", "shac", name)) for name in ("position", "velocity"))
+    assert cast(Any, position.problem.task).gates == 4
+    assert cast(Any, velocity.problem.task).reward == "velocity"
+    assert position.algorithm == velocity.algorithm
+    assert dataclasses.replace(cast(Any, velocity.problem.task), reward="position") == (
+        position.problem.task
+    )
+
+
+def test_rates_are_the_policys_and_the_critics_if_asked() -> None:
+    setup = learning_rate_robustness.config.setup
+    one = cast(Algorithm, setup(Arm("hovering", "shac", "rate 0.003")).algorithm)
+    assert one.optimiser.learning_rate == 0.003
+    assert one.critic is not None and isinstance(one.critic.optimiser.learning_rate, Schedule)
+    both = cast(Algorithm, setup(Arm("hovering", "shac", "rate 1e-05 for both")).algorithm)
+    assert both.critic is not None
+    assert both.optimiser.learning_rate == both.critic.optimiser.learning_rate == 1e-5
+    ppo = cast(Baseline, setup(Arm("hovering", "ppo", "rate 0.01")).algorithm)
+    assert ppo.learning_rate == 0.01
+    config = learning_rate_robustness.config.Config(both=True, algorithms=("shac",))
+    arms = learning_rate_robustness.config.arms(config)
+    assert [arm.variant for arm in arms][:2] == ["rate 0.01 for both", "rate 0.003 for both"]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_answers_reports_and_figures_of_a_table(study: Any, tmp_path: Path) -> None:
+    arms = {
+        learning_curves: [("racing", n, "") for n in ("bptt", "shac", "abpt", "split")],
+        reward_robustness: [
+            ("racing", n, v) for v in ("position", "velocity") for n in ("bptt", "shac", "abpt")
+        ],
+        learning_rate_robustness: [
+            ("hovering", n, f"rate {r}") for n in ("shac", "abpt") for r in (0.01, 0.001)
+        ],
+    }[study]
+    table = pd.DataFrame(
+        [row for k, (t, n, v) in enumerate(arms) for row in _rows(t, n, 0.5 * k, v)]
+    )
+    said = study.STUDY.answer(table)
+    assert "cannot be told at this budget" in said.answer and len(said.table) == len(arms)
+    assert "1. Claims" in study.STUDY.summarise(table)
+    study.STUDY.plot(table, tmp_path / "figure")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_the_command_reads_what_it_wrote(tmp_path: Path) -> None:
+    config = Config(
+        tasks=("racing",), algorithms=("bptt", "split"), seeds=(0,), share=0.2, points=1,
+        evaluations=2,
+    )  # fmt: skip
+    result = run_study(undrawn(learning_curves.STUDY), config, tmp_path, jobs=1)
+    assert read_rows(tmp_path).equals(result.rows)
+    cell = Cell("racing/bptt/0")
+    assert set(result.rows["cell"]) == {cell.key, "racing/split/0"}
+    # one seed has no interval, and nothing is told of it
+    assert "1 seeds per arm" in result.answer.rests_on
+    assert figures.LOOKS["bptt"] == "fog"
