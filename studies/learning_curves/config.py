@@ -21,8 +21,10 @@ class Config(Trainings):
     """Those of studies.train; ppo, sac, td3 of stable-baselines3 (pip install
     'gradlab[baselines]'); my_module:my_algorithm, a function of the problem that returns a
     gradlab.training.algorithm.Algorithm."""
-    share: float = 0.4
+    share: float = 0.3
     """Of the steps that the sizes of studies.train ask for [1]."""
+    points: int = 6
+    """Evaluations of a training, after equal shares of its steps; one more before it."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -41,6 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "algorithms": ("bptt", "shac", "abpt", "split", "ppo"),
         "seeds": (0, 1, 2, 3, 4),
         "share": 1.0,
+        "points": 10,
         "parts": 5,
     },
     "paper": {

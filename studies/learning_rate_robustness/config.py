@@ -23,7 +23,9 @@ class Config(Trainings):
     """Learning rates of the policy, constant over a training (ABPT appendix D.3)."""
     both: bool = False
     """Give the critic the same rate. The paper does not say which networks its rates are of."""
-    share: float = 0.4
+    points: int = 6
+    """Evaluations of a training, after equal shares of its steps; one more before it."""
+    share: float = 0.3
     """Of the steps that the sizes of studies.train ask for [1]."""
 
 
@@ -42,6 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "algorithms": ("bptt", "shac", "abpt", "ppo"),
         "seeds": (0, 1, 2, 3, 4),
         "share": 1.0,
+        "points": 10,
         "parts": 5,
     },
     "paper": {

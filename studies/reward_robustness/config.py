@@ -16,6 +16,10 @@ class Config(Trainings):
     """Of racing: closeness to the gate, or speed towards it (ABPT appendix D.2)."""
     algorithms: tuple[str, ...] = ("bptt", "shac", "abpt", "split")
     """Those of studies.train; ppo of stable-baselines3; my_module:my_algorithm."""
+    share: float = 0.25
+    """Of the steps that the sizes of studies.train ask for [1]."""
+    points: int = 6
+    """Evaluations of a training, after equal shares of its steps; one more before it."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -31,8 +35,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "verdict": {
         "algorithms": ("bptt", "shac", "abpt", "split", "ppo"),
         "seeds": (0, 1, 2, 3, 4),
-        "share": 2.0,
-        "parts": 8,
+        "share": 1.0,
+        "points": 10,
+        "parts": 5,
     },
     "paper": {
         "algorithms": ("bptt", "shac", "abpt", "split", "ppo"),
