@@ -40,14 +40,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "default": {},
     "verdict": {
-        "algorithms": ("bptt", "shac", "abpt", "split", "ppo"),
+        "algorithms": ("bptt", "shac", "abpt", "abpt_full", "split", "ppo"),
         "seeds": (0, 1, 2, 3, 4),
         "share": 1.0,
         "points": 10,
         "parts": 5,
     },
     "paper": {
-        "algorithms": ("bptt", "shac", "abpt", "split", "ppo"),
+        "algorithms": ("bptt", "shac", "abpt", "abpt_full", "split", "ppo"),
         "seeds": (0, 1, 2, 3, 4),
         "share": 10.0,
         "points": 20,

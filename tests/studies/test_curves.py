@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 import torch
 
+from estimators import ABPT, NStep
 from gradlab.foundation.errors import BadValue, GradlabError, Missing, UnknownName
 from gradlab.study import Artefact, Cell, Saved, read_rows, run_study
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.evaluation import evaluate_policy
 from gradlab.training.loop import init, train
 from gradlab.training.schedule import Schedule
-from studies import learning_curves, learning_rate_robustness, reward_robustness
+from studies import ablation, learning_curves, learning_rate_robustness, reward_robustness
 from studies.learning_curves.config import Config
 from studies.shared.curves import baselines, figures, parts, words
 from studies.shared.curves.arms import Arm, Trainings, check, plain, shortened
@@ -30,7 +31,7 @@ from studies.train.algorithms import FAMILIES
 from tests.helpers.runs import undrawn
 
 TINY = {"episodes": 8, "length": 4, "horizon": 8, "passes": 1, "hidden": (8,), "critic": (8,)}
-STUDIES = (learning_curves, reward_robustness, learning_rate_robustness)
+STUDIES = (ablation, learning_curves, reward_robustness, learning_rate_robustness)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def without_time(saved: Saved) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------- trainings
 
 
-@pytest.mark.parametrize("algorithm", ["shac", "abpt", "bptt"])
+@pytest.mark.parametrize("algorithm", ["abpt_full", "bptt"])
 def test_parts_end_where_a_whole_training_does(algorithm: str) -> None:
     """To the bit, state and log; and both where `gradlab.training` ends."""
     arm = Arm("racing", algorithm)
@@ -298,6 +299,24 @@ def test_every_preset_can_be_trained(study: Any) -> None:
         assert len({cell.key for cell in cells}) == len(cells)
 
 
+def test_an_ablation_takes_one_part_away() -> None:
+    setup, variants = ablation.config.setup, ablation.config.VARIANTS
+    full, zero, entropy, replay = (
+        cast(Algorithm, setup(Arm("landing", "abpt_full", name)).algorithm) for name in variants
+    )
+    assert full.entropy is not None and full.replay is not None
+    assert isinstance(full.estimator, ABPT) and zero.estimator == NStep(full.estimator.window)
+    assert dataclasses.replace(zero, estimator=full.estimator) == full
+    assert entropy == dataclasses.replace(full, entropy=None)
+    assert replay == dataclasses.replace(full, replay=None)
+    # hovering has no entropy, as published: there is nothing to take away
+    arms = ablation.config.arms(ablation.config.Config(tasks=("hovering", "racing")))
+    assert [arm.variant for arm in arms if arm.task == "racing"] == list(variants)
+    assert "without entropy" not in [arm.variant for arm in arms if arm.task == "hovering"]
+    with pytest.raises(UnknownName, match="unknown variant"):
+        setup(Arm("landing", "abpt_full", "nothing"))
+
+
 def test_rewards_differ_and_nothing_else() -> None:
     setup = reward_robustness.config.setup
     position, velocity = (setup(Arm("racing", "shac", name)) for name in ("position", "velocity"))
@@ -327,6 +346,7 @@ def test_rates_are_the_policys_and_the_critics_if_asked() -> None:
 @pytest.mark.parametrize("study", STUDIES)
 def test_answers_reports_and_figures_of_a_table(study: Any, tmp_path: Path) -> None:
     arms = {
+        ablation: [("landing", "abpt_full", v) for v in ablation.config.VARIANTS],
         learning_curves: [("racing", n, "") for n in ("bptt", "shac", "abpt", "split")],
         reward_robustness: [
             ("racing", n, v) for v in ("position", "velocity") for n in ("bptt", "shac", "abpt")
@@ -355,5 +375,5 @@ def test_the_command_reads_what_it_wrote(tmp_path: Path) -> None:
     cell = Cell("racing/bptt/0")
     assert set(result.rows["cell"]) == {cell.key, "racing/split/0"}
     # one seed has no interval, and nothing is told of it
-    assert "1 seeds per arm" in result.answer.rests_on
+    assert "Seeds per arm: 1;" in result.answer.rests_on
     assert figures.LOOKS["bptt"] == "fog"

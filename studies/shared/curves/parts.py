@@ -86,7 +86,9 @@ def _parts(config: Trainings, arm: Arm) -> int:
 
 def _cost(arm: Arm) -> float:
     """Rough processor seconds of a whole training, for the progress bar and the order."""
-    algorithm = {"bptt": 0.4, "abpt": 1.5, "ppo": 0.4}.get(arm.algorithm, 1.0)
+    algorithm = {"bptt": 0.7, "abpt": 1.3, "abpt_full": 1.4, "split": 1.6, "ppo": 0.5}.get(
+        arm.algorithm, 1.0
+    )
     return algorithm * SECONDS.get(arm.task, 1000.0)
 
 
@@ -133,9 +135,8 @@ def _looked(payload: Mapping[str, Any], problem: Problem, state: TrainingState) 
 
 
 def _standing(state: TrainingState, skipped: int, seconds: float) -> dict[str, Any]:
-    updates = int(state.updates)
     return {
-        "gradient_steps": updates - skipped,
+        "gradient_steps": int(state.memory["count"]),
         "steps": int(state.steps),
         "skipped": skipped,
         "seconds": seconds,

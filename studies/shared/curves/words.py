@@ -55,7 +55,7 @@ def _rests_on(known: Sequence[Curve], found: Sequence[Judged]) -> str:
     steps = sorted({round(float(curve.steps[:, -1].mean())) for curve in known})
     counts = " or ".join(map(str, seeds))
     parts = [
-        f"{counts} seeds per arm, {_range(steps)} environment steps each.",
+        f"Seeds per arm: {counts}; {_range(steps)} environment steps each.",
         f"Intervals of so few are too short: exact tests decide, and {_least(seeds[0])}",
     ]
     if len(found) > 1:

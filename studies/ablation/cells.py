@@ -1,0 +1,24 @@
+"""The trainings of `ablation`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from gradlab.study import Artefact, Cell, Saved
+from studies.ablation.config import Config, arms, setup
+from studies.shared.curves import parts
+
+
+def artefacts(config: Config) -> Iterator[Artefact]:
+    """The parts of every training."""
+    return parts.artefacts(config, arms(config), build)
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    """One per training."""
+    return parts.cells(config, arms(config))
+
+
+def build(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """One part of a training."""
+    return parts.train_part(artefact, needs, setup)
