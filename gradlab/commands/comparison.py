@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradlab.events import Hard
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadValue, Missing
@@ -194,7 +193,7 @@ def event_sentences(problem: Problem, params: Params, measured: Measurement, see
     `COUNTED` of them; empty without events."""
     measured_count = _episodes(measured)
     count = min(measured_count, COUNTED)
-    counts = event_counts(problem.replace(event_step=Hard()), params, count, seed)
+    counts = event_counts(problem.unrelaxed, params, count, seed)
     if not counts:
         return ""
     part = f" In the first {count:,} of these episodes:" if count < measured_count else ""

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradlab.events import Hard
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
 from gradlab.gradients.sampling import noise_stream
@@ -83,7 +82,7 @@ def episodes(
     does. τ follows from `noise.seed`.
     """
     problem.require_whole("a critic's fit")
-    problem = problem.replace(event_step=Hard())
+    problem = problem.unrelaxed
     with torch.no_grad():
         policy = problem.bind(params).frozen
         path = rollout(problem, policy, noise)

@@ -20,7 +20,6 @@ from gradlab.critics.episodes import episode_stream, lambda_returns, per_time, s
 from gradlab.critics.fitted import Fit, FittedCritic, Sizes
 from gradlab.critics.networks import Params, ValueNetwork, features
 from gradlab.critics.quality import measure
-from gradlab.events import Hard
 from gradlab.foundation.errors import BadValue, NotFinite
 from gradlab.foundation.generators import generator
 from gradlab.foundation.modes import differentiating, ordinary
@@ -62,7 +61,7 @@ def fit_critic(
     Raises `BadValue` for settings out of range, `NotFinite` if the episodes are not finite.
     """
     fit = dataclasses.replace(fit or Fit(), **changes)
-    problem, params = problem.replace(event_step=Hard()), ordinary(params)
+    problem, params = problem.unrelaxed, ordinary(params)
     sizes = Sizes.of(problem)
     data = gather(problem, params, fit)
     trained: Params = {}

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from gradlab.critics.episodes import seed_of
 from gradlab.critics.quality import GradientQuality, gradient_quality
-from gradlab.events import Hard
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue, Missing
 from gradlab.foundation.modes import differentiating, ordinary
@@ -77,7 +76,7 @@ def output_pairs(
     within = problem.horizon if within is None else whole("within", within)
     if within > problem.horizon:
         raise BadValue(f"within should be at most the {problem.horizon} steps, got {within}")
-    problem, params = problem.replace(event_step=Hard()), ordinary(params)
+    problem, params = problem.unrelaxed, ordinary(params)
     first = noise_stream(problem, count, seed_of(seed, "pairs"), CHUNK)
     second = noise_stream(problem, count, seed_of(seed, "pairs again"), CHUNK)
     parts = [

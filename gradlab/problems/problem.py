@@ -219,10 +219,13 @@ class Problem(Shown):
         return isinstance(self.event_step, Hard)
 
     @property
+    def unrelaxed(self) -> Problem:
+        """A copy whose events are hard."""
+        return self.replace(event_step=Hard())
+
+    @property
     def last_margin(self) -> float:
-        """The largest margin of a terminating event at which an episode still counts;
-        see `gradlab.events`.
-        """
+        """The largest margin of an ending event at which an episode counts: `gradlab.events`."""
         return last_margin(self.event_step, self.dtype)
 
     @property
@@ -333,9 +336,7 @@ class Problem(Shown):
         return drawn(initial, sizes, generator, self.dtype, self.device)
 
     def check_noise(self, noise: Noise) -> None:
-        """Raise `BadShape` unless the noise was drawn for this problem,
-        `BadValue` if it is empty.
-        """
+        """Raise `BadShape` unless the noise was drawn for this, `BadValue` if it is empty."""
         shapes = {
             "initial": (self.initial_dim,),
             "action": (self.horizon, self.simulator.action_dim),

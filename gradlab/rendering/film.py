@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.events import Hard
 from gradlab.foundation.errors import BadShape, BadValue, NotFinite, Unavailable, UnknownName
 from gradlab.problems.problem import Problem
 from gradlab.rendering.mujoco_frames import MujocoRenderer
@@ -112,7 +111,7 @@ def frames(
         raise BadValue(f"every should be at least 1 step, got {every}")
     strip = FilmStrip(problem, 1, size, renderer)
     if not beyond:
-        alive = evaluate(problem.replace(event_step=Hard()), path).alive
+        alive = evaluate(problem.unrelaxed, path).alive
         length = 1 + int(alive.reshape(count, length)[episode, :-1].sum())
     whole = states[episode, :length]
     drawn = []
