@@ -18,6 +18,7 @@ from gradlab.training.evaluation import Evaluation
 from gradlab.training.loop import Info
 from gradlab.training.quality import Yardstick
 from gradlab.training.state import TrainingState
+from studies.train import cost
 from studies.train import run as command
 from studies.train.algorithms import ALGORITHMS, FAMILIES, named
 from studies.train.log import Tally
@@ -136,6 +137,14 @@ def test_wrong_options_are_one_line(
         main([*args, "--out", str(tmp_path)])
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_cost_of_an_update_is_measured_beside_its_parts() -> None:
+    for name in ("shac", "agpo"):
+        said = cost.main(["--algorithm", name, "--task", "landing", "--rounds", "6"])
+        assert said.startswith(f"An update of {name} on landing takes ")
+    with pytest.raises(BadValue, match="no loss of its own"):
+        cost.main(["--algorithm", "ivwh", "--rounds", "1"])
 
 
 def test_an_unknown_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
