@@ -32,6 +32,10 @@ class Algorithm:
     The rest is off unless it is given: what entropy is worth and what divergence costs
     (`exploration`), several steps on one segment, starts at visited moments, a length that follows
     the stiffness of contact (`segments`).
+
+    `restart="inside"` is SHAC's auto-reset, for fidelity: a segment whose episode is over goes on
+    with a new one for the steps that are left, each with its own return and V at its end (none
+    after a termination), all in the same mean. Time limits then end an episode where they are.
     """
 
     estimator: SharingSampler
@@ -47,6 +51,7 @@ class Algorithm:
     reuse: Reuse | None = None
     replay: Replay | None = None
     adaptive: AdaptiveLength | None = None  # the length of segments, instead of `length`
+    restart: Literal["between", "inside"] = "between"  # of episodes that are over
     on_nonfinite: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
@@ -89,6 +94,22 @@ class Algorithm:
             raise BadValue(
                 "an adaptive length needs tail='v' or 'none', got 'own': windows have a fixed length"
             )
+        if self.restart not in ("between", "inside"):
+            raise BadValue(f"restart should be 'between' or 'inside', got {self.restart!r}")
+        if self.restart == "inside":
+            self._check_inside()
+
+    def _check_inside(self) -> None:
+        """Raise `BadValue` unless segments may be run in pieces of any length and number."""
+        unfit = {
+            f"an estimator without groups, got {self.estimator.label}": self.estimator.group > 1,
+            "tail='v' or 'none', got 'own'": self.tail == "own",
+            "replay=None": self.replay is not None,
+            "adaptive=None": self.adaptive is not None,
+        }
+        for words, wrong in unfit.items():
+            if wrong:
+                raise BadValue(f"restart='inside' needs {words}; try restart='between'")
 
     def now(self, state: TrainingState) -> Algorithm:
         """The algorithm of the next update: with the length and the coefficient of now."""

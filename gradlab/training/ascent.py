@@ -45,16 +45,21 @@ def segment_of(problem: Problem, algorithm: Algorithm, state: TrainingState) -> 
     return algorithm.now(state).segment(problem)
 
 
-def gradient_of(problem: Problem, algorithm: Algorithm, state: TrainingState) -> Ascent:
+def gradient_of(
+    problem: Problem, algorithm: Algorithm, state: TrainingState, piece: int = 0
+) -> Ascent:
     """The mean of the estimator's samples on the segments of the next update, one per episode.
 
     It is that of `segment_of`'s problem at the moments of `state.episodes`, with the noise that
     belongs to the number of the update alone: over many numbers its mean is the estimator's
-    expectation there. A bonus for entropy and a `KLPenalty` are added to it.
+    expectation there. A bonus for entropy and a `KLPenalty` are added to it. Where episodes restart
+    inside of segments (`restart="inside"`) it is that of what an update runs first, and `piece`
+    names the noise of the rest.
     """
     segment = segment_of(problem, algorithm, state)
     algorithm = algorithm.now(state)
-    draws = generator("train", int(state.seed), "noise", int(state.updates))
+    later = (piece,) if piece else ()
+    draws = generator("train", int(state.seed), "noise", int(state.updates), *later)
     noise = segment.noise_from(state.episodes, draws)
     memo = Memo()
     samples = algorithm.estimator.sharing(segment, state.params, noise, memo)

@@ -35,6 +35,10 @@ class Targets(NamedTuple):
     value: Float[Tensor, "N L"]
     rows: Bool[Tensor, "N L"]
 
+    def flat(self) -> Targets:
+        """One after another: segments of any length can then be joined."""
+        return Targets(*(part.flatten(0, 1).unsqueeze(1) for part in self))
+
 
 class SoftSteps(NamedTuple):
     """What the entropy of a segment's policy is worth."""

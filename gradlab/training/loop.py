@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.foundation.arguments import whole
@@ -19,13 +19,13 @@ from gradlab.foundation.errors import NotFinite
 from gradlab.foundation.generators import generator
 from gradlab.policies.normalised import MEAN, observed
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.rollout import Trajectory
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.ascent import Ascent, gradient_again, gradient_of, segment_of
-from gradlab.training.critic import SoftSteps
+from gradlab.training.ascent import gradient_again, gradient_of, segment_of
+from gradlab.training.critic import SoftSteps, Targets
 from gradlab.training.exploration import Temperature
-from gradlab.training.nonfinite import sound, where
+from gradlab.training.nonfinite import where
 from gradlab.training.optimiser import Tensors
+from gradlab.training.pieces import Piece, ends_of, joined, pieces_of
 from gradlab.training.restarts import fresh, onward
 from gradlab.training.segments import Stiff
 from gradlab.training.state import TrainingState
@@ -92,47 +92,40 @@ def update(
     Raises `NotFinite` for a gradient that is none, unless the algorithm skips such updates.
     """
     given, algorithm = algorithm, algorithm.now(state)
-    ascent = gradient_of(problem, algorithm, state)
-    path, result = ascent.path, ascent.result
-    fine = sound(path, result)
-    params, memory, norm = _stepped(algorithm, state, ascent, fine)
-    ran = (result.alive[:, :-1] > 0) & fine[:, None]
-    heat, entropy = _heated(algorithm, state, ascent, ran)
-    critics, loss = _fitted(algorithm, state, ascent, fine)
-    next_ = onward(problem, algorithm, state, path, result, fine)
-    rewards = torch.where(ran, result.reward, 0.0)
-    # an episode's return is that of its own time, of which the segment may run out
-    steps = state.episodes.step[:, None] + torch.arange(algorithm.length, device=rewards.device)
-    within = ran & (steps < problem.horizon)
-    returns = state.returns + torch.where(within, rewards, 0.0).sum(1)
-    counted = next_.over & fine & state.whole
-    lengths = state.episodes.step + within.sum(1)
+    parts = pieces_of(problem, algorithm, state)
+    params, memory, norm = _stepped(algorithm, state, parts)
+    heat, entropy = _heated(algorithm, state, parts)
+    critics, loss = _fitted(algorithm, state, parts)
+    ends = ends_of(problem, state, parts)
+    later = onward(problem, algorithm, state, ends.end, ends.over, ends.whole)
+    steps = torch.stack([part.ran.sum() for part in parts]).sum()
+    earned = [torch.where(part.ran, part.ascent.result.reward, 0.0).sum() for part in parts]
     info = Info(
-        reward=rewards.sum() / ran.sum().clamp(min=1),
+        reward=torch.stack(earned).sum() / steps.clamp(min=1),
         norm=norm,
         loss=loss,
-        finished=counted.sum(),
-        returns=torch.where(counted, returns, 0.0).sum(),
-        lengths=torch.where(counted, lengths, 0.0).sum(),
-        nonfinite=(~fine).sum(),
+        finished=ends.finished,
+        returns=ends.of_returns,
+        lengths=ends.of_lengths,
+        nonfinite=torch.stack([(~part.fine).sum() for part in parts]).sum(),
         entropy=entropy,
     )
-    later = state._replace(
+    after = state._replace(
         params=params,
         memory=memory,
         **critics,
         **heat,
-        buffers=_statistics(state.buffers, path, ran),
-        episodes=next_.episodes,
-        returns=torch.where(next_.anew, 0.0, returns),
+        buffers=_statistics(state.buffers, parts),
+        episodes=later.episodes,
+        returns=torch.where(later.anew, 0.0, ends.returns),
         updates=state.updates + 1,
-        steps=state.steps + ran.sum().cpu(),
-        whole=next_.whole,
-        visited=next_.visited,
+        steps=state.steps + steps.cpu(),
+        whole=later.whole,
+        visited=later.visited,
         previous=state.params if algorithm.kl is not None else {},
-        length=_lengthened(problem, given, state, path, ran),
+        length=_lengthened(problem, given, state, parts[0]),
     )
-    return later, info
+    return after, info
 
 
 def train(
@@ -156,21 +149,26 @@ def train(
 
 
 def _stepped(
-    algorithm: Algorithm, state: TrainingState, ascent: Ascent, fine: Bool[Tensor, " N"]
+    algorithm: Algorithm, state: TrainingState, parts: list[Piece]
 ) -> tuple[Tensors, Tensors, Float[Tensor, ""]]:
     """Parameters and memory after the steps of the optimiser, and the first gradient's norm."""
     params, memory, first = state.params, state.memory, torch.tensor(torch.nan)
-    gradient = ascent.gradient
     scale = -1.0 / algorithm.length if algorithm.average else -1.0
     for epoch in range(1 if algorithm.reuse is None else algorithm.reuse.epochs):
-        if epoch:
-            gradient = gradient_again(ascent, algorithm, state, params)
-        if not all(bool(value.isfinite().all()) for value in gradient.values()):
+
+        def gradient(part: Piece, at: Tensors = params, again: bool = epoch > 0) -> Tensors:
+            return (
+                gradient_again(part.ascent, algorithm, state, at) if again else part.ascent.gradient
+            )
+
+        mean = joined(parts, algorithm.episodes, gradient)
+        if not all(bool(value.isfinite().all()) for value in mean.values()):
             if algorithm.on_nonfinite == "stop":
-                at = ascent.segment, ascent.path, ascent.result
-                raise NotFinite(where(*at, fine, int(state.updates)))
+                part = next((part for part in parts if not bool(part.fine.all())), parts[0])
+                at = part.ascent.segment, part.ascent.path, part.ascent.result
+                raise NotFinite(where(*at, part.fine, int(state.updates)))
             break
-        descent = {name: scale * value for name, value in gradient.items()}
+        descent = {name: scale * value for name, value in mean.items()}
         params, memory, norm = algorithm.optimiser.step(
             params, descent, memory, algorithm.done(state)
         )
@@ -179,34 +177,32 @@ def _stepped(
 
 
 def _heated(
-    algorithm: Algorithm, state: TrainingState, ascent: Ascent, ran: Bool[Tensor, "N L"]
+    algorithm: Algorithm, state: TrainingState, parts: list[Piece]
 ) -> tuple[dict[str, Tensors], Float[Tensor, ""]]:
-    """The temperature after the segment, and the entropy that it follows."""
+    """The temperature after the segments, and the entropy that it follows."""
     if algorithm.entropy is None:
         return {}, torch.zeros(())
-    eps = ascent.noise.action[:, : algorithm.length]
-    log_prob = ascent.segment.policy.log_prob_action(ascent.path.output, eps)
-    entropy = -torch.where(ran, log_prob, 0.0).sum() / ran.sum().clamp(min=1)
-    heat = algorithm.entropy.followed(
-        state.temperature,
-        state.temperature_memory,
-        float(entropy),
-        eps.shape[-1],
-        algorithm.done(state),
-    )
+    total, count = [], []
+    for part in parts:
+        ran, output = part.ran, part.ascent.path.output
+        eps = part.ascent.noise.action[:, : output.shape[1]]
+        log_prob = part.ascent.segment.policy.log_prob_action(output, eps)
+        total.append(torch.where(ran, -log_prob, 0.0).sum())
+        count.append(ran.sum())
+    entropy = torch.stack(total).sum() / torch.stack(count).sum().clamp(min=1)
+    actions = state.episodes.held_action.shape[-1]
+    known = state.temperature, state.temperature_memory
+    heat = algorithm.entropy.followed(*known, float(entropy), actions, algorithm.done(state))
     return dict(zip(("temperature", "temperature_memory"), heat, strict=True)), entropy
 
 
 def _lengthened(
-    problem: Problem,
-    algorithm: Algorithm,
-    state: TrainingState,
-    path: Trajectory,
-    ran: Bool[Tensor, "N L"],
+    problem: Problem, algorithm: Algorithm, state: TrainingState, part: Piece
 ) -> Tensors:
     """What says how long the next segment is."""
     if algorithm.adaptive is None:
         return {}
+    path, ran = part.ascent.path, part.ran
     stiffness = torch.zeros_like(path.before[..., 0])
     if isinstance(problem.simulator, Stiff):
         with torch.no_grad():
@@ -216,33 +212,34 @@ def _lengthened(
 
 
 def _fitted(
-    algorithm: Algorithm, state: TrainingState, ascent: Ascent, fine: Bool[Tensor, " N"]
+    algorithm: Algorithm, state: TrainingState, parts: list[Piece]
 ) -> tuple[dict[str, Tensors], Float[Tensor, ""]]:
-    """The critic, its target network and its optimiser's memory after the segment, and its loss."""
+    """The critic, its target network and its optimiser's memory after the update, and its loss."""
     recipe, seed, number = algorithm.critic, int(state.seed), int(state.updates)
     if recipe is None:
         return {}, torch.zeros(())
-    segment, path, result = ascent.segment, ascent.path, ascent.result
-    policy = segment.bind(state.params).frozen
-    soft = None
-    if algorithm.entropy is not None and algorithm.entropy.targets:
-        bonus = algorithm.bonus(state)
-        eps = ascent.noise.action[:, : algorithm.length]
-        soft = SoftSteps(bonus, bonus.of(policy, path.output, eps))
     draws = generator("train", seed, "actions", number)
-    wanted = recipe.targets(segment, policy, state.target, path, result, draws, soft)
-    wanted = wanted._replace(rows=wanted.rows & fine[:, None])
-    order = generator("train", seed, "batches", number)
-    done = algorithm.done(state)
-    critic, memory, loss = recipe.fit(
-        segment, state.critic, state.critic_memory, wanted, order, done
-    )
+    wanted = []
+    for part in parts:
+        segment, path, result = part.ascent.segment, part.ascent.path, part.ascent.result
+        policy = segment.bind(state.params).frozen
+        soft = None
+        if algorithm.entropy is not None and algorithm.entropy.targets:
+            bonus = algorithm.bonus(state)
+            eps = part.ascent.noise.action[:, : path.output.shape[1]]
+            soft = SoftSteps(bonus, bonus.of(policy, path.output, eps))
+        found = recipe.targets(segment, policy, state.target, path, result, draws, soft)
+        wanted.append(found._replace(rows=found.rows & part.fine[:, None]).flat())
+    order, done = generator("train", seed, "batches", number), algorithm.done(state)
+    known = state.critic, state.critic_memory
+    targets = Targets(*(torch.cat(column) for column in zip(*wanted, strict=True)))
+    critic, memory, loss = recipe.fit(parts[0].ascent.segment, *known, targets, order, done)
     target = recipe.followed(state.target, critic)
     return {"critic": critic, "target": target, "critic_memory": memory}, loss
 
 
-def _statistics(buffers: Tensors, path: Trajectory, ran: Bool[Tensor, "N L"]) -> Tensors:
-    """Statistics of observations with those of this segment, for the next one."""
+def _statistics(buffers: Tensors, parts: list[Piece]) -> Tensors:
+    """Statistics of observations with those of these segments, for the next ones."""
     if MEAN not in buffers:
         return buffers
-    return observed(buffers, path.obs[ran])
+    return observed(buffers, torch.cat([part.ascent.path.obs[part.ran] for part in parts]))

@@ -11,8 +11,6 @@ from torch import Tensor
 from gradlab.foundation.generators import generator
 from gradlab.foundation.moment import Moment
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.outcome import Outcome, moment_at
-from gradlab.rollouts.rollout import Trajectory
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.state import TrainingState
 
@@ -21,15 +19,14 @@ class Onward(NamedTuple):
     """Where the next segments begin."""
 
     episodes: Moment
-    over: Bool[Tensor, " N"]  # the episode before it had ended, or run out of time, or of numbers
     anew: Bool[Tensor, " N"]  # it is another episode: all that were over, and with a `Replay` more
     whole: Bool[Tensor, " N"]  # its episode began at its beginning
     visited: Float[Tensor, "M K"]
 
 
-def fresh(problem: Problem, count: int, seed: int, number: int) -> Moment:
-    """Episodes at initial states, for the update of this number."""
-    draws = generator("train", seed, "starts", number)
+def fresh(problem: Problem, count: int, seed: int, number: int, *piece: int) -> Moment:
+    """Episodes at initial states, for the update of this number (or a piece of it)."""
+    draws = generator("train", seed, "starts", number, *piece)
     brief = problem.replace(horizon=1)
     return brief.start(brief.draw(count, draws)).map(torch.Tensor.clone)
 
@@ -38,13 +35,11 @@ def onward(
     problem: Problem,
     algorithm: Algorithm,
     state: TrainingState,
-    path: Trajectory,
-    result: Outcome,
-    fine: Bool[Tensor, " N"],
+    end: Moment,
+    over: Bool[Tensor, " N"],
+    whole: Bool[Tensor, " N"],
 ) -> Onward:
-    """Where the next segment of every episode begins; `fine` are those with finite numbers."""
-    end = moment_at(path, result)
-    over = end.ended | (end.step >= problem.horizon) | ~fine
+    """Where the next segment of every episode begins, from where the last one ended."""
     seed, number, count = int(state.seed), int(state.updates) + 1, algorithm.episodes
     starts = fresh(problem, count, seed, number)
     anew, visited = over, state.visited
@@ -57,13 +52,12 @@ def onward(
             draws = generator("train", seed, "replay", number)
             moments, replayed = replay.drawn(visited, problem, count, draws)
             replayed = replayed & anew
-            starts = _chosen(replayed, moments, starts)
-    episodes = _chosen(anew, starts, end).detach()
-    whole = torch.where(anew, ~replayed, state.whole)
-    return Onward(episodes, over, anew, whole, visited)
+            starts = chosen(replayed, moments, starts)
+    episodes = chosen(anew, starts, end).detach()
+    return Onward(episodes, anew, torch.where(anew, ~replayed, whole), visited)
 
 
-def _chosen(mask: Bool[Tensor, " N"], first: Moment, second: Moment) -> Moment:
+def chosen(mask: Bool[Tensor, " N"], first: Moment, second: Moment) -> Moment:
     """The first where the mask says so, and the second elsewhere."""
     parts = (
         torch.where(mask.view(-1, *[1] * (new.ndim - 1)), new, old)
