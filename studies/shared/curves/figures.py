@@ -41,23 +41,30 @@ def draw(
     """One column per panel and one row per axis; `goal` draws how often goals are reached."""
     from gradlab.study import figures
 
+    # one panel for each: a single task's lie side by side
+    shape = (len(across), len(panels)) if len(panels) > 1 else (1, len(across))
     with figures.style():
-        figure, axes = figures.panels(len(across), len(panels), title)
-        for row, (name, x) in enumerate((name, AXES[name]) for name in across):
-            for column, (heading, known) in enumerate(panels.items()):
-                panel = axes[row, column]
+        figure, axes = figures.panels(*shape, title)
+        places = iter(axes.ravel())
+        for name in across:
+            for heading, known in panels.items():
+                panel = next(places)
                 for place, curve in enumerate(known):
                     _curve(panel, curve, name, goal, place, known)
-                panel.set_xlabel(name)
-                if name == "gradient steps" and max(x(c).max() for c in known) > FAR:
-                    panel.set_xscale("symlog", linthresh=10)
-                if row == 0:
-                    panel.set_title(heading)
-                if column == 0:
-                    panel.set_ylabel("return" if not goal else f"{known[0].goal_name} per episode")
+                _label(panel, name, known)
+                panel.set_title(heading)
+                panel.set_ylabel(f"{known[0].goal_name} per episode" if goal else "return")
         figures.note(figure, NOTE)
-        figures.legend(figure, axes)
+        figures.legend(figure, axes, columns=2 * shape[1])
         figures.save(figure, path)
+
+
+def _label(panel: Axes, across: str, known: list[Curve]) -> None:
+    panel.set_xlabel(across)
+    if across == "gradient steps" and max(AXES[across](curve).max() for curve in known) > FAR:
+        panel.set_xscale("symlog", linthresh=10)
+    else:
+        panel.locator_params(axis="x", nbins=4)
 
 
 def _curve(
