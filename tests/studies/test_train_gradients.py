@@ -150,7 +150,7 @@ def test_reused_noise_and_the_wrong_critic_are_found() -> None:
     state = after(problem, algorithm, 2)
     truth = truth_of(problem, algorithm, state)
     with pytest.raises(Biased):
-        check(Reused(algorithm, state), problem, state.params, truth, count=64)
+        check(Reused(algorithm, state), problem, state.params, truth, count=16)
     online = state._replace(target=state.critic)
     with pytest.raises(Biased):
-        check(Updates(algorithm, online), problem, state.params, truth, count=128)
+        check(Updates(algorithm, online), problem, state.params, truth, count=64)
