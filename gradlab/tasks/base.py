@@ -112,6 +112,15 @@ class Pursuing(Protocol):
         ...
 
 
+@runtime_checkable
+class Detachable(Protocol):
+    """A task whose rewards and margins can treat parts of the state as constants."""
+
+    def with_detached(self, *parts: str) -> Task:
+        """A copy that passes no gradient on to these parts. Raises `UnknownName` for others."""
+        ...
+
+
 def ending_margins(task: Task) -> Callable[[Transition], Tensor]:
     """Scaled margins [..., k] of the terminating events after one step, as a function of the step.
 

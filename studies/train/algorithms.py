@@ -83,10 +83,12 @@ class Family:
         )
 
 
-def _flight(horizon: int, length: int = 32, episodes: int = 64, updates: int = 200) -> Family:
+def _flight(
+    horizon: int, length: int = 32, episodes: int = 64, updates: int = 200, rate: float = 5e-3
+) -> Family:
     return Family(
         hidden=(64, 64), critic=(64, 64), normed=False, std=0.2, horizon=horizon,
-        episodes=episodes, length=length, updates=updates, rates=(Schedule(5e-3, 5e-4), Schedule(2e-3, 2e-3)),
+        episodes=episodes, length=length, updates=updates, rates=(Schedule(rate, rate / 10), Schedule(2e-3, 2e-3)),
         betas=(0.7, 0.95), max_norm=0.5, keep=0.2, passes=16, minibatches=4,
         published="ours, for a training of one to five minutes on one core; episode lengths are "
         "those of ABPT (Li et al. 2025)",
@@ -105,7 +107,7 @@ def _runner(episodes: int, critic_rate: float, hidden: tuple[int, ...] = (128, 6
 
 FAMILIES = {
     "hovering": _flight(256),
-    "tracking": _flight(256),
+    "tracking": _flight(256, length=64, updates=300, rate=3e-3),
     # in segments of 32 steps at these rates no algorithm lands in 1000 updates, or passes a gate
     "landing": _flight(256, length=64),
     "racing": _flight(512, length=128, episodes=32, updates=300),

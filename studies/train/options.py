@@ -11,10 +11,12 @@ import tyro
 
 from estimators import Split
 from gradlab.foundation.arguments import whole
+from gradlab.foundation.errors import BadValue
 from gradlab.problems.problem import Problem
+from gradlab.tasks.base import Detachable
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.quality import LEAST, Yardstick
-from studies.train.algorithms import ALGORITHMS, FAMILIES, named
+from studies.train.algorithms import ALGORITHMS, FAMILIES, FLIGHTS, named
 
 WIDTH = 0.2  # of Split behind truths: on hovering less noise than 0.05 or 0.5 [margin scale]
 
@@ -46,6 +48,9 @@ class Options:
     quality_truth: int = 64
     """Updates' worth of episodes behind the segment's true gradient; a quarter behind that of the
     return. More where a measurement says that it cannot tell."""
+    detached: tuple[str, ...] = ()
+    """Parts of the state through which a flight's rewards pass no gradient: position, attitude,
+    velocity, rates. Returns stay what they are."""
     on_nonfinite: str = "stop"
     """What a gradient that is not finite does: stop, or skip the update and count it."""
     compile: bool = False
@@ -91,14 +96,21 @@ class Options:
 
 def settings(options: Options) -> dict[str, Any]:
     """What makes a run this run: where it differs, its state is another run's."""
-    kept = dataclasses.asdict(options)
-    return {name: kept[name] for name in ("algorithm", "task", "seed", "updates", "on_nonfinite")}
+    kept = dataclasses.asdict(options) | {"detached": list(options.detached)}
+    names = ("algorithm", "task", "seed", "updates", "detached", "on_nonfinite")
+    return {name: kept[name] for name in names}
 
 
 def prepared(options: Options) -> tuple[Problem, Algorithm]:
     """The problem and the algorithm that the options name. Raises `UnknownName` or `BadValue`."""
     options.check()
     problem, algorithm = named(options.algorithm, options.task)
+    if options.detached:
+        if not isinstance(problem.task, Detachable):
+            raise BadValue(
+                f"--detached is for flights, got {options.task}; try one of {', '.join(FLIGHTS)}"
+            )
+        problem = problem.replace(task=problem.task.with_detached(*options.detached))
     problem = problem.replace(compile=options.compile, device=options.device)
     changes: dict[str, Any] = {"on_nonfinite": options.on_nonfinite}
     if options.updates is not None:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from gradlab.problems.problem import Problem
 from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
@@ -24,6 +26,7 @@ def report(
     log: list[Row],
     seconds: float | None,
     written: Sequence[str],
+    distances: Tensor | None = None,
 ) -> str:
     """Where the training stands, in one sentence, and what that rests on."""
     first, last = log[0], log[-1]
@@ -47,6 +50,14 @@ def report(
             else f"in {found:.0%} of the episodes"
         )
         lines.append(f"{event.name}: {often}.")
+    if distances is not None:
+        far = distances.amax(1)
+        lines.append(
+            f"Farthest from its goal in the last {distances.shape[1]} steps: {float(far.mean()):.2g} m "
+            f"on average over episodes, {float(far.max()):.2g} m at most."
+        )
+    if options.detached:
+        lines.append(f"Rewards pass no gradient through: {', '.join(options.detached)}.")
     if best["high"] > 0 and best["low"] > last["high"]:
         lines.append(f"It had been better: {_of(best)} after {best['updates']} updates.")
     skipped = sum(row.get("not finite", 0) > 0 for row in log)

@@ -12,14 +12,16 @@ import shutil
 import time
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.memory import keep_freed_memory
 from gradlab.problems.problem import Problem
 from gradlab.study.commandline import read_options
+from gradlab.tasks.base import Pursuing
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.evaluation import evaluate_policy
+from gradlab.training.evaluation import distances_to_goal, evaluate_policy
 from gradlab.training.loop import Info, init, update
 from gradlab.training.quality import update_quality
 from gradlab.training.state import TrainingState
@@ -28,6 +30,8 @@ from studies.train.figures import draw
 from studies.train.log import LOG, STATE, Row, Standing, Tally, row_of
 from studies.train.options import Options, prepared, settings
 from studies.train.report import FIGURE, REPORT, page, report
+
+LAST = 150  # of an episode, in which a flight should be at its goal: three seconds [steps]
 
 
 def run(options: Options) -> str:
@@ -46,9 +50,20 @@ def run(options: Options) -> str:
     written = [STATE, LOG, REPORT, f"{FIGURE}.png"]
     written += [film(problem, now.state, options.folder)] if options.render else []
     written += [EVENTS] if options.tensorboard else []
-    said = report(options, problem, now.log, seconds, written)
+    distances = _distances(options, problem, now.state)
+    said = report(options, problem, now.log, seconds, written, distances)
     (options.folder / REPORT).write_text(page(options, said, now.log), encoding="utf-8")
     return said
+
+
+def _distances(options: Options, problem: Problem, state: TrainingState) -> Tensor | None:
+    """[N, last] to what the task pursues, over the last three seconds; None where it does not."""
+    if not isinstance(problem.task, Pursuing):
+        return None
+    last = min(LAST, problem.horizon)
+    return distances_to_goal(
+        problem, state.params, state.buffers, last=last, episodes=options.evaluations
+    )
 
 
 def _trained(

@@ -24,7 +24,7 @@ from studies.train import cost
 from studies.train import run as command
 from studies.train.algorithms import ALGORITHMS, FAMILIES, named
 from studies.train.log import Tally
-from studies.train.options import Options
+from studies.train.options import Options, prepared
 from studies.train.run import main, run
 from tests.helpers import checking
 
@@ -299,3 +299,21 @@ def test_tensorboard_has_every_row_once(tmp_path: Path, monkeypatch: pytest.Monk
     first = list(seen)
     run(options)
     assert seen == first
+
+
+def test_detached_parts_change_the_training_and_not_the_returns(tmp_path: Path) -> None:
+    kind = {"updates": 2, "every": 1, "evaluations": 4}
+    plain = Options("bptt", "tracking", out=str(tmp_path / "plain"), **kind)
+    cut = Options("bptt", "tracking", out=str(tmp_path / "cut"), detached=("velocity",), **kind)
+    said = run(plain), run(cut)
+    logs = [pd.read_csv(tmp_path / name / "log.csv") for name in ("plain", "cut")]
+    assert logs[0]["return"][0] == logs[1]["return"][0]
+    assert logs[0]["gradient norm"][1] != logs[1]["gradient norm"][1]
+    assert "Rewards pass no gradient through: velocity." in said[1]
+    assert all("Farthest from its goal in the last 12 steps: " in one for one in said)
+    with pytest.raises(BadValue, match="--detached was"):
+        run(dataclasses.replace(plain, detached=("velocity",)))
+    with pytest.raises(BadValue, match="--detached is for flights, got ant"):
+        prepared(Options("shac", "ant", detached=("velocity",)))
+    with pytest.raises(UnknownName, match="speed"):
+        prepared(Options("shac", "tracking", detached=("speed",)))
