@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gradlab.foundation import checkpoints
+from gradlab.foundation.checkpoints import Saved
 from gradlab.foundation.errors import Corrupt
 from gradlab.foundation.moment import Moment
 from gradlab.training.optimiser import Tensors
@@ -41,16 +42,7 @@ class TrainingState(NamedTuple):
 
     def save(self, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
         """Write one safetensors file, whole or not at all."""
-        tensors: Tensors = {}
-        for name, part in self._asdict().items():
-            if isinstance(part, Tensor):
-                tensors[name] = part
-                continue
-            inner = part._asdict() if isinstance(part, Moment) else part
-            tensors |= {f"{name}.{key}": value for key, value in inner.items()}
-        # sums over parameters are taken in their order: it must come back with them
-        own = {"format": FORMAT, "names": list(tensors)}
-        checkpoints.save(path, tensors, {**(metadata or {}), **own})
+        checkpoints.save(path, *self.packed(metadata))
 
     @staticmethod
     def load(path: str | Path, device: torch.device | str = "cpu") -> TrainingState:
@@ -62,7 +54,26 @@ class TrainingState(NamedTuple):
         path: str | Path, device: torch.device | str = "cpu"
     ) -> tuple[TrainingState, dict[str, Any]]:
         """The same, with the metadata that came with it."""
-        tensors, metadata = checkpoints.load(path)
+        saved = checkpoints.load(path)
+        return TrainingState.unpacked(saved, device), saved.metadata
+
+    def packed(self, metadata: dict[str, Any] | None = None) -> Saved:
+        """What a file or a study's artefact holds of it."""
+        tensors: Tensors = {}
+        for name, part in self._asdict().items():
+            if isinstance(part, Tensor):
+                tensors[name] = part
+                continue
+            inner = part._asdict() if isinstance(part, Moment) else part
+            tensors |= {f"{name}.{key}": value for key, value in inner.items()}
+        # sums over parameters are taken in their order: it must come back with them
+        own = {"format": FORMAT, "names": list(tensors)}
+        return Saved(tensors, {**(metadata or {}), **own})
+
+    @staticmethod
+    def unpacked(saved: Saved, device: torch.device | str = "cpu") -> TrainingState:
+        """Exactly what was packed. Raises `Corrupt` for something else."""
+        tensors, metadata = saved
         if metadata.get("format") != FORMAT:
             raise Corrupt(
                 f"expected a {FORMAT!r}, got {metadata.get('format')!r}; "
@@ -85,4 +96,4 @@ class TrainingState(NamedTuple):
         for memory in ("memory", "critic_memory"):  # counts stay where they are asked for
             if "count" in parts[memory]:
                 parts[memory]["count"] = parts[memory]["count"].cpu()
-        return TrainingState(**parts), metadata
+        return TrainingState(**parts)

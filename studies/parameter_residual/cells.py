@@ -34,7 +34,6 @@ from studies.parameter_residual.trainings import (
     checkpoints,
     stage_name,
     stages,
-    state_in,
 )
 
 DISTANCES, GRADIENTS, CRITICS = "distances", "gradients", "critics"  # what a cell measures
@@ -102,7 +101,10 @@ def _distances(config: Config, number: int, at: int, needs: Needs) -> Iterator[d
     """Every training against its references."""
     sizes = Sizes.of(config)
     problem, seed = sizes.problem(), seed_for(config.seed, "evaluation", number)
-    policies = {arm: state_in(needs[stage_name(number, arm, at)]).params for arm in arms(config)}
+    policies = {
+        arm: TrainingState.unpacked(needs[stage_name(number, arm, at)]).params
+        for arm in arms(config)
+    }
     first = init(problem, sizes.algorithm("nstep"), seeds_of(config, number)[0]).params
     returns = {
         arm: evaluate_policy(problem, params, episodes=config.evaluations, seed=seed).returns
@@ -138,7 +140,7 @@ def _gradients(config: Config, number: int, at: int, needs: Needs) -> Iterator[d
     """
     sizes = Sizes.of(config)
     if at:
-        state = state_in(needs[stage_name(number, FULL, at)])
+        state = TrainingState.unpacked(needs[stage_name(number, FULL, at)])
     else:
         first = seeds_of(config, number)[0]
         state = init(sizes.problem(), sizes.algorithm(FULL.method), first)
@@ -181,7 +183,7 @@ def _critics(config: Config, number: int, at: int, needs: Needs) -> Iterator[dic
     sizes = Sizes.of(config)
     problem, seed = sizes.problem(), seed_for(config.seed, "critics", number)
     for arm in _judged(config):
-        state = state_in(needs[stage_name(number, arm, at)])
+        state = TrainingState.unpacked(needs[stage_name(number, arm, at)])
         recipe = sizes.algorithm(arm.method).critic
         assert recipe is not None
         yield {**arm._asdict(), **_quality(problem, state, recipe, config.pairs, seed)}

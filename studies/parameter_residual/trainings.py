@@ -10,11 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 import estimators
 import gradlab
-from gradlab.foundation.moment import Moment
 from gradlab.problems.problem import Problem
 from gradlab.study import Artefact, Saved
 from gradlab.tasks.flight import PARTS
@@ -136,41 +134,11 @@ def train_stage(artefact: Artefact, needs: Needs) -> Saved:
     sizes, (seed, other) = Sizes.of(payload), payload["seeds"]
     problem, algorithm = sizes.problem(payload["part"]), sizes.algorithm(payload["method"])
     if artefact.needs:
-        state = state_in(needs[artefact.needs[0]])
+        state = TrainingState.unpacked(needs[artefact.needs[0]])
     else:
         state = init(problem, algorithm, seed)
         if payload["other"]:
             state = state._replace(seed=torch.tensor(other))
     while int(state.updates) < payload["until"]:
         state, _ = update(problem, algorithm, state)
-    return saved(state)
-
-
-def saved(state: TrainingState) -> Saved:
-    """A state as an artefact."""
-    tensors: dict[str, Tensor] = {}
-    for name, part in state._asdict().items():
-        inner = part._asdict() if isinstance(part, Moment) else part
-        if isinstance(inner, Tensor):
-            tensors[name] = inner
-        else:
-            tensors |= {f"{name}.{key}": value for key, value in inner.items()}
-    # files sort them, and a sum over parameters depends on their order
-    return Saved(tensors, {"names": list(tensors)})
-
-
-def state_in(artefact: Saved) -> TrainingState:
-    """The state that `saved` took apart, to the bit."""
-    names = artefact.metadata["names"]
-    parts: dict[str, Any] = {}
-    for field in TrainingState._fields:
-        if field in names:
-            parts[field] = artefact.tensors[field]
-            continue
-        inner = {
-            name.removeprefix(f"{field}."): artefact.tensors[name]
-            for name in names
-            if name.startswith(f"{field}.")
-        }
-        parts[field] = Moment(**inner) if field == "episodes" else inner
-    return TrainingState(**parts)
+    return state.packed()

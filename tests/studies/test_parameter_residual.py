@@ -30,9 +30,7 @@ from studies.parameter_residual.trainings import (
     Arm,
     Sizes,
     checkpoints,
-    saved,
     stage_name,
-    state_in,
     train_stage,
 )
 from tests.helpers.runs import shared
@@ -89,14 +87,14 @@ def test_stages_are_one_training() -> None:
     arm = Arm("abpt", "rates")
     first = stage(arm, 1)
     shuffled = Saved(dict(sorted(first.tensors.items())), first.metadata)
-    last = state_in(stage(arm, 2, shuffled))
+    last = TrainingState.unpacked(stage(arm, 2, shuffled))
     sizes = Sizes.of(TINY)
     whole = train(sizes.problem("rates"), sizes.algorithm("abpt"), seed=seeds_of(TINY, 0)[0])
     same_states(last, whole)
 
 
 def same_states(one: TrainingState, other: TrainingState) -> None:
-    left, right = saved(one), saved(other)
+    left, right = one.packed(), other.packed()
     assert left.metadata == right.metadata
     assert all(torch.equal(left.tensors[name], right.tensors[name]) for name in right.tensors)
 
@@ -107,7 +105,9 @@ def test_all_trainings_of_a_seed_begin_alike() -> None:
     first = init(sizes.problem(), sizes.algorithm("nstep"), seeds_of(TINY, 0)[0])
     again = init(sizes.problem("all"), sizes.algorithm("abpt"), seeds_of(TINY, 0)[0])
     same_states(first, again)
-    full, other = (state_in(stage(arm, 1)) for arm in (FULL, FULL._replace(other=True)))
+    full, other = (
+        TrainingState.unpacked(stage(arm, 1)) for arm in (FULL, FULL._replace(other=True))
+    )
     assert distance(full.params, first.params) > 0
     assert distance(full.params, other.params) > 0
     assert int(full.seed) != int(other.seed)

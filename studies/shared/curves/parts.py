@@ -7,13 +7,10 @@ so that the file of a part is not the same in two runs, but for them.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from gradlab.foundation import checkpoints
 from gradlab.problems.problem import Problem
 from gradlab.study import Artefact, Cell, Saved
 from gradlab.training.algorithm import Algorithm
@@ -103,7 +100,8 @@ def train_part(artefact: Artefact, needs: Mapping[str, Saved], setup: Setup) -> 
     if isinstance(algorithm, Baseline):
         return _library(payload, problem, algorithm)
     if artefact.needs:
-        state, log = _opened(needs[artefact.needs[0]])
+        before = needs[artefact.needs[0]]
+        state, log = TrainingState.unpacked(before), list(before.metadata["log"])
     else:
         state = init(problem, algorithm, payload["seed"])
         log = [_row(problem, 0, _standing(state, 0, 0.0), _looked(payload, problem, state))]
@@ -115,7 +113,7 @@ def train_part(artefact: Artefact, needs: Mapping[str, Saved], setup: Setup) -> 
         seconds, skipped = seconds + time.process_time() - begin, skipped + more
         seen = _looked(payload, problem, state)
         log.append(_row(problem, point, _standing(state, skipped, seconds), seen))
-    return _closed(state, log)
+    return state.packed({"log": log})
 
 
 def _updated(
@@ -158,21 +156,6 @@ def _row(
             counted = float(seen.counts[:, i].double().mean())
             return row | {"goal": counted, "goal_name": event.name}
     return row
-
-
-def _closed(state: TrainingState, log: Log) -> Saved:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "state.safetensors"
-        state.save(path, {"log": log})
-        return checkpoints.load(path)
-
-
-def _opened(saved: Saved) -> tuple[TrainingState, Log]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "state.safetensors"
-        checkpoints.save(path, saved.tensors, saved.metadata)
-        state, metadata = TrainingState.read(path)
-        return state, metadata["log"]
 
 
 def _library(payload: Mapping[str, Any], problem: Problem, chosen: Baseline) -> Saved:
