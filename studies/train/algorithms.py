@@ -36,7 +36,13 @@ from gradlab.training.exploration import Entropy, KLPenalty, Temperature
 from gradlab.training.optimiser import Adam
 from gradlab.training.schedule import Schedule
 from gradlab.training.segments import AdaptiveLength, Replay, Reuse
-from studies.train.published import AGPO_RUNNERS, AHAC_RUNNERS, RPO_RUNNERS, SAPO_RUNNERS
+from studies.train.published import (
+    ABPT_FLIGHTS,
+    AGPO_RUNNERS,
+    AHAC_RUNNERS,
+    RPO_RUNNERS,
+    SAPO_RUNNERS,
+)
 
 FLIGHTS = ("hovering", "tracking", "landing", "racing")
 
@@ -164,6 +170,16 @@ def _abpt_full(f: Family) -> Algorithm:
     return replace(algorithm, entropy=entropy, replay=Replay(0.5))
 
 
+def _abpt_published(f: Family) -> Algorithm:
+    """The same with the weight decay of its files, every segment beginning anew (algorithm 1)."""
+    full = _abpt_full(f)
+    assert full.critic is not None
+    critic = replace(full.critic, optimiser=replace(full.critic.optimiser, weight_decay=1e-5))
+    optimiser = replace(full.optimiser, weight_decay=1e-5)
+    replay = Replay(0.5, 50_000, "always")
+    return replace(full, critic=critic, optimiser=optimiser, replay=replay)
+
+
 def _sapo(f: Family) -> Algorithm:
     entropy = Entropy(Temperature(1.0, Adam(5e-3)), "estimator", targets=True, normalised=True)
     critic = replace(
@@ -240,6 +256,10 @@ ALGORITHMS: dict[str, Named] = {
     "abpt_full": Named(
         "ABPT with automatic entropy and restarts at visited states", _abpt_full,
         tasks={"hovering": {"soft": False}, "tracking": {"soft": False}},
+    ),
+    "abpt_published": Named(
+        "ABPT in full with the networks, rates and segments of its paper", _abpt_published,
+        {"std": "state", "activation": "relu"}, ABPT_FLIGHTS,
     ),
     "agpo": Named(
         "simulation and value gradients mixed step by step, two Q", _agpo, tasks=AGPO_RUNNERS

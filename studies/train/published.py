@@ -1,6 +1,4 @@
-"""What papers say of their algorithms on runners, where it differs from SHAC's: fields of a task's
-`Family`, by task.
-"""
+"""What papers say of their algorithms, where it differs from a task's `Family`: fields by task."""
 
 from __future__ import annotations
 
@@ -54,3 +52,24 @@ SAPO_RUNNERS = _everywhere(
     "SAPO's configuration for dFlex's ant (Xing et al. 2025)",
     {"rates": (Schedule(2e-3, 1e-5), Schedule(5e-4, 1e-5)), "max_norm": 0.5},
 )
+
+
+def _abpt(rates: Schedule, hidden: tuple[int, ...], horizon: int, steps: int) -> dict[str, Any]:
+    """ABPT's tables 2 to 9 for one flight, of so many steps in all."""
+    return {
+        "hidden": hidden, "critic": hidden, "horizon": horizon, "episodes": 100, "length": 96,
+        "updates": steps // (100 * 96), "rates": (rates, rates), "betas": (0.9, 0.999),
+        "max_norm": 0.5, "keep": 0.995, "passes": 10, "minibatches": 1,
+        "published": "ABPT's tables and released files (Li et al. 2025); ours are the share of the "
+        "replay and a ring of 50,000 moments for 1,000,000 states",
+    }  # fmt: skip
+
+
+DECAYED = Schedule(1e-2, 1e-3, "exponential")
+ABPT_FLIGHTS = {
+    "hovering": {**_abpt(Schedule(1e-2, 1e-2), (192, 192, 96), 256, 4_000_000), "soft": False},
+    "tracking": {**_abpt(DECAYED, (192, 192, 96), 256, 4_000_000), "soft": False},
+    "landing": _abpt(Schedule(1e-2, 1e-2), (192, 192, 192, 96), 256, 4_000_000),
+    # the paper has 0.01 with decay, the released file 0.02 and a fiftieth of it at the end
+    "racing": _abpt(DECAYED, (192, 192, 96), 512, 6_000_000),
+}

@@ -37,6 +37,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(FAMILIES, name, dataclasses.replace(family, **tiny))
 
 
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All algorithms in the sizes of the tasks."""
+    for name, algorithm in ALGORITHMS.items():
+        monkeypatch.setitem(ALGORITHMS, name, dataclasses.replace(algorithm, tasks={}))
+
+
 @pytest.mark.parametrize("task", FAMILIES)
 def test_every_algorithm_fits_every_task(task: str) -> None:
     problem, first = named("shac", task)
@@ -44,7 +51,7 @@ def test_every_algorithm_fits_every_task(task: str) -> None:
     for name, algorithm in ALGORITHMS.items():
         family = algorithm.family(task)
         found = algorithm.build(family)
-        found.check(problem)
+        found.check(problem.replace(horizon=family.horizon))
         assert (found.critic is None) == (found.tail == "none"), name
         own = algorithm.tasks.get(task, {})
         assert found.episodes == own.get("episodes", FAMILIES[task].episodes), name
@@ -69,15 +76,20 @@ def test_published_numbers_are_those_of_the_papers() -> None:
     assert sapo.optimiser.decoupled and sapo.optimiser.max_norm == 0.5
     assert named("abpt_full", "hovering")[1].entropy is None
     assert named("abpt_full", "landing")[1].entropy is not None
+    problem, abpt = named("abpt_published", "racing")
+    assert (problem.horizon, abpt.episodes, abpt.length, abpt.updates) == (512, 100, 96, 625)
+    assert abpt.entropy is not None and abpt.optimiser.weight_decay == 1e-5
+    assert named("abpt_published", "tracking")[1].entropy is None
 
 
-VARIANTS = ("agpo_fixed", "agpo_maxnorm", "agpo_quantile", "ahac_released")
+VARIANTS = ("agpo_fixed", "agpo_maxnorm", "agpo_quantile", "ahac_released", "abpt_published")
 
 
 @pytest.mark.parametrize(
     "algorithm",
     [pytest.param(n, marks=pytest.mark.slow if n in VARIANTS else ()) for n in ALGORITHMS],
 )
+@pytest.mark.usefixtures("ours")
 def test_every_algorithm_takes_a_step(algorithm: str, tmp_path: Path) -> None:
     options = Options(algorithm, "landing", updates=1, every=1, evaluations=4, out=str(tmp_path))
     said = run(options)

@@ -82,7 +82,8 @@ def small(name: str) -> Algorithm:
     sizes = {"episodes": episodes, "length": LENGTH, "horizon": LENGTH, "hidden": (4,)}
     family = dataclasses.replace(FAMILIES["hovering"], critic=(6,), passes=4, keep=0.8, **sizes)
     algorithm = ALGORITHMS[name].build(family)
-    changes: dict[str, object] = {"optimiser": Adam(1e-300), "updates": 100, "kl": None}
+    changes: dict[str, object] = {"optimiser": Adam(1e-300), "updates": 100}
+    changes |= {"kl": None, "replay": None}
     if algorithm.entropy is not None and algorithm.entropy.where == "bonus":
         changes["entropy"] = None
     if algorithm.critic is not None:

@@ -55,7 +55,8 @@ def stepped(problem: Problem, params: dict[str, Tensor], start: Moment, noise: N
 
 def test_pieces_joined_are_the_segments_of_auto_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row goes on, one episode after another, for all steps of its segment: γ begins anew,
-    V counts at a time limit and at the segment's end, and does not after a termination.
+    V counts at a time limit and at the segment's end, and does not after a termination. The trap:
+    terminal values that are detached, of whose state no gradient comes back.
     """
     problem = walled(LIMIT)
     recipe = algorithm(episodes=24, length=LENGTH, restart="inside", optimiser=Adam(1e-300))
