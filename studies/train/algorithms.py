@@ -6,7 +6,7 @@ algorithm here has in common is in `gradlab.training`: restarts between segments
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -300,17 +300,19 @@ ALGORITHMS: dict[str, Named] = {
 }  # fmt: skip
 
 
-def named(algorithm: str, task: str) -> tuple[Problem, Algorithm]:
+def named(
+    algorithm: str, task: str, sizes: Mapping[str, Any] | None = None
+) -> tuple[Problem, Algorithm]:
     """The problem of a task, with its policy, and the algorithm for it.
 
-    Raises `UnknownName` for either.
+    `sizes` are fields of the `Family` that differ. Raises `UnknownName` for either name.
     """
     if algorithm not in ALGORITHMS:
         raise UnknownName("algorithm", algorithm, list(ALGORITHMS))
     if task not in FAMILIES:
         raise UnknownName("task", task, list(FAMILIES))
     chosen = ALGORITHMS[algorithm]
-    family = chosen.family(task)
+    family = replace(chosen.family(task), **(sizes or {}))
     options: dict[str, Any] = {
         "hidden": family.hidden,
         "std": "global",
