@@ -33,6 +33,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
             2,
             "Does the error of a training's gradient say what the next updates gain?",
             width=4.2,
+            height=3.2,
         )
         _correlations(axes[0, 0], seen)
         _scatter(axes[0, 1], seen)
@@ -84,8 +85,8 @@ def _scatter(axes: Axes, seen: Seen) -> None:
             )  # fmt: skip
     axes.set_xscale("log")
     axes.axhline(0.0, color="#555555", linewidth=0.8)
-    axes.set_xlabel("squared error of an update to the return [1]")
-    axes.set_ylabel("gain over the next updates [reward]")
+    axes.set_xlabel("squared error to the return [1]")
+    axes.set_ylabel("gain, next updates [reward]")
 
 
 def _ranks(axes: Axes, seen: Seen) -> None:
@@ -107,8 +108,8 @@ def _ranks(axes: Axes, seen: Seen) -> None:
     axes.plot([1, most], [1, most], color="#999999", linestyle=":")
     axes.set_xlim(0.5, most + 0.5)
     axes.set_ylim(0.5, most + 0.5)
-    axes.set_xlabel("mean rank by error, 1 the least [1]")
-    axes.set_ylabel("mean rank by return, 1 the best [1]")
+    axes.set_xlabel("mean rank by error [1], 1: the least")
+    axes.set_ylabel("mean rank by return [1]")
 
 
 def _curves(axes: Axes, seen: Seen) -> None:
