@@ -159,7 +159,9 @@ def update_quality(
     that do not fit, and `BadValue` for a recurrent policy with a Q critic of its own tail.
 
     What an update adds to its estimator's gradient, a bonus for entropy or a `KLPenalty`, is left
-    out; entropy in the estimator itself is bias to both truths, which are of rewards.
+    out; entropy in the estimator itself is bias to both truths, which are of rewards. With
+    `restart="inside"` it is the gradient up to the restarts, and the pieces after them are not
+    measured.
     """
     algorithm = algorithm.now(state)
     bench = _Bench(problem, algorithm, state, yardstick)
