@@ -59,6 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "algorithms": ("bptt", "shac", *AGPO, "ppo", "sac", "td3"),
         "seeds": (0, 1, 2, 3, 4),
         "share": 1.0,
+        "compile": True,
         "points": 20,
         "parts": 20,
     },

@@ -91,7 +91,8 @@ def test_a_longer_training_is_not_a_shorter_one() -> None:
     made = list(parts.artefacts(base, [arm], build))
     assert [a.payload["to"] for a in made] == [1, 2, 3, 4]
     assert [len(a.needs) for a in made] == [0, 1, 1, 1]
-    for change in ({"share": 0.5}, {"evaluations": 3}, {"seed": 1}, {"points": 5}):
+    changes = ({"share": 0.5}, {"evaluations": 3}, {"seed": 1}, {"points": 5}, {"compile": True})
+    for change in changes:
         other = next(parts.artefacts(dataclasses.replace(base, **change), [arm], build))
         assert other.payload != made[0].payload
     paths = {Arm("t", "a").path, Arm("t", "a", "b").path, Arm("t", "x.py:a").path}

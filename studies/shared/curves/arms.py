@@ -94,6 +94,8 @@ class Trainings:
     """Pieces of a training: what a stop can lose. Those of stable-baselines3 are of one piece."""
     evaluations: int = 64
     """Episodes of an evaluation, the same for all."""
+    compile: bool = False
+    """Compile the step of the simulation: worth it for long trainings, above all of runners."""
     seed: int = 0
     """Of the episodes of evaluations."""
 

@@ -47,6 +47,7 @@ def artefacts(config: Trainings, arms: Iterable[Arm], build: Build) -> Iterator[
                     "points": config.points,
                     "evaluations": config.evaluations,
                     "evaluation_seed": config.seed,
+                    "compile": config.compile,
                 }
                 before = (_name(arm, seed, k - 1),) if k else ()
                 # a little more for what much comes after, so that trainings go on side by side
@@ -96,6 +97,7 @@ def train_part(artefact: Artefact, needs: Mapping[str, Saved], setup: Setup) -> 
     """The state and the log after this part of a training."""
     payload = artefact.payload
     problem, algorithm = setup(Arm(payload["task"], payload["algorithm"], payload["variant"]))
+    problem = problem.replace(compile=payload["compile"])
     algorithm = shortened(algorithm, payload["share"])
     if isinstance(algorithm, Baseline):
         return _library(payload, problem, algorithm)
