@@ -25,7 +25,7 @@ from gradlab.training.critic import SoftSteps, Targets
 from gradlab.training.exploration import Temperature
 from gradlab.training.nonfinite import where
 from gradlab.training.optimiser import Tensors
-from gradlab.training.pieces import Piece, ends_of, joined, pieces_of
+from gradlab.training.pieces import Piece, ends_of, joined, pieces_of, seen_of
 from gradlab.training.restarts import fresh, onward
 from gradlab.training.segments import Stiff
 from gradlab.training.state import TrainingState
@@ -97,7 +97,8 @@ def update(
     heat, entropy = _heated(algorithm, state, parts)
     critics, loss = _fitted(algorithm, state, parts)
     ends = ends_of(problem, state, parts)
-    later = onward(problem, algorithm, state, ends.end, ends.over, ends.whole)
+    seen = None if algorithm.replay is None else seen_of(problem, state, parts[0])
+    later = onward(problem, algorithm, state, ends.end, ends.over, ends.whole, seen)
     steps = torch.stack([part.ran.sum() for part in parts]).sum()
     earned = [torch.where(part.ran, part.ascent.result.reward, 0.0).sum() for part in parts]
     info = Info(

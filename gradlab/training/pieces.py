@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gradlab.foundation.generators import generator
 from gradlab.foundation.moment import Moment
 from gradlab.problems.problem import Problem
+from gradlab.problems.segment import packed
 from gradlab.rollouts.outcome import moment_at
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.ascent import Ascent, gradient_of
@@ -64,6 +66,17 @@ def pieces_of(problem: Problem, algorithm: Algorithm, state: TrainingState) -> l
         after = chosen(part.over & (left[rows] > 0), starts, part.end)
         now = Moment(*(old.index_copy(0, rows, new) for old, new in zip(now, after, strict=True)))
     return parts
+
+
+def seen_of(problem: Problem, state: TrainingState, part: Piece) -> Float[Tensor, "V K"]:
+    """Moments of this piece to begin at again: of all episodes that were alive, with time left, at
+    one of its steps.
+    """
+    path, result = part.ascent.path, part.ascent.result
+    draws = generator("train", int(state.seed), "seen", int(state.updates))
+    time = 1 + int(torch.randint(path.action.shape[1], (), generator=draws))
+    moment = moment_at(path, result, time)
+    return packed(moment)[part.fine & ~moment.ended & (moment.step < problem.horizon)]
 
 
 def joined(parts: Sequence[Piece], count: int, gradient: Callable[[Piece], Tensors]) -> Tensors:

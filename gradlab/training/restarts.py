@@ -38,8 +38,11 @@ def onward(
     end: Moment,
     over: Bool[Tensor, " N"],
     whole: Bool[Tensor, " N"],
+    seen: Float[Tensor, "V K"] | None = None,
 ) -> Onward:
-    """Where the next segment of every episode begins, from where the last one ended."""
+    """Where the next segment of every episode begins, from where the last one ended; `seen` are
+    moments that a `Replay` shall remember.
+    """
     seed, number, count = int(state.seed), int(state.updates) + 1, algorithm.episodes
     starts = fresh(problem, count, seed, number)
     anew, visited = over, state.visited
@@ -47,7 +50,7 @@ def onward(
     replay = algorithm.replay
     if replay is not None:
         anew = over if replay.when == "over" else torch.ones_like(over)
-        visited = replay.remembered(visited, end, ~over)
+        visited = visited if seen is None else replay.remembered(visited, seen)
         if len(visited):
             draws = generator("train", seed, "replay", number)
             moments, replayed = replay.drawn(visited, problem, count, draws)

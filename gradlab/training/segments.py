@@ -13,7 +13,6 @@ from gradlab.foundation.arguments import number, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.moment import Moment
 from gradlab.problems.problem import Problem
-from gradlab.problems.segment import packed
 from gradlab.training.optimiser import Tensors
 from gradlab.training.schedule import Schedule, at
 
@@ -22,9 +21,10 @@ from gradlab.training.schedule import Schedule, at
 class Replay:
     """Some episodes begin at moments that earlier ones have reached, from a ring of the last ones.
 
-    Where segments end, with time left and no end of the episode, is remembered (`capacity` moments
-    at most, the oldest forgotten), and the share `share` of restarts begins at one of them, drawn
-    with replacement. They keep their time t and, of a recurrent policy, what it remembered then.
+    Of every segment a moment is remembered where the episode was alive and had time left, at one
+    step of the segment for all, drawn anew for each update: `capacity` moments at most, the oldest
+    forgotten. The share `share` of restarts begins at one of them, drawn with replacement. They
+    keep their time t and, of a recurrent policy, what it remembered then.
     Gradients and targets of a segment are as exact as before, but the mean over segments is over
     other starts than the task's. Episodes that began so are in no mean return.
 
@@ -44,10 +44,10 @@ class Replay:
             raise BadValue(f"when should be 'over' or 'always', got {self.when!r}")
 
     def remembered(
-        self, visited: Float[Tensor, "M K"], end: Moment, kept: Bool[Tensor, " N"]
+        self, visited: Float[Tensor, "M K"], seen: Float[Tensor, "V K"]
     ) -> Float[Tensor, "M2 K"]:
-        """The ring with the moments of these episodes."""
-        return torch.cat([visited, packed(end)[kept]])[-self.capacity :]
+        """The ring with these moments, as `packed`."""
+        return torch.cat([visited, seen])[-self.capacity :]
 
     def drawn(
         self, visited: Float[Tensor, "M K"], problem: Problem, count: int, draws: torch.Generator

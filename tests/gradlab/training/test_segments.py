@@ -69,6 +69,18 @@ def test_episodes_begin_at_visited_moments_and_count_for_no_return(when: Any) ->
     assert rows(state.visited[-5:]) <= known
 
 
+def test_what_is_remembered_is_one_step_of_each_segment() -> None:
+    problem, recipe = walled(8), algorithm(episodes=32, length=4, replay=Replay(0.5))
+    times = []
+    for seed in range(6):
+        state = init(problem, recipe, seed)
+        path = gradient_of(problem, recipe, state).path
+        found = rows(update(problem, recipe, state)[0].visited[:, :1])
+        went = [rows(path.state[:, t][~path.ended[:, t]]) for t in range(5)]
+        times += [t for t in range(5) if went[t] == found]
+    assert len(times) == 6 and 0 not in times and len(set(times)) > 1
+
+
 def test_a_replay_that_replays_nothing_changes_nothing() -> None:
     problem, plain = walled(8), algorithm(episodes=16, length=2)
     a = train(problem, plain)
