@@ -42,6 +42,15 @@ def test_pairs_share_the_past_and_nothing_else(gate: tuple[Problem, Critic]) -> 
     assert torch.equal(again.state, pairs.state[:32])  # neither number nor chunk matters
 
 
+def test_pairs_of_the_first_steps_alone(gate: tuple[Problem, Critic]) -> None:
+    problem, _ = gate
+    pairs = output_pairs(problem, problem.reference, estimators.FOG(), 64, seed=1, within=2)
+    assert set(pairs.step.tolist()) == {0.0, 1.0}
+    assert not (pairs.truth[:, 0] == pairs.truth[:, 1]).all()  # their futures differ
+    with pytest.raises(BadValue, match="at most the 6 steps"):
+        output_pairs(problem, problem.reference, estimators.FOG(), 4, within=7)
+
+
 def test_the_truth_of_a_last_step_is_its_derivative() -> None:
     """LQ at t = T − 1 without process noise: Q is r, and every sample its exact derivative."""
     problem = gradlab.make("lq", horizon=3, process_std=(), dtype=torch.float64)

@@ -136,6 +136,10 @@ def test_measuring_changes_no_bit(name: str) -> None:
     assert found.whole is not None and found.critic is not None
     assert (found.action is not None) == (algorithm.tail == "own")
     assert bool(found.weights) == (name in ("ivw", "agpo"))
+    # 8 episodes: 5 gradients and 5 truths of 4 steps (5 with a tail of its own), 8 pairs, 5 of 6
+    # steps, 2 of 6 for the critic, and 8 pairs of 6 for ∇_a Q
+    own, for_q = (5, 2 * 8 * 6) if algorithm.tail == "own" else (4, 0)
+    assert found.simulated == 8 * (5 * own + 5 * 4) + 2 * 8 * 4 + 8 * 5 * 6 + 2 * 8 * 6 + for_q
     if name == "ivw":
         assert math.isclose(sum(found.weights.values()), 1.0, abs_tol=1e-5)
 
