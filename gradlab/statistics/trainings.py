@@ -36,9 +36,9 @@ def iqm(scores: ArrayLike, axis: int = 0) -> NDArray:
     Where n is not a multiple of four the scores at the two quartiles count in part, so that the
     weights of the sorted scores are the lengths of [i/n, (i+1)/n] inside [1/4, 3/4]. (The authors'
     code leaves out whole scores: of three none, of five one on each side.) Three scores weigh 1/6,
-    2/3, 1/6. Raises `BadValue` without scores.
+    2/3, 1/6. Raises `BadValue` without scores, or for one that is NaN.
     """
-    values = np.sort(np.asarray(scores, dtype=float), axis=axis)
+    values = np.sort(_known(scores), axis=axis)
     count = values.shape[axis]
     if count == 0:
         raise BadValue("expected scores of at least one training, got none")
@@ -59,7 +59,8 @@ def iqm_interval(
 
     `strata` has one array [seeds] or [seeds, points] per task; the seeds of each task are resampled
     within it, whole curves at a time. One interval per point, each by itself: a band is pointwise.
-    An interval of one seed has ends that are NaN. Raises `BadValue` for arrays that do not fit.
+    An interval of one seed has ends that are NaN; a training that was lost may score −∞. Raises
+    `BadValue` for arrays that do not fit, or for scores that are NaN.
     """
     known = [_columns(scores) for scores in strata]
     if not known or len({scores.shape[1] for scores in known}) != 1:
@@ -85,7 +86,7 @@ def improvement(
 
     One array of scores [seeds] per task and side. The interval is that of a bootstrap by seeds
     within tasks and sides; one seed on a side gives NaN for its ends. Raises `BadValue` for another
-    number of tasks.
+    number of tasks, or for scores that are NaN.
     """
     x, y = _pairs(ours, theirs)
     middle = float(np.mean([_won(a, b).mean() for a, b in zip(x, y, strict=True)]))
@@ -108,15 +109,18 @@ def same_by_chance(
     """Two-sided p-value that ours and theirs are scores of one law, task by task.
 
     Permutation test of the probability of improvement: how many of the ways to tell the trainings
-    of each task apart put it as far from ½ as it is. Exact with ties too, as long as a task has at
-    most 20,000 such ways (9 against 9 has 48,620); else from as many that are drawn. With one task
-    and no ties it is the exact test of Mann and Whitney. Raises what `improvement` does.
+    of each task apart put it as far from ½ as it is. Exact with ties too, as long as all tasks
+    together have at most 20,000 such ways (9 against 9 has 48,620, two tasks with 5 against 5 have
+    63,504); else from as many that are drawn and the one that was seen, so that it is never below
+    1/20,001. With one task and no ties it is the exact test of Mann and Whitney. Raises what
+    `improvement` does.
     """
     x, y = _pairs(ours, theirs)
     generator = np.random.default_rng(seed)
     laws = [_relabelled(a, b, generator) for a, b in zip(x, y, strict=True)]
     total = sum(float(_won(a, b).mean()) for a, b in zip(x, y, strict=True))
-    if math.prod(map(len, laws)) <= LISTED:
+    listed = math.prod(math.comb(len(a) + len(b), len(a)) for a, b in zip(x, y, strict=True))
+    if listed <= LISTED:
         sums = np.zeros(1)
         for law in laws:
             sums = (sums[:, None] + law).ravel()
@@ -125,7 +129,9 @@ def same_by_chance(
         sums = np.sum(draws, axis=0)
     middle, slack = len(laws) / 2, 1e-9
     as_far = np.abs(sums - middle) >= abs(total - middle) - slack
-    return float(as_far.mean())
+    if listed <= LISTED:
+        return float(as_far.mean())
+    return (1 + int(as_far.sum())) / (1 + len(sums))  # what was seen is one of the ways
 
 
 def steps_to(
@@ -158,9 +164,19 @@ def coverage(
     return held / sets
 
 
+def _known(scores: ArrayLike) -> NDArray:
+    """As floats. A NaN would be the best in a sorted list, and below and above nothing."""
+    known = np.asarray(scores, dtype=float)
+    if np.isnan(known).any():
+        raise BadValue(
+            "expected scores that can be compared, got NaN; try -inf for a training that was lost"
+        )
+    return known
+
+
 def _columns(scores: ArrayLike) -> NDArray:
     """[seeds, points] of [seeds] or [seeds, points]."""
-    known = np.asarray(scores, dtype=float)
+    known = _known(scores)
     if known.ndim not in (1, 2) or not len(known):
         raise BadValue(f"expected scores [seeds] or [seeds, points], got shape {known.shape}")
     return known.reshape(len(known), -1)
@@ -169,7 +185,7 @@ def _columns(scores: ArrayLike) -> NDArray:
 def _pairs(
     ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]
 ) -> tuple[list[NDArray], list[NDArray]]:
-    x, y = ([np.asarray(scores, dtype=float) for scores in side] for side in (ours, theirs))
+    x, y = ([_known(scores) for scores in side] for side in (ours, theirs))
     if not x or len(x) != len(y) or any(s.ndim != 1 or not len(s) for s in (*x, *y)):
         raise BadValue(
             "expected one array of scores [seeds] per task for both sides, "
@@ -184,8 +200,15 @@ def _won(x: NDArray, y: NDArray) -> NDArray:
 
 
 def _ends(draws: NDArray, confidence: float) -> NDArray:
-    """Percentiles of a bootstrap, [2, ...]."""
-    return np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    """Percentiles of a bootstrap, [2, ...]; of draws that may be −∞."""
+    levels = (1 - confidence) / 2, (1 + confidence) / 2
+    with np.errstate(invalid="ignore"):
+        ends = np.quantile(draws, levels, axis=0)
+    if not np.isnan(ends).any():
+        return ends
+    # between an infinite draw and another there is nothing: the outer one of both
+    outer = [np.quantile(draws, q, 0, method=m) for q, m in zip(levels, ("lower", "higher"), strict=True)]  # fmt: skip
+    return np.where(np.isnan(ends), outer, ends)
 
 
 def _relabelled(x: NDArray, y: NDArray, generator: np.random.Generator) -> NDArray:

@@ -132,6 +132,36 @@ def test_steps_to_a_threshold() -> None:
     assert steps_to(9.0, steps, scores) == math.inf
 
 
+def test_a_p_value_from_draws_is_never_0() -> None:
+    tasks = [np.arange(5.0)] * 3  # of 252^3 relabellings two put it as far
+    best = [scores + 10 for scores in tasks]
+    assert same_by_chance(best, tasks) == pytest.approx(1 / 20_001)
+    assert same_by_chance([np.arange(10.0) + 20], [np.arange(10.0)]) == pytest.approx(
+        2 / math.comb(20, 10), abs=3 / 20_000
+    )
+    assert same_by_chance([np.arange(10.0) + 20], [np.arange(10.0)]) > 0
+
+
+def test_the_interval_of_lost_trainings_ends_at_minus_infinity() -> None:
+    (found,) = iqm_interval([[-math.inf, 1.0, 2.0, 3.0, 4.0]])
+    assert found.low == -math.inf
+    assert 2.0 < found.high <= 4.0
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_scores_that_are_not_numbers_are_refused(side: int) -> None:
+    both = [[[1.0, 2.0]], [[1.0, 2.0]]]
+    both[side] = [[1.0, math.nan]]
+    for of in (improvement, same_by_chance):
+        with pytest.raises(BadValue, match="got NaN; try -inf"):
+            of(*both)
+    for scores in ([1.0, math.nan], [[1.0, math.nan]]):
+        with pytest.raises(BadValue, match="got NaN"):
+            iqm(scores)
+        with pytest.raises(BadValue, match="got NaN"):
+            iqm_interval([scores])
+
+
 @pytest.mark.parametrize("seeds, said", [(3, 0.75), (5, 0.91)])
 def test_how_short_intervals_of_few_seeds_are(seeds: int, said: float) -> None:
     """What the docstring says, within five standard errors of a smaller sample."""
