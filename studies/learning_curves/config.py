@@ -21,9 +21,9 @@ class Config(Trainings):
     """Those of studies.train; ppo, sac, td3 of stable-baselines3 (pip install
     'gradlab[baselines]'); my_module:my_algorithm, a function of the problem that returns a
     gradlab.training.algorithm.Algorithm."""
-    share: float = 0.3
+    share: float = 0.2
     """Of the steps that the sizes of studies.train ask for [1]."""
-    points: int = 6
+    points: int = 4
     """Evaluations of a training, after equal shares of its steps; one more before it."""
 
 
@@ -38,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluations": 8,
         "jobs": 1,
     },
-    "default": {},
+    "default": {"evaluations": 32},
     "verdict": {
         "algorithms": ("bptt", "shac", "abpt", "abpt_full", "split", "ppo"),
         "seeds": (0, 1, 2, 3, 4),

@@ -112,7 +112,7 @@ def _runner(episodes: int, critic_rate: float, hidden: tuple[int, ...] = (128, 6
 
 
 FAMILIES = {
-    "hovering": _flight(256),
+    "hovering": _flight(256, updates=300),
     "tracking": _flight(256, length=64, updates=300, rate=3e-3),
     # in segments of 32 steps at these rates no algorithm lands in 1000 updates, or passes a gate
     "landing": _flight(256, length=64),
