@@ -51,14 +51,10 @@ def report(
         )
         lines.append(f"{event.name}: {often}.")
     if distances is not None:
-        far = distances.amax(1)
-        lines.append(
-            f"Farthest from its goal in the last {distances.shape[1]} steps: {float(far.mean()):.2g} m "
-            f"on average over episodes, {float(far.max()):.2g} m at most."
-        )
+        lines.append(_farthest(distances))
     if options.detached:
         lines.append(f"Rewards pass no gradient through: {', '.join(options.detached)}.")
-    if best["high"] > 0 and best["low"] > last["high"]:
+    if best["low"] > last["high"]:
         lines.append(f"It had been better: {_of(best)} after {best['updates']} updates.")
     skipped = sum(row.get("not finite", 0) > 0 for row in log)
     if skipped:
@@ -71,6 +67,23 @@ def report(
     ]
     lines += [f"All in {options.folder}: {', '.join(written)}"]
     return "\n".join(lines)
+
+
+def _farthest(distances: Tensor) -> str:
+    """How far from the goal, of the episodes that no event had ended."""
+    far, steps = distances.amax(1), distances.shape[1]
+    whole = far[far.isfinite()]
+    if not len(whole):
+        return (
+            f"Every episode had ended before its last step: nothing is known of its last {steps}."
+        )
+    which = (
+        "" if len(whole) == len(far) else f" (the {len(whole)} of {len(far)} that were not over)"
+    )
+    return (
+        f"Farthest from its goal in the last {steps} steps: {float(whole.mean()):.2g} m on average over "
+        f"episodes{which}, {float(whole.max()):.2g} m at most."
+    )
 
 
 def quality(log: Sequence[Row]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from studies.train import run as command
 from studies.train.algorithms import ALGORITHMS, FAMILIES, named
 from studies.train.log import Tally
 from studies.train.options import Options, prepared
+from studies.train.report import report
 from studies.train.run import main, run
 from tests.helpers import checking
 
@@ -311,6 +312,30 @@ def test_tensorboard_has_every_row_once(tmp_path: Path, monkeypatch: pytest.Monk
     first = list(seen)
     run(options)
     assert seen == first
+
+
+def reported(returns: list[float], distances: torch.Tensor | None = None) -> str:
+    """Of a run on hovering with these returns, each known to 0.1."""
+    options, rows = Options(updates=2), []
+    for i, value in enumerate(returns):
+        known = {"return": value, "low": value - 0.1, "high": value + 0.1}
+        rows.append({"updates": i, "steps": i, "length": 9.0, "event 0": 0.0, **known})
+    return report(options, prepared(options)[0], rows, None, [], distances)
+
+
+def test_a_policy_that_was_better_is_told_of_negative_returns_too() -> None:
+    assert "It had been better: -1 [-1.1, -0.9] after 1 updates." in reported([-3.0, -1.0, -2.0])
+    assert "It had been better" not in reported([-3.0, -2.0, -1.0])
+
+
+def test_distances_are_of_episodes_that_were_not_over() -> None:
+    far = torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, torch.inf]])
+    assert ": 3 m on average over episodes, 4 m at most." in reported([1.0], far[:2])
+    assert (
+        ": 3 m on average over episodes (the 2 of 3 that were not over), 4 m at most."
+        in reported([1.0], far)
+    )
+    assert "Every episode had ended before its last step" in reported([1.0], far[2:])
 
 
 def test_detached_parts_change_the_training_and_not_the_returns(tmp_path: Path) -> None:

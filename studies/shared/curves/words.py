@@ -20,7 +20,8 @@ LEGEND = (
     "interval at 95 %, which with few seeds is too short: of normal scores it holds the truth in 75 % of\n"
     "cases with 3 seeds, 87 % with 4, 91 % with 5, 93 % with 10. P is the probability that a training of\n"
     "the one beats one of the other; p is exact, by permutation of seeds. Learnt: nine tenths of the way\n"
-    "from before training to the best arm of the task. Seconds are of one processor, without evaluations."
+    "from before training to the best arm of the task; what it took is what more than half of the seeds\n"
+    "needed at most. Seconds are of one processor, without evaluations."
 )
 
 
@@ -122,7 +123,7 @@ def _claim(one: Judged) -> Iterator[dict[str, str]]:
 
 
 def _costs(task: list[Curve]) -> Iterator[dict[str, str]]:
-    """What every arm spent until it had learnt, median over seeds."""
+    """What every arm spent until more than half of its seeds had learnt."""
     threshold = learnt(task)
     for curve in task:
         yield {
@@ -137,7 +138,9 @@ def _costs(task: list[Curve]) -> Iterator[dict[str, str]]:
 
 
 def middle(values: NDArray) -> str:
-    """The median; "not reached" where half of them or more are infinite."""
+    """What more than half of them are at most: of an even number the upper of the middle two;
+    "not reached" where half of them or more are infinite.
+    """
     found = float(np.sort(values)[len(values) // 2])
     return f"{found:,.0f}" if math.isfinite(found) else "not reached"
 
