@@ -12,8 +12,9 @@ from gradlab.problems.problem import Problem
 from gradlab.statistics.formatting import format_interval
 from gradlab.statistics.intervals import Interval
 from gradlab.study import text
+from gradlab.training.algorithm import Algorithm
 from gradlab.training.healthy import HEALTHY, Finding, findings
-from studies.train.algorithms import ALGORITHMS
+from studies.train.algorithms import ALGORITHMS, named
 from studies.train.log import Row
 from studies.train.options import Options
 
@@ -60,6 +61,8 @@ def report(
     if skipped:
         lines.append(f"Episodes that were not finite before {skipped} of the {len(log)} rows.")
     lines += ["", *quality(log)]
+    if any(measured(row) for row in log):
+        lines += list(beside(named(options.algorithm, options.task)[1]))
     algorithm = ALGORITHMS[options.algorithm]
     lines += [
         "",
@@ -112,10 +115,31 @@ def quality(log: Sequence[Row]) -> Iterator[str]:
         for one in found
     ]
     yield text.columns(table)
-    weights = [f"{name[7:] or 'k'} {last[name]:.3g}" for name in last if name.startswith("weight ")]
-    if weights:
-        yield f"Weights of the estimator: {', '.join(weights)}."
+    names = [name for name in last if name.startswith("weight ")]
+    if names:
+        weights = (f"{_weight(name[7:])} {last[name]:.3g}" for name in names)
+        yield f"Weights of the estimator, on average: {', '.join(weights)}."
     yield from (f"{one.range.what}: {one.range.reason}." for one in found if one.out)
+
+
+def _weight(name: str) -> str:
+    """What is weighed: the parts of a mixture have numbers."""
+    return f"part {name}" if name.isdigit() else name or "k"
+
+
+def beside(algorithm: Algorithm) -> Iterator[str]:
+    """What of an algorithm's gradient the truths do not have, or the measurement leaves out."""
+    entropy = algorithm.entropy
+    inside = entropy is not None and entropy.where == "estimator"
+    if inside:
+        yield (
+            "Both truths are of rewards alone: the entropy in this algorithm's gradient is all bias to "
+            "them."
+        )
+    added = ["the bonus for entropy"] if entropy is not None and not inside else []
+    added += ["the KL penalty"] if algorithm.kl is not None else []
+    if added:
+        yield f"Not in the gradient that was measured: {' and '.join(added)}."
 
 
 def measured(row: Row) -> bool:

@@ -25,7 +25,7 @@ from studies.train import run as command
 from studies.train.algorithms import ALGORITHMS, FAMILIES, named
 from studies.train.log import Tally
 from studies.train.options import Options, prepared
-from studies.train.report import report
+from studies.train.report import beside, quality, report
 from studies.train.run import main, run
 from tests.helpers import checking
 
@@ -326,6 +326,29 @@ def reported(returns: list[float], distances: torch.Tensor | None = None) -> str
 def test_a_policy_that_was_better_is_told_of_negative_returns_too() -> None:
     assert "It had been better: -1 [-1.1, -0.9] after 1 updates." in reported([-3.0, -1.0, -2.0])
     assert "It had been better" not in reported([-3.0, -2.0, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("shac", []),
+        ("sapo", ["Both truths are of rewards alone: the entropy in this algorithm's gradient"]),
+        (
+            "rpo",
+            ["Not in the gradient that was measured: the bonus for entropy and the KL penalty."],
+        ),
+    ],
+)
+def test_what_the_truths_do_not_have_is_said(name: str, said: list[str]) -> None:
+    found = list(beside(named(name, "hovering")[1]))
+    assert len(found) == len(said)
+    assert all(line.startswith(words) for line, words in zip(found, said, strict=True))
+
+
+def test_weights_have_names() -> None:
+    row = {"updates": 0, "quality steps": 1, "weight 1": 0.25, "weight alpha": 0.5}
+    last = list(quality([row]))
+    assert "Weights of the estimator, on average: part 1 0.25, alpha 0.5." in last
 
 
 def test_distances_are_of_episodes_that_were_not_over() -> None:
