@@ -16,6 +16,7 @@ import torch
 from estimators import ABPT, NStep
 from gradlab.foundation.errors import BadValue, GradlabError, Missing, UnknownName
 from gradlab.study import Artefact, Cell, Saved, read_rows, run_study
+from gradlab.training import evaluation
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.evaluation import evaluate_policy
 from gradlab.training.loop import init, train
@@ -149,7 +150,12 @@ def test_wrong_arms_are_refused_in_one_line(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ stable-baselines3
 
 
-def test_a_function_is_evaluated_on_the_episodes_of_policies() -> None:
+@pytest.mark.parametrize("block", [1024, 4])
+def test_a_function_is_evaluated_on_the_episodes_of_policies(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (baselines, evaluation):
+        monkeypatch.setattr(module, "NOISE_BLOCK", block)
     problem, algorithm = plain(Arm("racing", "shac"))
     state = init(problem, cast(Algorithm, algorithm), 1)
     policy = problem.bind(state.params)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gradlab.foundation.errors import Missing
 from gradlab.foundation.generators import generator
+from gradlab.gradients.sampling import NOISE_BLOCK
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.stepping import VectorEpisodes
 from gradlab.training.algorithm import Algorithm
@@ -163,8 +164,17 @@ def _td3_noise(env: Any, std: float) -> Any:
 
 def evaluated(problem: Problem, act: Act, episodes: int, seed: int) -> Evaluation:
     """`evaluate_policy` of a function of observations (float32), on the very same episodes."""
+    parts = [
+        _evaluated(problem, act, min(NOISE_BLOCK, episodes - begin), seed, block)
+        for block, begin in enumerate(range(0, episodes, NOISE_BLOCK))
+    ]
+    return Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _evaluated(problem: Problem, act: Act, episodes: int, seed: int, block: int) -> Evaluation:
+    """The first so many episodes of a block."""
     problem = problem.replace(discount=1.0)
-    noise = problem.draw(episodes, generator("evaluation", seed, 0))
+    noise = problem.draw(episodes, generator("evaluation", seed, block))
     run = VectorEpisodes(problem, episodes)
     run.begin(list(range(episodes)), noise)
     total, length = (torch.zeros(episodes, dtype=problem.dtype) for _ in range(2))
