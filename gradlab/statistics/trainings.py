@@ -78,6 +78,7 @@ def improvement(
     ours: Sequence[ArrayLike],
     theirs: Sequence[ArrayLike],
     *,
+    together: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
     confidence: float = 0.95,
@@ -85,26 +86,32 @@ def improvement(
     """P(X > Y) + ½ P(X = Y) of a training X of ours and Y of theirs, mean over tasks.
 
     One array of scores [seeds] per task and side. The interval is that of a bootstrap by seeds
-    within tasks and sides; one seed on a side gives NaN for its ends. Raises `BadValue` for another
-    number of tasks, or for scores that are NaN.
+    within tasks and sides, or with `together` of the same seeds in all tasks; one seed on a side
+    gives NaN for its ends. Raises `BadValue` for another number of tasks, or where a score is
+    NaN.
     """
-    x, y = _pairs(ours, theirs)
+    x, y = _pairs(ours, theirs, together)
     middle = float(np.mean([_won(a, b).mean() for a, b in zip(x, y, strict=True)]))
     if any(len(scores) < 2 for scores in (*x, *y)):
         return Interval(middle, math.nan, math.nan)
     generator = np.random.default_rng(seed)
-    total = np.zeros(resamples)
+    total, shares = np.zeros(resamples), []
     for a, b in zip(x, y, strict=True):  # how often a resample has each training, as shares
-        shares = [
-            generator.multinomial(n, np.full(n, 1 / n), resamples) / n for n in map(len, (a, b))
-        ]
+        if not (together and shares):
+            shares = [
+                generator.multinomial(n, np.full(n, 1 / n), resamples) / n for n in map(len, (a, b))
+            ]
         total += ((shares[0] @ _won(a, b)) * shares[1]).sum(1)
     low, high = _ends(total / len(x), confidence)
     return Interval(middle, float(low), float(high))
 
 
 def same_by_chance(
-    ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike], *, seed: int = 0
+    ours: Sequence[ArrayLike],
+    theirs: Sequence[ArrayLike],
+    *,
+    together: bool = False,
+    seed: int = 0,
 ) -> float:
     """Two-sided p-value that ours and theirs are scores of one law, task by task.
 
@@ -112,14 +119,22 @@ def same_by_chance(
     of each task apart put it as far from ½ as it is. Exact with ties too, as long as all tasks
     together have at most 20,000 such ways (9 against 9 has 48,620, two tasks with 5 against 5 have
     63,504); else from as many that are drawn and the one that was seen, so that it is never below
-    1/20,001. With one task and no ties it is the exact test of Mann and Whitney. Raises what
-    `improvement` does.
+    1/20,001. With one task and no ties it is the exact test of Mann and Whitney.
+
+    Tasks must be independent. Where number i of one side is the same seed in all tasks (which makes
+    its scores alike), `together` tells whole seeds apart: of 4 against 4 whose scores in 5 tasks
+    have a correlation of 0.7, tests task by task found p <= 0.05 in 30 % of cases without any
+    difference. Raises what `improvement` does.
     """
-    x, y = _pairs(ours, theirs)
+    x, y = _pairs(ours, theirs, together)
+    if together:
+        x, y = [np.stack(x)], [np.stack(y)]
     generator = np.random.default_rng(seed)
     laws = [_relabelled(a, b, generator) for a, b in zip(x, y, strict=True)]
-    total = sum(float(_won(a, b).mean()) for a, b in zip(x, y, strict=True))
-    listed = math.prod(math.comb(len(a) + len(b), len(a)) for a, b in zip(x, y, strict=True))
+    pairs = zip(map(np.atleast_2d, x), map(np.atleast_2d, y), strict=True)
+    total = sum(float(np.mean([_won(*one).mean() for one in zip(a, b)])) for a, b in pairs)  # noqa: B905
+    sizes = [(a.shape[-1], b.shape[-1]) for a, b in zip(x, y, strict=True)]
+    listed = math.prod(math.comb(n + m, n) for n, m in sizes)
     if listed <= LISTED:
         sums = np.zeros(1)
         for law in laws:
@@ -183,13 +198,18 @@ def _columns(scores: ArrayLike) -> NDArray:
 
 
 def _pairs(
-    ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]
+    ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike], together: bool = False
 ) -> tuple[list[NDArray], list[NDArray]]:
     x, y = ([_known(scores) for scores in side] for side in (ours, theirs))
     if not x or len(x) != len(y) or any(s.ndim != 1 or not len(s) for s in (*x, *y)):
         raise BadValue(
             "expected one array of scores [seeds] per task for both sides, "
             f"got {[s.shape for s in x]} and {[s.shape for s in y]}"
+        )
+    if together and any(len({len(s) for s in side}) > 1 for side in (x, y)):
+        raise BadValue(
+            "the same seeds in all tasks are as many in each, "
+            f"got {[len(s) for s in x]} and {[len(s) for s in y]}; try together=False"
         )
     return x, y
 
@@ -212,11 +232,14 @@ def _ends(draws: NDArray, confidence: float) -> NDArray:
 
 
 def _relabelled(x: NDArray, y: NDArray, generator: np.random.Generator) -> NDArray:
-    """P(X > Y) + ½ P(X = Y) under all ways to choose which scores are ours, or under some."""
-    pooled = np.concatenate([x, y])
-    n, m = len(x), len(y)
+    """P(X > Y) + ½ P(X = Y) under all ways to choose which scores are ours, or under some; of
+    scores [tasks, seeds] its mean over tasks, with the same seeds chosen in all.
+    """
+    pooled = np.atleast_2d(np.concatenate([x, y], axis=-1))
+    n, m = x.shape[-1], y.shape[-1]
     # the sum of mid-ranks tells how many pairs are won
-    below = (pooled[:, None] > pooled).sum(1) + 0.5 * (pooled[:, None] == pooled).sum(1) + 0.5
+    one, other = pooled[..., :, None], pooled[..., None, :]
+    below = ((one > other).sum(-1) + 0.5 * (one == other).sum(-1) + 0.5).mean(0)
     if math.comb(n + m, n) <= LISTED:
         chosen = np.array(list(itertools.combinations(range(n + m), n)))
     else:

@@ -59,7 +59,8 @@ def versus(
 ) -> Versus:
     """The first arms against the second; more of `read` is better.
 
-    Strata (tasks, learning rates) are kept apart: P is the mean over them. With `worst` the worst
+    Strata (tasks, learning rates) are kept apart: P is the mean over them, and whole seeds are told
+    apart, since a seed has the same first policy and noise in all of them. With `worst` the worst
     of the arms is taken for each seed instead, which all of them have.
     """
     x, y = [read(curve) for curve in ours], [read(curve) for curve in theirs]
@@ -68,8 +69,8 @@ def versus(
     return Versus(
         _label(ours),
         _label(theirs),
-        improvement(x, y),
-        same_by_chance(x, y),
+        improvement(x, y, together=True),
+        same_by_chance(x, y, together=True),
         min(len(scores) for scores in (*x, *y)),
     )
 

@@ -135,7 +135,11 @@ def goals(curve: Curve) -> NDArray:
 
 
 def unsteadiness(curve: Curve) -> NDArray:
-    """How far the last return is from the median of its seeds."""
+    """How far the last return is from the median of its seeds.
+
+    These are not independent, so that the test by permutation is near its level only: 7 % with 4
+    seeds of normal laws, 0 % with 5, 2 % with 10.
+    """
     scores = last(curve)
     if not np.isfinite(scores).all():  # a lost one is as far away as can be
         return np.where(np.isfinite(scores), 0.0, np.inf)

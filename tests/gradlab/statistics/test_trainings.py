@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -130,6 +131,29 @@ def test_steps_to_a_threshold() -> None:
     assert steps_to(8.0, steps, scores) == 30.0
     assert steps_to(-1.0, steps, scores) == 0.0
     assert steps_to(9.0, steps, scores) == math.inf
+
+
+def test_seeds_that_tasks_share_are_told_apart_as_one() -> None:
+    """Three tasks that say the same are one: 2 of 70 relabellings, not of 70^3."""
+    ours, theirs = [np.arange(4.0) + 10], [np.arange(4.0)]
+    assert same_by_chance(ours * 3, theirs * 3, together=True) == pytest.approx(2 / 70)
+    assert same_by_chance(ours * 3, theirs * 3) < 1e-3
+    draws = np.random.default_rng(5)
+    x, y = draws.normal(size=(3, 4)), draws.normal(size=(3, 5))
+    both = np.concatenate([x, y], axis=1)
+
+    def won(chosen: tuple[int, ...]) -> float:
+        other = np.delete(both, chosen, axis=1)
+        return float((both[:, list(chosen), None] > other[:, None]).mean())
+
+    far = [abs(won(c) - 0.5) for c in itertools.combinations(range(9), 4)]
+    exact = np.mean([f >= far[0] - 1e-9 for f in far])  # the first is what was seen
+    assert same_by_chance(list(x), list(y), together=True) == pytest.approx(exact)
+    # and a bootstrap of three tasks that say the same is that of one
+    one = improvement([x[0]], [y[0]])
+    assert improvement([x[0]] * 3, [y[0]] * 3, together=True) == pytest.approx(one)
+    with pytest.raises(BadValue, match="as many in each"):
+        same_by_chance([[1, 2], [1, 2, 3]], [[1, 2], [3, 4]], together=True)
 
 
 def test_a_p_value_from_draws_is_never_0() -> None:
