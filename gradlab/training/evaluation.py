@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import scipy  # its parts are imported when they are used
 import torch
 from jaxtyping import Bool, Float
-from scipy import stats
 from torch import Tensor
 
 from gradlab.foundation.arguments import whole
@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
         mean, count = float(values.mean()), len(values)
         if count < 2:
             return Interval(mean, -math.inf, math.inf)
-        reach = float(values.std()) / math.sqrt(count) * float(stats.t.ppf(0.975, count - 1))
+        reach = float(values.std()) / math.sqrt(count) * float(scipy.stats.t.ppf(0.975, count - 1))
         return Interval(mean, mean - reach, mean + reach)
 
 

@@ -120,7 +120,7 @@ CASES = {
     "function that builds it, got 3 (int)": lambda: gradlab.register("three", 3),
     "did you mean window?": lambda: E.make("nstep", windw=3),
     "did you mean source?": lambda: E.make("inverse_variance", sorce=E.Same()),
-    "estimators, got FOG(engine='pullback') (FOG); try": lambda: E.Mixture(E.FOG(), E.PG()),
+    "estimators, got FOG(engine='pullback', entropy=0.0) (FOG); try": lambda: E.Mixture(E.FOG(), E.PG()),
     "two parts, all of them estimators, got (FOG(": lambda: E.Mixture((E.FOG(), "pg"), IV),
     "all of them estimators, got (<class": lambda: E.Mixture((E.FOG, E.PG), IV),
     "rule should be a rule, got <function": lambda: E.Mixture(TWO, lambda parts, level: None),
