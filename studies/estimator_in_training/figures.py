@@ -13,8 +13,8 @@ from studies.estimator_in_training.rows import PREDICTORS, Seen, student
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LOOKS = {"shac": "fog"}  # an algorithm in the colour of its estimator; others by their own names
-ALL = "pg"
+# an algorithm in the colour of its estimator, as in learning curves; others by their own names
+LOOKS = {"bptt": "fog", "shac": "nstep"}
 
 
 def look(algorithm: str) -> str:
@@ -51,24 +51,21 @@ def plot(table: pd.DataFrame, path: Path) -> None:
 
 def _correlations(axes: Axes, seen: Seen) -> None:
     """One row per predictor: all tasks, then each."""
-    from gradlab.study import figures
-
     names = list(PREDICTORS)
     places = [*[(None, 0.0, True)], *((t, 0.18 * (i + 1), False) for i, t in enumerate(seen.tasks))]
     for task, shift, filled in places:
         ends = np.array([tuple(seen.correlation(name, task)) for name in names])
         ends = np.clip(ends, -1.0, 1.0)
         reach = np.abs(ends[:, 1:].T - ends[:, 0])
-        colour, marker = figures.look(ALL if filled else "nstep")
         axes.errorbar(
-            ends[:, 0], np.arange(len(names)) + shift, xerr=reach, color=colour, marker=marker,
-            linestyle="none", markersize=5 if filled else 3,
+            ends[:, 0], np.arange(len(names)) + shift, xerr=reach, marker="o",
+            color="#000000" if filled else "#888888", linestyle="none", markersize=5 if filled else 3,
         )  # fmt: skip
     axes.axvline(0.0, color="#555555", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.3, -0.5)
     axes.set_xlim(-1.05, 1.05)
-    axes.set_xlabel("rank correlation with the gain [1]\n(black: all tasks; orange: each)")
+    axes.set_xlabel("rank correlation with the gain [1]\n(black: all tasks; grey: each)")
 
 
 def _scatter(axes: Axes, seen: Seen) -> None:
