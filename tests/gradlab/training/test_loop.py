@@ -19,6 +19,7 @@ from gradlab.foundation.generators import generator
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
+from gradlab.training import evaluation
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.critic import CriticRecipe
 from gradlab.training.evaluation import evaluate_policy
@@ -371,6 +372,27 @@ def test_evaluation_counts_every_gate() -> None:
     paid = torch.where(result.alive[:, :-1] > 0, result.reward - result.dense, 0.0).sum(1)
     torch.testing.assert_close(found.counts[:, 0], paid / 20, rtol=1e-5, atol=1e-5)
     assert (found.counts[:, 0] >= 1).all()
+
+
+def test_a_gate_counts_as_often_as_it_is_passed_and_a_collision_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = gradlab.make("racing", gates=4, horizon=6)
+    passed = torch.tensor([-1.0, 0.2, -1.0, 0.1, -1.0, 0.3])  # the last after the end
+    collided = torch.tensor([-1.0, -1.0, -1.0, -1.0, 0.1, 0.2])
+
+    def made(*args: Any) -> Any:
+        result = evaluate(*args)
+        margins = torch.stack([passed, collided], dim=-1).expand_as(result.margins)
+        alive = torch.tensor([1.0] * 5 + [0.0] * 2).expand_as(result.alive)
+        return result._replace(margins=margins, alive=alive)
+
+    monkeypatch.setattr(evaluation, "evaluate", made)
+    params = problem.init(torch.Generator().manual_seed(0))
+    assert evaluate_policy(problem, params, episodes=2).counts.tolist() == [[2.0, 1.0]] * 2
+    twice = collided.roll(-1)  # two steps alive with a margin above 0
+    collided.copy_(twice)
+    assert evaluate_policy(problem, params, episodes=2).counts.tolist() == [[2.0, 1.0]] * 2
 
 
 @pytest.mark.parametrize(
