@@ -15,6 +15,8 @@ from gradlab.policies.perceptron import Perceptron
 from gradlab.policies.policy import Policy
 from gradlab.policies.pulls import CallPull, Layered, LayerPull, Pull
 
+OPTIONAL = ("layer_norm", "normalise", "orthogonal")  # settings say so only where they are on
+
 
 @dataclass(frozen=True)
 class GaussianPolicy(Policy):
@@ -24,7 +26,8 @@ class GaussianPolicy(Policy):
     `log_std_range`; `"global"` is one learned vector; a number is a fixed standard deviation.
     `squash` applies tanh to the latent (ABPT eq. 11). `hidden=()` is a linear policy. `layer_norm`
     normalises each hidden layer after its activation (SHAC). `normalise` standardises observations
-    by the problem's buffers, which change nothing until it is given some.
+    by the problem's buffers, which change nothing until it is given some. `orthogonal` is a
+    perceptron's start with orthogonal matrices.
     """
 
     observation_dim: int = 0  # 0: that of the problem which the policy is given to
@@ -40,6 +43,7 @@ class GaussianPolicy(Policy):
     input_gain: float = 1.0  # scale of the first layer at initialisation, for small inputs [1]
     layer_norm: bool = False
     normalise: bool = False
+    orthogonal: bool = False
 
     def __post_init__(self) -> None:
         for name in ("observation_dim", "action_dim"):
@@ -57,6 +61,7 @@ class GaussianPolicy(Policy):
             self.head_gain,
             self.input_gain,
             self.layer_norm,
+            self.orthogonal,
         )
         object.__setattr__(self, "head", head)
         normalised = Normalised(network, self.observation_dim) if self.normalise else network
@@ -103,7 +108,7 @@ class GaussianPolicy(Policy):
             "initial_std": self.initial_std,
             "log_std_range": list(self.log_std_range),
             # only where they are chosen: settings from before they existed stay what they were
-            **{name: True for name in ("layer_norm", "normalise") if getattr(self, name)},
+            **{name: True for name in OPTIONAL if getattr(self, name)},
             **subclass_identity(self, GaussianPolicy),
         }
 

@@ -24,7 +24,8 @@ class Perceptron:
     """Linear layers with an activation between them. `hidden=()` is a linear map.
 
     `layer_norm` normalises each hidden layer after its activation, with a learned gain and shift,
-    as SHAC does.
+    as SHAC does. `orthogonal` starts with orthogonal matrices instead of normal ones, times √2 in
+    hidden layers and `head_gain` in the last, as PPO's usual code does.
     """
 
     observation_dim: int
@@ -35,6 +36,7 @@ class Perceptron:
     head_gain: float = 0.1  # scale of the last layer at initialisation [1]
     input_gain: float = 1.0  # scale of the first layer at initialisation, for small inputs [1]
     layer_norm: bool = False
+    orthogonal: bool = False
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -55,7 +57,7 @@ class Perceptron:
     def init(
         self, generator: torch.Generator, *, dtype: torch.dtype, device: torch.device | str
     ) -> Params:
-        """Weights N(0, 1/fan-in), zero biases, gains of 1.
+        """Weights N(0, 1/fan-in) or orthogonal, zero biases, gains of 1.
 
         Drawn in float64 on the CPU and then cast.
         """
@@ -65,7 +67,11 @@ class Perceptron:
             gain = self.input_gain if i == 0 else 1.0
             gain *= self.head_gain if i + 1 == len(layers) else 1.0
             weight = torch.randn(size_out, size_in, generator=generator, dtype=torch.float64)
-            params[f"{name}.weight"] = weight * (gain / math.sqrt(max(size_in, 1)))
+            if self.orthogonal:
+                gain *= 1.0 if i + 1 == len(layers) else math.sqrt(2.0)
+                params[f"{name}.weight"] = gain * _orthogonal(weight)
+            else:
+                params[f"{name}.weight"] = weight * (gain / math.sqrt(max(size_in, 1)))
             if self.bias:
                 params[f"{name}.bias"] = torch.zeros(size_out, dtype=torch.float64)
             if self.layer_norm and i + 1 < len(layers):
@@ -157,3 +163,14 @@ class Perceptron:
                 hidden = torch.addcmul(shift, units[-1], gain)
             inputs.append(hidden)
         return out, inputs, units
+
+
+def _orthogonal(normal: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+    """Orthonormal rows, or columns where there are fewer, uniformly distributed (Saxe et al. 2014).
+
+    Q of a QR decomposition, with the signs that make its law that of Haar.
+    """
+    tall = normal if normal.shape[0] >= normal.shape[1] else normal.mT
+    q, r = torch.linalg.qr(tall)
+    q = q * torch.where(r.diagonal() < 0, -1.0, 1.0).to(q)
+    return q if tall is normal else q.mT.contiguous()

@@ -14,7 +14,7 @@ from gradlab.foundation.errors import BadValue
 from gradlab.foundation.naming import Names
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.policies.policy import Policy
-from gradlab.problems import contact_toys, flights, known_answers, runners
+from gradlab.problems import apg, contact_toys, flights, known_answers, runners
 from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem, check_policy
 from gradlab.simulators.base import Simulator
@@ -30,6 +30,7 @@ PROBLEMS = Names(
         **runners.BUILDERS,
         **known_answers.BUILDERS,
         **contact_toys.BUILDERS,
+        **apg.BUILDERS,
     },
 )
 
