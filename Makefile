@@ -54,7 +54,7 @@ $(PY):
 
 $(STAMP): pyproject.toml constraints.txt | $(PY)
 	@echo "installing gradlab and what it needs into .venv: torch is large, so this takes a few minutes"
-	@$(PY) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev,notebooks,baselines]"
+	@$(PY) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev,notebooks,baselines,warp]"
 	@touch $@
 	@echo "installed: torch $$($(PY) -c 'import torch; print(torch.__version__)')"
 

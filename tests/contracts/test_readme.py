@@ -4,6 +4,7 @@ as a reader would type them.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from estimators.registry import ESTIMATORS
 from gradlab.problems.registry import PROBLEMS
 
 ROOT = Path(__file__).parents[2]
+NEEDS_WARP = pytest.mark.skipif(
+    importlib.util.find_spec("warp") is None, reason="the extra `warp` is not installed"
+)
 PAGES = (
     "README.md",
     "docs/choosing.md",
     "docs/critics.md",
+    pytest.param("docs/engines.md", marks=[pytest.mark.slow, NEEDS_WARP]),
     "docs/extending.md",
     "docs/own_mjcf.md",
     "docs/policies.md",

@@ -89,6 +89,9 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         return functools.partial(jaxtyped, typechecker=typechecker)
     if torch.compiler.is_compiling():  # a nested one, whose qualified name is not known in there
         return function
+    hints = getattr(function, "__annotations__", {}).values()
+    if any(type(hint).__module__.startswith("warp.") for hint in hints):
+        return function  # a kernel, which Warp reads and Python never runs
     nested = "<locals>" in getattr(function, "__qualname__", "")
     if nested and not enabled:
         return function
