@@ -213,7 +213,7 @@ FIRST_ORDER = (
 )
 
 
-def _refuse(*_: Any) -> NoReturn:
+def _refuse(ctx: Any, *_: Any) -> NoReturn:
     raise Unavailable(FIRST_ORDER)
 
 
@@ -226,9 +226,9 @@ def _forget(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """Nothing is needed to refuse."""
 
 
-def _backward(ctx: Any, back: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, *back: Tensor) -> tuple[Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad[1:5])
-    found = _pull(ctx.key, *ctx.saved_tensors, back, wanted)
+    found = _pull(ctx.key, *ctx.saved_tensors, *back, wanted)
     return None, *(grad if want else None for grad, want in zip(found, wanted, strict=True))
 
 

@@ -16,9 +16,11 @@ Needs the extra `warp`. See `docs/engines.md`.
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -33,20 +35,20 @@ from gradlab.simulators.bridge import Bridged, Rows
 
 # (state, action, noise, parameters, after, dt): kernels from the first four, Warp arrays [N, n],
 # to `after` [N, ns], which is 0 before; dt is that of a sub-step [s]
-Launch = Callable[[Any, Any, Any, Any, Any, float], None]
+Launch = Callable[..., None]
 
 
 @functools.cache
 def warp() -> ModuleType:
     """The package, started. Raises `Missing` where it is not installed."""
     try:
-        import warp
+        package = importlib.import_module("warp")
     except ModuleNotFoundError as error:  # an extra
         raise Missing(
             f"warp-lang is not installed ({error}); try: pip install 'gradlab[warp]'"
         ) from error
-    warp.init()
-    return warp
+    package.init()
+    return package
 
 
 def warp_simulator(
@@ -106,8 +108,9 @@ class WarpSteps:
         """The states one control period later."""
         with _on_stream_of(rows.state):
             if self.capture and rows.state.is_cuda:
-                (after,) = _graph(self, *_key(rows, ())).replay(rows)
-                return after
+                graph = _graph(self, *_key(rows, ()))
+                graph.replay(rows)
+                return graph.space.after.clone()
             space = _space(self, rows, ())
             space.forward(self)
             return space.after
@@ -118,7 +121,9 @@ class WarpSteps:
         """Gradients of Σ back·forward; the sub-steps are run again, and recorded."""
         with _on_stream_of(rows.state):
             if self.capture and rows.state.is_cuda:
-                return _graph(self, *_key(rows, tuple(wanted))).replay(rows, back)
+                graph = _graph(self, *_key(rows, tuple(wanted)))
+                graph.replay(rows, back)
+                return [None if grad is None else grad.clone() for grad in graph.space.gradients]
             space = _space(self, rows, wanted)
             space.backward(self, warp().from_torch(back, requires_grad=False))
             return space.gradients
@@ -193,12 +198,12 @@ class _Graph:
 
     def __init__(self, engine: WarpSteps, rows: Rows, wanted: tuple[bool, ...]) -> None:
         wp = warp()
-        self.rows, self.pulled = rows, len(wanted) > 0
+        self.rows = rows
         self.back = torch.zeros_like(rows.state)
         self.space = _space(engine, rows, wanted)
         back = wp.from_torch(self.back, requires_grad=False)
-        run = (lambda: self.space.backward(engine, back)) if wanted else None
-        run = run or (lambda: self.space.forward(engine))
+        space = self.space
+        run = partial(space.backward, engine, back) if wanted else partial(space.forward, engine)
         run()  # kernels are compiled and loaded before, not while recording
         torch.cuda.synchronize(rows.state.device)
         # torch's stream may be the device's default one, which cannot be recorded
@@ -216,15 +221,13 @@ class _Graph:
             if array.grad is not None:
                 array.grad.zero_()
 
-    def replay(self, rows: Rows, back: Tensor | None = None) -> list[Tensor | None]:
-        """Copies of what the launches make of these rows: the states after, or the gradients."""
+    def replay(self, rows: Rows, back: Tensor | None = None) -> None:
+        """The launches again, on these rows: what they make is in `space`, until the next time."""
         for own, given in zip(self.rows, rows, strict=True):
             own.copy_(given)
         if back is not None:
             self.back.copy_(back)
         warp().capture_launch(self.graph)
-        found = self.space.gradients if self.pulled else [self.space.after]
-        return [None if tensor is None else tensor.clone() for tensor in found]
 
 
 def _key(rows: Rows, wanted: tuple[bool, ...]) -> tuple[Any, ...]:

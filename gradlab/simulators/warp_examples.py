@@ -8,10 +8,12 @@ in torch.
 # Annotations must be values here: Warp reads them.
 
 import functools
+import math
 from typing import Any
 
 import torch
 
+from gradlab.simulators.arm import FR3, SerialArm
 from gradlab.simulators.bridge import Bridged
 from gradlab.simulators.warp import warp, warp_simulator
 
@@ -153,26 +155,20 @@ def warp_disc(
 
 # -------------------------------------------------------------------------------------------- arm
 
-# Modified Denavit-Hartenberg numbers of Franka's FR3 (`frankarobotics/franka_description`,
-# robots/fr3), joints 1 to 7 and the flange with the hand's tool point 0.1034 m ahead of it:
-# a of the link before [m], cos and sin of its α, d [m].
-FR3 = (
-    (0.0, 1.0, 0.0, 0.333),
-    (0.0, 0.0, -1.0, 0.0),
-    (0.0, 0.0, 1.0, 0.316),
-    (0.0825, 0.0, 1.0, 0.0),
-    (-0.0825, 0.0, -1.0, 0.384),
-    (0.0, 0.0, 1.0, 0.0),
-    (0.088, 0.0, 1.0, 0.0),
-    (0.0, 1.0, 0.0, 0.107 + 0.1034),
-)
+
+def _links(arm: SerialArm) -> list[tuple[float, float, float, float]]:
+    """For each joint and the tool: the step before it along x, cos and sin of the turn about x,
+    and the step along z."""
+    turned = [(math.cos(angle), math.sin(angle)) for angle in arm.twists]
+    rows = zip(arm.offsets, turned, arm.lengths, strict=True)
+    return [(a, c, s, d) for a, (c, s), d in rows] + [(0.0, 1.0, 0.0, arm.reach)]
 
 
 @functools.cache
 def _arm_kernel(scalar: type) -> Any:
     wp = warp()
     vector = wp.types.vector(3, scalar)
-    table = wp.constant(wp.types.matrix((8, 4), scalar)(*(x for row in FR3 for x in row)))
+    table = wp.constant(wp.types.matrix((8, 4), scalar)(*(x for row in _links(FR3) for x in row)))
 
     @wp.kernel(module="unique")
     def arm(
@@ -225,8 +221,8 @@ def warp_fr3(dt: float = 0.02) -> Bridged:
     """The kinematics of a Franka FR3: state (7 joint angles [rad], tool point [m]), action the
     joints' velocities [rad/s].
 
-    The tool point is that of the new angles; at the start, whose coordinates are the angles, it is
-    0 and nothing reads it. Without limits, and smooth.
+    The robot is `arm.FR3`. The tool point is that of the new angles; at the start, whose
+    coordinates are the angles, it is 0 and nothing reads it. Without limits, and smooth.
     """
     return warp_simulator(
         _launch_arm, state_dim=10, action_dim=7, dt=dt, dtypes=BOTH,

@@ -72,7 +72,7 @@ def _plain(arm: SerialArm, joints: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("count", [1, 2, 5, 7])
 def test_a_product_by_pairs_is_the_product(count: int) -> None:
     """Of any number of joints, odd ones too."""
-    cut = {name: getattr(FR3, name)[:count] for name in FR3.__dataclass_fields__ if name not in ("yaw", "reach")}  # fmt: skip # noqa: E501
+    cut = {name: getattr(FR3, name)[:count] for name in FR3.__dataclass_fields__ if name not in ("yaw", "reach")}  # fmt: skip
     arm = SerialArm(**cut, yaw=FR3.yaw, reach=FR3.reach)
     joints = some(1)[0, :count]
     torch.testing.assert_close(arm.pose(joints)[:3], _plain(arm, joints)[1], rtol=0, atol=1e-14)

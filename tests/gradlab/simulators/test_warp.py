@@ -3,8 +3,8 @@ and a refusal where none are. The examples' twins are in `test_warp_examples.py`
 
 from __future__ import annotations
 
-import builtins
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -325,15 +325,8 @@ def test_wrong_arguments_are_refused_in_one_line() -> None:
 
 
 def test_without_warp_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name == "warp":
-            raise ModuleNotFoundError("No module named 'warp'")
-        return real(name, *rest)
-
     module.warp.cache_clear()
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "warp", None)  # as if it were not installed
     with pytest.raises(Missing, match=r"pip install 'gradlab\[warp\]'"):
         oscillator()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import estimators
 import gradlab
+from gradlab.simulators.arm import FR3
 from gradlab.simulators.bridge import Bridged
 from gradlab.simulators.bridge_checks import check_step
 from gradlab.simulators.point_mass import planar_point_mass
@@ -110,6 +111,13 @@ def test_values_and_gradients_are_the_twins(build: Callable[[], Bridged], twin: 
     ):  # fmt: skip
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
     check_step(simulator, *(part.detach() for part in given[:3]))
+
+
+def test_the_tool_is_where_the_robot_in_torch_has_it() -> None:
+    simulator = warp_fr3()
+    state, action, noise, _ = drawn(simulator, 5)
+    after = simulator.step(state, action, noise)
+    torch.testing.assert_close(after[:, 7:], FR3.pose(after[:, :7])[:, :3], rtol=1e-11, atol=1e-12)
 
 
 def test_discs_of_the_test_do_all_that_a_disc_can() -> None:
