@@ -22,7 +22,7 @@ from gradlab.foundation.errors import BadShape, BadValue, Unavailable
 from gradlab.foundation.tensors import Vector, constant
 
 
-class Rows(NamedTuple):
+class Worlds(NamedTuple):
     """What one step reads: a row for each of N worlds, contiguous, all of one dtype and device."""
 
     state: Float[Tensor, "N ns"]
@@ -35,12 +35,12 @@ class Rows(NamedTuple):
 class Foreign(Protocol):
     """A step of another engine; hashable, and the same numbers whenever it is called again."""
 
-    def forward(self, rows: Rows) -> Float[Tensor, "N ns"]:
+    def forward(self, rows: Worlds) -> Float[Tensor, "N ns"]:
         """The states one control period later, in memory of their own."""
         ...
 
     def pull(
-        self, rows: Rows, back: Float[Tensor, "N ns"], wanted: Sequence[bool]
+        self, rows: Worlds, back: Float[Tensor, "N ns"], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
         """Gradients of Σ back·forward by the parts of `rows`; None is good for what is not wanted.
 
@@ -114,9 +114,9 @@ class Bridged:
                 f"dtype={self.dtypes[0]}, or write the step for {state.dtype} too and say so in "
                 "dtypes"
             )
-        given = Rows(state, action, noise, parameters)
+        given = Worlds(state, action, noise, parameters)
         sizes = self.state_dim, self.action_dim, self.noise_dim, len(self.parameters)
-        for part, size, kind in zip(given, sizes, Rows._fields, strict=True):
+        for part, size, kind in zip(given, sizes, Worlds._fields, strict=True):
             if part.shape[-1] != size:
                 raise BadShape(
                     f"expected {size} numbers of {kind} for {self.name}, got {part.shape[-1]}; "
@@ -150,7 +150,7 @@ def bridged_step(
     key: int, state: Tensor, action: Tensor, noise: Tensor, parameters: Tensor
 ) -> Tensor:
     """States after one step of engine `key`, for rows [N, n]."""
-    rows = Rows(*(part.contiguous() for part in (state, action, noise, parameters)))
+    rows = Worlds(*(part.contiguous() for part in (state, action, noise, parameters)))
     return _ENGINES[key].forward(rows)
 
 
@@ -169,7 +169,7 @@ def bridged_pull(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients by state, action, noise and parameters; [N, 0] in place of what is not wanted."""
-    rows = Rows(*(part.contiguous() for part in (state, action, noise, parameters)))
+    rows = Worlds(*(part.contiguous() for part in (state, action, noise, parameters)))
     found = _ENGINES[key].pull(rows, back.contiguous(), wanted)
     first, second, third, fourth = (
         grad if want and grad is not None else _nothing(row)

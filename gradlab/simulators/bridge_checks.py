@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.tensors import constant
-from gradlab.simulators.bridge import Bridged, Rows
+from gradlab.simulators.bridge import Bridged, Worlds
 
 # step of the central difference, and how far off a slope may be, relative to the largest one
 DIFFERENCE = {torch.float64: (1e-6, 1e-6), torch.float32: (1e-2, 1e-2)}
@@ -27,14 +27,16 @@ def check_step(
     inputs along a random direction. Take states that are not at a kink, several of them, and
     float64 where the engine has it: differences in float32 see errors above 1 % only.
     """
-    given = Rows(state, action, noise, constant(simulator.parameters, state).expand(len(state), -1))
-    given = Rows(*(part.detach().clone() for part in given))
+    given = Worlds(
+        state, action, noise, constant(simulator.parameters, state).expand(len(state), -1)
+    )
+    given = Worlds(*(part.detach().clone() for part in given))
     kept = [part.clone() for part in given]
     generator = torch.Generator().manual_seed(0)
     first = simulator.advance(*given)
     back = torch.randn(first.shape, generator=generator, dtype=torch.float64).to(first)
     slopes = _gradients(simulator, given, back)
-    for part, before, kind in zip(given, kept, Rows._fields, strict=True):
+    for part, before, kind in zip(given, kept, Worlds._fields, strict=True):
         if not torch.equal(part, before):
             raise BadValue(f"{simulator.name} writes to its {kind}; write to the next state alone")
     again = _gradients(simulator, given, back)
@@ -44,7 +46,7 @@ def check_step(
             "keep no array between calls, and draw nothing: noise is an argument"
         )
     _check_worlds(simulator, given, first)
-    for kind, part, grad, other in zip(Rows._fields, given, slopes, again, strict=True):
+    for kind, part, grad, other in zip(Worlds._fields, given, slopes, again, strict=True):
         if not torch.equal(grad, other):
             raise BadValue(
                 f"the gradient by {kind} of {simulator.name} is another when asked again"
@@ -54,12 +56,12 @@ def check_step(
             _check_slope(simulator, given, kind, way, (grad * way).sum(-1), back)
 
 
-def _gradients(simulator: Bridged, given: Rows, back: Tensor) -> tuple[Tensor, ...]:
+def _gradients(simulator: Bridged, given: Worlds, back: Tensor) -> tuple[Tensor, ...]:
     leaves = [part.detach().requires_grad_() for part in given]
     return torch.autograd.grad(simulator.advance(*leaves), leaves, back, materialize_grads=True)
 
 
-def _check_worlds(simulator: Bridged, given: Rows, whole: Tensor) -> None:
+def _check_worlds(simulator: Bridged, given: Worlds, whole: Tensor) -> None:
     """Every world by itself goes where it went among the others."""
     for i in range(len(whole)):
         alone = simulator.advance(*(part[i : i + 1] for part in given))
@@ -71,7 +73,7 @@ def _check_worlds(simulator: Bridged, given: Rows, whole: Tensor) -> None:
 
 
 def _check_slope(
-    simulator: Bridged, given: Rows, kind: str, way: Tensor, slope: Tensor, back: Tensor
+    simulator: Bridged, given: Worlds, kind: str, way: Tensor, slope: Tensor, back: Tensor
 ) -> None:
     step, tolerance = DIFFERENCE[given.state.dtype]
     part = getattr(given, kind)

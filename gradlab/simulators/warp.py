@@ -31,7 +31,7 @@ from torch import Tensor
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import Missing
 from gradlab.foundation.tensors import Vector
-from gradlab.simulators.bridge import Bridged, Rows
+from gradlab.simulators.bridge import Bridged, Worlds
 
 # (state, action, noise, parameters, after, dt): kernels from the first four, Warp arrays [N, n],
 # to `after` [N, ns], which is 0 before; dt is that of a sub-step [s]
@@ -104,7 +104,7 @@ class WarpSteps:
     dt: float  # of a sub-step [s]
     capture: bool = False
 
-    def forward(self, rows: Rows) -> Float[Tensor, "N ns"]:
+    def forward(self, rows: Worlds) -> Float[Tensor, "N ns"]:
         """The states one control period later."""
         with _on_stream_of(rows.state):
             if self.capture and rows.state.is_cuda:
@@ -116,7 +116,7 @@ class WarpSteps:
             return space.after
 
     def pull(
-        self, rows: Rows, back: Float[Tensor, "N ns"], wanted: Sequence[bool]
+        self, rows: Worlds, back: Float[Tensor, "N ns"], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
         """Gradients of Σ back·forward; the sub-steps are run again, and recorded."""
         with _on_stream_of(rows.state):
@@ -135,7 +135,7 @@ class Space(NamedTuple):
     states: list[Any]
     inputs: list[Any]  # action, noise, parameters
     after: Tensor
-    gradients: list[Tensor | None]  # by the parts of a `Rows`, where they are wanted
+    gradients: list[Tensor | None]  # by the parts of a `Worlds`, where they are wanted
 
     def forward(self, engine: WarpSteps) -> None:
         """All sub-steps."""
@@ -157,7 +157,7 @@ class Space(NamedTuple):
             tape.backward(grads={self.states[-1]: back} if k == 0 else None)
 
 
-def _space(engine: WarpSteps, rows: Rows, wanted: Sequence[bool]) -> Space:
+def _space(engine: WarpSteps, rows: Worlds, wanted: Sequence[bool]) -> Space:
     """Arrays over the rows themselves and over new memory for all else; `wanted` is empty where
     there is no backward pass."""
     needed = wanted or (False,) * len(rows)
@@ -196,7 +196,7 @@ def _on_stream_of(tensor: Tensor) -> ExitStack:
 class _Graph:
     """The launches of one call on memory that stays, recorded once."""
 
-    def __init__(self, engine: WarpSteps, rows: Rows, wanted: tuple[bool, ...]) -> None:
+    def __init__(self, engine: WarpSteps, rows: Worlds, wanted: tuple[bool, ...]) -> None:
         wp = warp()
         self.rows = rows
         self.back = torch.zeros_like(rows.state)
@@ -221,7 +221,7 @@ class _Graph:
             if array.grad is not None:
                 array.grad.zero_()
 
-    def replay(self, rows: Rows, back: Tensor | None = None) -> None:
+    def replay(self, rows: Worlds, back: Tensor | None = None) -> None:
         """The launches again, on these rows: what they make is in `space`, until the next time."""
         for own, given in zip(self.rows, rows, strict=True):
             own.copy_(given)
@@ -230,7 +230,7 @@ class _Graph:
         warp().capture_launch(self.graph)
 
 
-def _key(rows: Rows, wanted: tuple[bool, ...]) -> tuple[Any, ...]:
+def _key(rows: Worlds, wanted: tuple[bool, ...]) -> tuple[Any, ...]:
     shapes = tuple(tuple(row.shape) for row in rows)
     return shapes, rows.state.dtype, rows.state.device, wanted
 
@@ -243,5 +243,5 @@ def _graph(
     device: torch.device,
     wanted: tuple[bool, ...],
 ) -> _Graph:
-    rows = Rows(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
+    rows = Worlds(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
     return _Graph(engine, rows, wanted)
