@@ -132,20 +132,21 @@ def pair_moments(tiles: Iterable[Sequence[Float[Tensor, "N p"]]], count: int) ->
 def _sums(a: Float[Tensor, "N p"], b: Float[Tensor, "N p"]) -> list[Float[Tensor, " p"]]:
     """Of a², b², ab, ad and d² about the means, Σ_i (u_i m_i/(1 − u_i² − 1/N))², and the means.
 
-    In place, a and b with it: what is in the cache stays there.
+    In place, a and b with it: what is in the cache stays there. Sums over samples are products with
+    a row of ones.
     """
-    means = [a.mean(0), b.mean(0)]
+    ones = a.new_ones(1, len(a))
+    means = [(ones @ rows)[0] / len(a) for rows in (a, b)]
     a, b = (rows.sub_(mean) for rows, mean in zip((a, b), means, strict=True))
     product = torch.empty_like(a)
 
     def summed(x: Tensor, y: Tensor) -> Float[Tensor, " p"]:
-        return torch.mul(x, y, out=product).sum(0)
+        return (ones @ torch.mul(x, y, out=product))[0]
 
     sums = [summed(a, a), summed(b, b), summed(a, b)]
     d = torch.sub(a, b, out=b)
-    sums += [summed(a, d), summed(d, d)]
-    length = sums[4].sqrt()
-    u = d.div_(length)
-    left = product.fill_(1 - 1 / len(a)).addcmul_(u, u, value=-1).clamp_(min=LEAST_LEFT)
-    moved = a.addcmul_(u, sums[3] / length, value=-1).mul_(u).div_(left).square_()
-    return [*sums, moved.sum(0), *means]
+    along, apart = summed(a, d), summed(d, d)
+    moved = a.addcmul_(d, along / apart, value=-1).mul_(d)
+    left = torch.addcmul(apart * (1 - 1 / len(a)), d, d, value=-1, out=product)
+    moved.div_(torch.maximum(left, apart * LEAST_LEFT, out=left)).square_()
+    return [*sums, along, apart, (ones @ moved)[0] * apart, *means]
