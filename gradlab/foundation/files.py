@@ -36,6 +36,19 @@ def write_whole(
         _force_to_disk(path.parent)
 
 
+def check_writable(folder: Path) -> None:
+    """Makes the folder if there is none. Raises `BadValue` unless files can be written in it."""
+    probe = folder / f".{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadValue(
+            f"expected a folder to write to, got {folder} ({error.strerror}); try another --out"
+        ) from None
+
+
 def _reason(error: Exception) -> str:
     """In the system's words: pyarrow and safetensors give its number in their message only."""
     number = getattr(error, "errno", None)

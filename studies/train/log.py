@@ -59,6 +59,10 @@ class Standing(NamedTuple):
         """The state with its log, and the log as a table; each whole or not at all."""
         kept = {"run": run, "log": json.dumps(self.log), "since": list(self.since)}
         self.state.save(folder / STATE, kept)
+        self.write_table(folder)
+
+    def write_table(self, folder: Path) -> None:
+        """The log as a table, also after a stop between the state's file and its own."""
         frame = pd.DataFrame(self.log)
         write_whole(folder / LOG, lambda path: frame.to_csv(path, index=False))
 

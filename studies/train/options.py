@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -18,6 +18,11 @@ from gradlab.training.algorithm import Algorithm
 from gradlab.training.quality import LEAST, Yardstick
 from studies.train.algorithms import ALGORITHMS, FAMILIES, FLIGHTS, named
 
+# what a training's numbers depend on: a compiled step and another device round otherwise
+SETTINGS = (
+    *("algorithm", "task", "seed", "updates", "detached", "on_nonfinite"),
+    *("restart", "compile", "device"),
+)
 WIDTH = 0.2  # of Split behind truths: on hovering less noise than 0.05 or 0.5 [margin scale]
 
 
@@ -53,6 +58,9 @@ class Options:
     velocity, rates. Returns stay what they are."""
     on_nonfinite: str = "stop"
     """What a gradient that is not finite does: stop, or skip the update and count it."""
+    restart: Literal["between", "inside"] | None = None
+    """Where episodes that are over begin anew: between two segments, or at once inside of one, as
+    the released SHAC does (default: the algorithm's)."""
     compile: bool = False
     """Compile the step of the simulation: worth it for long trainings."""
     device: str = "cpu"
@@ -97,8 +105,7 @@ class Options:
 def settings(options: Options) -> dict[str, Any]:
     """What makes a run this run: where it differs, its state is another run's."""
     kept = dataclasses.asdict(options) | {"detached": list(options.detached)}
-    names = ("algorithm", "task", "seed", "updates", "detached", "on_nonfinite")
-    return {name: kept[name] for name in names}
+    return {name: kept[name] for name in SETTINGS}
 
 
 def prepared(options: Options) -> tuple[Problem, Algorithm]:
@@ -115,4 +122,6 @@ def prepared(options: Options) -> tuple[Problem, Algorithm]:
     changes: dict[str, Any] = {"on_nonfinite": options.on_nonfinite}
     if options.updates is not None:
         changes["updates"] = options.updates
+    if options.restart is not None:
+        changes["restart"] = options.restart
     return problem, dataclasses.replace(algorithm, **changes)

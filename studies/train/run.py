@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gradlab.foundation.errors import BadValue
+from gradlab.foundation.files import check_writable
 from gradlab.foundation.memory import keep_freed_memory
 from gradlab.problems.problem import Problem
 from gradlab.study.commandline import read_options
@@ -38,6 +39,7 @@ def run(options: Options) -> str:
     """Train to the end, or go on with what the folder has; returns the report."""
     keep_freed_memory()
     problem, algorithm = prepared(options)
+    check_writable(options.folder)
     now = _begun(options, problem, algorithm)
     board = Board(options.folder, now.log) if options.tensorboard else None
     begin, left = time.monotonic(), algorithm.updates - int(now.state.updates)
@@ -47,7 +49,7 @@ def run(options: Options) -> str:
         now = _trained(options, problem, algorithm, now, board)
     seconds = time.monotonic() - begin if left == algorithm.updates else None
     draw(options, now.log, options.folder / FIGURE)
-    written = [STATE, LOG, REPORT, f"{FIGURE}.png"]
+    written = [STATE, LOG, REPORT, f"{FIGURE}.png", f"{FIGURE}.svg"]
     written += [film(problem, now.state, options.folder)] if options.render else []
     written += [EVENTS] if options.tensorboard else []
     distances = _distances(options, problem, now.state)
@@ -113,6 +115,7 @@ def _begun(options: Options, problem: Problem, algorithm: Algorithm) -> Standing
             f"{options.folder} holds another run (--{differs[0].replace('_', '-')} was "
             f"{(theirs or {}).get(differs[0])!r}, not {ours[differs[0]]!r}); try another --out, or --fresh"
         )
+    now.write_table(options.folder)
     return now
 
 

@@ -161,7 +161,19 @@ def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
     main(first)
     with pytest.raises(BadValue, match=r"another run \(--seed was 0, not 3\)"):
         main([*first, "--seed", "3"])
-    assert "After 1 updates" in main([*first, "--seed", "3", "--fresh"])
+    with pytest.raises(BadValue, match=r"another run \(--restart was None, not 'inside'\)"):
+        main([*first, "--restart", "inside"])
+    log, whole = tmp_path / "log.csv", (tmp_path / "log.csv").read_text()
+    log.write_text("".join(whole.splitlines(keepends=True)[:-1]))  # stopped between two writes
+    main(first)
+    assert log.read_text() == whole
+    assert "After 1 updates" in main([*first, "--seed", "3", "--fresh", "--restart", "inside"])
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadValue, match="expected a folder to write to"):
+        main(["--out", str(tmp_path / "file" / "run")])
 
 
 @pytest.mark.parametrize(
