@@ -59,11 +59,11 @@ class PoseReaching(Kept):
     words; formulas of the code of April 2026), or "joints", the pose of such joints. Which of them
     the published numbers are of cannot be told from what was read.
 
-    Observation: joints, hand, goal, last action (28 numbers for 7 joints); quaternions are (w, x, y, z),
-    in the source (x, y, z, w). `detach_hand=True` makes the hand a constant for the policy, as in
-    the released code. Non-smooth: the event; ρ where both signs are as near, at half a turn; norms at 0
-    (gradient 0). Raises `BadValue` for a start or a goal that is not named here, or a threshold that
-    is not positive.
+    Observation: joints, hand, goal, last action (28 numbers for 7 joints); quaternions are
+    (w, x, y, z), in the source (x, y, z, w). `detach_hand=True` makes the hand a constant for the
+    policy, as in the released code. Non-smooth: the event; ρ where both signs are as near, at half
+    a turn; norms at 0 (gradient 0). Raises `BadValue` for a start or a goal that is not named here,
+    or a threshold that is not positive.
     """
 
     arm: Arm

@@ -1,4 +1,4 @@
-"""Points, blocks and hands that go to a goal: rewards by hand, starts, cuts, and their gradients."""
+"""Points, blocks and hands that go to a goal: rewards by hand, starts, cuts, gradients."""
 
 from __future__ import annotations
 
