@@ -59,12 +59,25 @@ def trees(draw: st.DrawFn, contacts: bool = True) -> str:
     actuators = SubElement(root, "actuator")
     for name in joints:
         if draw(st.booleans()):
-            motor = SubElement(actuators, "motor", joint=name, gear=f"{rng.uniform(-5, 5)}")
-            if draw(st.booleans()):
-                motor.set("ctrlrange", "-0.5 0.6")
-            if draw(st.booleans()):
-                motor.set("forcerange", "-0.4 0.3")
+            _actuator(draw, rng, actuators, name)
     return tostring(root, encoding="unicode")
+
+
+def _actuator(draw: st.DrawFn, rng: np.random.Generator, actuators: Element, joint: str) -> None:
+    kind = draw(st.sampled_from(["motor", "motor", "position", "velocity", "damper", "general"]))
+    actuator = SubElement(actuators, kind, joint=joint, gear=f"{rng.uniform(-5, 5)}")
+    if kind == "position":
+        actuator.set("kp", f"{rng.uniform(0, 3)}")
+    if kind in ("position", "velocity", "damper"):
+        actuator.set("kv", f"{rng.uniform(0, 0.3)}")
+    if kind == "general":
+        for word in ("gain", "bias"):
+            actuator.set(f"{word}type", "affine")
+            actuator.set(f"{word}prm", _text(rng.normal(scale=0.2, size=3)))
+    if kind == "damper" or draw(st.booleans()):
+        actuator.set("ctrlrange", "0 0.6" if kind == "damper" else "-0.5 0.6")
+    if draw(st.booleans()):
+        actuator.set("forcerange", "-0.4 0.3")
 
 
 def _joint(draw: st.DrawFn, rng: np.random.Generator, body: Element, name: str) -> str:

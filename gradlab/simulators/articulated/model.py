@@ -92,10 +92,11 @@ class Model(Key):
     armature: Array  # [nv] [kg m²] or [kg]
     damping: Array  # [nv] [N m s/rad] or [N s/m]
     stiffness: Array  # [nv] [N m/rad] or [N/m]
-    gain: Array  # [nu]: actuator force per unit of control
+    gain: Array  # [nu, 3]: actuator force per unit of control; the same per length, per speed
+    bias: Array  # [nu, 3]: actuator force without control; per length, per speed of its joint
     gear: Array  # [nu, nv]: generalised force per unit of actuator force
     control_range: Array  # [nu, 2]
-    force_range: Array  # [nu, 2], of gain times control, before the gear acts
+    force_range: Array  # [nu, 2], of gain times control plus bias, before the gear acts
     joint_force_range: Array  # [nv, 2], of all actuators of a joint together
     limits: tuple[Limit, ...]
     shapes: tuple[Shape, ...]

@@ -16,6 +16,12 @@ from torch import Tensor
 from gradlab.foundation.compilation import compile_step
 from gradlab.foundation.errors import BadShape, BadValue, UnknownName
 from gradlab.foundation.tensors import constants_of, plain
+from gradlab.simulators.articulated.actuators import (
+    actuator_damping,
+    actuator_force,
+    damps,
+    depends_on_state,
+)
 from gradlab.simulators.articulated.contact import (
     Accelerates,
     Bounded,
@@ -33,7 +39,7 @@ from gradlab.simulators.articulated.kinematics import (
 from gradlab.simulators.articulated.linear import factor, solve
 from gradlab.simulators.articulated.model import Model
 
-INTEGRATORS = ("implicit_damping", "explicit_damping", "rk4")
+INTEGRATORS = ("implicit_damping", "implicitfast", "explicit_damping", "rk4")
 _OF_FILE: Any = None  # a default that the model's file gives
 
 
@@ -57,7 +63,9 @@ class Articulated:
 
     - `explicit_damping`: semi-implicit Euler, q̇ ← q̇ + h q̈, then q ← q ⊕ h q̇: dFlex's, Brax's;
     - `implicit_damping`: the same with joint damping implicit, (M + h D) q̈ = forces: MuJoCo's
-      Euler, and its implicitfast for what is simulated here;
+      Euler;
+    - `implicitfast`: D has the damping of servos too (`actuator_damping`): MuJoCo's implicitfast.
+      Stiff servos need it, or small time steps. Without servos it is `implicit_damping`;
     - `rk4`: the classical method, forces of contacts evaluated at all four stages: MuJoCo's RK4.
       For the rotation of free joints it is that of Munthe-Kaas, without which its order would be 2.
 
@@ -71,8 +79,20 @@ class Articulated:
     of the acceleration), which is what `Problem(compile=True)` asks for through `compiled()`: the
     whole control period would take `substeps` times as long to compile.
 
-    Non-smooth places: the ends of the control and force ranges (gradient 0 beyond),
-    and those of the law.
+    Non-smooth places: the ends of the control and force ranges (gradient 0 beyond), and those of
+    the law; with `implicitfast` a servo's damping also leaves D at the ends of its force range.
+
+    A servo has its set point as the action, and the gradient reaches it through the law:
+
+        model = from_string('''<mujoco>
+          <option integrator="implicitfast"/>
+          <worldbody><body><joint name="j"/><geom size="0.1" mass="1" pos="0 0 -0.3"/></body></worldbody>
+          <actuator><position joint="j" kp="50" kv="5" forcerange="-20 20"/></actuator>
+        </mujoco>''')
+        step = Articulated(model, Convex(), dt=0.02).step
+        target = torch.tensor([0.3], requires_grad=True)
+        state = step(torch.zeros(2), target, target[:0])
+        torch.autograd.grad(state[0], target)  # how far q has gone, per rad of the set point
 
     Raises `UnknownName` for an integrator, `BadValue` for a period or a contact
     law that cannot work.
@@ -80,7 +100,7 @@ class Articulated:
 
     model: Model
     contact: ContactModel = field(default_factory=Compliant)
-    integrator: str = _OF_FILE  # implicit_damping, explicit_damping or rk4
+    integrator: str = _OF_FILE  # implicit_damping, implicitfast, explicit_damping or rk4
     dt: float = _OF_FILE  # control period [s]
     substeps: int = _OF_FILE  # integrator steps per control period [1]
     mass_every: int = 1  # sub-steps between evaluations of the mass matrix [1]
@@ -145,17 +165,16 @@ class Articulated:
         """The state `dt` seconds later, the action held."""
         nq, nv = self.model.nq, self.model.nv
         qpos, qvel = state[..., :nq], state[..., nq : nq + nv]
-        control = self.actuation(action)
         if self.integrator == "rk4":
             for _ in range(self.substeps):
-                qpos, qvel = self._runge_kutta(qpos, qvel, control)
+                qpos, qvel = self._runge_kutta(qpos, qvel, action)
         else:
             euler = _compiled(self) if self.compile else self._euler
             held: Held | None = None
             for k in range(self.substeps):
                 if k % self.mass_every == 0:
                     held = None
-                qpos, qvel, held = euler(qpos, qvel, control, held)
+                qpos, qvel, held = euler(qpos, qvel, action, held)
         parts = (qpos, qvel, action) if self.keep_action else (qpos, qvel)
         return torch.cat(parts, -1)
 
@@ -164,12 +183,25 @@ class Articulated:
         _compiled(replace(self, compile=False))
         return replace(self, compile=True)
 
-    def actuation(self, action: Float[Tensor, "*batch nu"]) -> Float[Tensor, "*batch nv"]:
-        """Generalised force of the motors, within all their ranges [N m, N]."""
-        tables = _actuators(self.model, like=action)
-        gain, gear, low, high, least, most, joint_low, joint_high = tables
-        force = (gain * action.clamp(low, high)).clamp(least, most)
-        return (force @ gear).clamp(joint_low, joint_high)
+    def actuation(
+        self,
+        action: Float[Tensor, "*batch nu"],
+        qpos: Float[Tensor, "*batch nq"] | None = None,
+        qvel: Float[Tensor, "*batch nv"] | None = None,
+    ) -> Float[Tensor, "*batch nv"]:
+        """Generalised force of the actuators, within all their ranges [N m, N].
+
+        Motors need no state. Raises `BadValue` where there are servos and no state is given.
+        """
+        if qpos is None or qvel is None:
+            if depends_on_state(self.model):
+                raise BadValue(
+                    f"Articulated.actuation: {self.model.name} has servos, whose forces depend on the "
+                    "state; expected actuation(action, qpos, qvel), got no qpos or no qvel"
+                )
+            batch = action.shape[:-1]
+            qpos, qvel = (action.new_zeros(*batch, n) for n in (self.model.nq, self.model.nv))
+        return actuator_force(self.model, action, qpos, qvel)
 
     def acceleration(
         self,
@@ -177,7 +209,7 @@ class Articulated:
         qvel: Float[Tensor, "*batch nv"],
         control: Float[Tensor, "*batch nv"],
     ) -> Float[Tensor, "*batch nv"]:
-        """q̈ under the motors' generalised force `control`, damping explicit [rad/s², m/s²]."""
+        """q̈ under the actuators' generalised force `control`, damping explicit [rad/s², m/s²]."""
         now = self._dynamics(qpos, qvel, control)
         if isinstance(self.contact, Accelerates):
             return self.contact.acceleration(self.model, now)
@@ -203,9 +235,10 @@ class Articulated:
             )
         once = replace(self, dt=self.dt / self.substeps, substeps=1, mass_every=1, compile=False)
         nq, nv = self.model.nq, self.model.nv
-        control, worst = self.actuation(action), torch.zeros_like(state[..., 0])
+        worst = torch.zeros_like(state[..., 0])
         for _ in range(self.substeps):
-            now = once._dynamics(state[..., :nq], state[..., nq : nq + nv], control)
+            qpos, qvel = state[..., :nq], state[..., nq : nq + nv]
+            now = once._dynamics(qpos, qvel, self.actuation(action, qpos, qvel))
             worst = torch.maximum(worst, self.contact.residual(self.model, now))
             state = once.step(state, action, action[..., :0])
         return worst
@@ -220,7 +253,8 @@ class Articulated:
         the control period; 0 without contact.
         """
         nq, nv = self.model.nq, self.model.nv
-        qpos, qvel, control = state[..., :nq], state[..., nq : nq + nv], self.actuation(action)
+        qpos, qvel = state[..., :nq], state[..., nq : nq + nv]
+        control = self.actuation(action, qpos, qvel)
         force = self.contact.force(self.model, self._dynamics(qpos, qvel, control))
         rate = self.acceleration(qpos, qvel, control).abs().clamp(min=1.0)
         return torch.linalg.vector_norm(force / rate, dim=-1)
@@ -263,34 +297,42 @@ class Articulated:
         self,
         qpos: Tensor,
         qvel: Tensor,
-        control: Tensor,
+        action: Tensor,
         held: Held | None,
     ) -> tuple[Tensor, Tensor, Held]:
         """One sub-step; `held` is what an earlier one kept."""
         h = self.dt / self.substeps
+        control = actuator_force(self.model, action, qpos, qvel)
         now = self._dynamics(qpos, qvel, control, None if held is None else held.mass)
         if self.integrator == "explicit_damping" and isinstance(self.contact, Accelerates):
             root, rate = None, self.contact.acceleration(self.model, now)
         else:
-            matrix = now.mass
-            if self.integrator == "implicit_damping":
-                matrix = matrix + torch.diag(h * tables_of(self.model, qpos).damping)
-            root = factor(matrix) if held is None or held.root is None else held.root
+            matrix, changes = now.mass, self.integrator == "implicitfast" and damps(self.model)
+            if self.integrator != "explicit_damping":
+                drag = tables_of(self.model, qpos).damping
+                if changes:
+                    drag = drag + actuator_damping(self.model, action, qpos, qvel)
+                matrix = matrix + torch.diag_embed(h * drag)
+            kept = None if held is None or changes else held.root
+            root = factor(matrix) if kept is None else kept
             rate = solve(matrix, root, now.smooth + self.contact.force(self.model, now))
         qvel = qvel + h * rate
         return advance(self.model, qpos, qvel, h), qvel, Held(now.mass, root)
 
-    def _runge_kutta(self, qpos: Tensor, qvel: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
+    def _accelerate(self, qpos: Tensor, qvel: Tensor, action: Tensor) -> Tensor:
+        return self.acceleration(qpos, qvel, actuator_force(self.model, action, qpos, qvel))
+
+    def _runge_kutta(self, qpos: Tensor, qvel: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """One sub-step of order 4."""
         h = self.dt / self.substeps
-        accelerate = _compiled(self) if self.compile else self.acceleration
-        speeds, rates = [qvel], [accelerate(qpos, qvel, control)]
+        accelerate = _compiled(self) if self.compile else self._accelerate
+        speeds, rates = [qvel], [accelerate(qpos, qvel, action)]
         for share in (0.5, 0.5, 1.0):
             moved = share * h * speeds[-1]
             there = advance(self.model, qpos, speeds[-1], share * h)
             faster = qvel + share * h * rates[-1]
             speeds.append(straightened(self.model, moved, faster))
-            rates.append(accelerate(there, faster, control))
+            rates.append(accelerate(there, faster, action))
         weights = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
         speed = sum(w * s for w, s in zip(weights, speeds, strict=True))
         rate = sum(w * r for w, r in zip(weights, rates, strict=True))
@@ -320,7 +362,7 @@ def _compiled(simulator: Articulated) -> Callable[..., Any]:
 
 @lru_cache(maxsize=32)
 def _compile(simulator: Articulated) -> Callable[..., Any]:
-    inner = simulator.acceleration if simulator.integrator == "rk4" else simulator._euler
+    inner = simulator._accelerate if simulator.integrator == "rk4" else simulator._euler
     return compile_step(inner)
 
 
@@ -340,13 +382,6 @@ def _drawn(model: Model) -> tuple[Tensor, ...]:
             ends[:, shape.link, 2 * k + side] = shape.pose @ (0.0, 0.0, along, 1.0)
     radius = np.array([shape.size[0] for shape in shown])
     return torch.from_numpy(ends.reshape(-1, 2 * len(shown))), torch.from_numpy(radius)
-
-
-@constants_of
-def _actuators(model: Model) -> tuple[Tensor, ...]:
-    ranges = (model.control_range, model.force_range, model.joint_force_range)
-    ends = [side for r in ranges for side in (r[:, 0], r[:, 1])]
-    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (model.gain, model.gear, *ends))
 
 
 @constants_of

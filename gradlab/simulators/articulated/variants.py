@@ -116,7 +116,7 @@ def compliant_for(model: Model, h: float, feet: int) -> Compliant:
     inside the range too, and change the preset's own joint damping.
     """
     weight = float(model.inertia[:, 3, 3].sum() * np.linalg.norm(model.gravity))
-    strongest = float((np.abs(model.gain) @ np.abs(model.gear)).max())
+    strongest = float((np.abs(model.gain[:, 0]) @ np.abs(model.gear)).max())
     response = contact_response(model)
     stiffness = min(weight / (feet * REST_DEPTH), 0.5 / (response * h * h))
     deepest = strongest / (LEVER * stiffness)

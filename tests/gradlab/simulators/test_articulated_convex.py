@@ -69,7 +69,7 @@ FIRM: dict[str, tuple[str, float, int, float | None, bool]] = {
 
 def dynamics(model: Model, qpos: Tensor, qvel: Tensor, control: Tensor) -> Dynamics:
     sim = Articulated(model, Convex(), "implicit_damping", dt=model.timestep, substeps=1)
-    return sim._dynamics(qpos, qvel, sim.actuation(control))
+    return sim._dynamics(qpos, qvel, sim.actuation(control, qpos, qvel))
 
 
 def cost(model: Model, now: Dynamics, a: Tensor) -> np.ndarray:

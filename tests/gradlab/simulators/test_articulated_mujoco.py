@@ -51,7 +51,7 @@ def simulator(
 
 
 def dynamics(sim: Articulated, qpos: Tensor, qvel: Tensor, control: Tensor) -> Dynamics:
-    return sim._dynamics(qpos, qvel, sim.actuation(control))
+    return sim._dynamics(qpos, qvel, sim.actuation(control, qpos, qvel))
 
 
 def step(sim: Articulated, state: Tensor, action: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def errors(model: Model, count: int, seed: int) -> tuple[dict[str, float], int]:
     qpos, qvel, control = states(model, count, seed)
     sim = simulator(model)
     now = dynamics(sim, qpos, qvel, control)
-    force = sim.actuation(control)
+    force = sim.actuation(control, qpos, qvel)
     tables = tables_of(model, qpos)
     bias = bias_force(tables, now.frames, bodies(tables, now.frames.pose), now.moving)
     passive = now.smooth - force + bias
@@ -540,16 +540,15 @@ REFUSED = {
     "explicit pair": (
         mjcf(world=OTHER.format('size=".1"'),
              rest='<contact><pair geom1="g" geom2="h"/></contact>'), "pair"),
-    "position servo": (
-        mjcf(rest='<actuator><position name="p" joint="j"/></actuator>'), "'p'.*motor"),
-    "velocity servo": (
-        mjcf(rest='<actuator><velocity name="p" joint="j"/></actuator>'), "'p'.*motor"),
     "muscle": (
         mjcf(joint='range="0 1"', rest='<actuator><muscle name="p" joint="j"/></actuator>'),
-        "actuator"),
+        "'p' .gaintype muscle, biastype muscle, dyntype muscle.: .*try position"),
     "activation": (
         mjcf(rest='<actuator><general name="p" joint="j" dyntype="integrator"/></actuator>'),
-        "'p': a servo.*motor"),
+        "'p' .dyntype integrator.: .*motor"),
+    "a servo with a filter": (
+        mjcf(rest='<actuator><position name="p" joint="j" timeconst=".1"/></actuator>'),
+        "'p' .dyntype filterexact.: .*motor"),
     "tendon spring": (
         mjcf(rest='<tendon><fixed name="t" stiffness="1"><joint joint="j" coef="1"/></fixed></tendon>'),
         "'t'"),

@@ -72,6 +72,9 @@ RICH = """<mujoco model="rich">
  <motor name="slider" joint="push" gear="-4" ctrlrange="-.9 .9" group="2" damping=".2" armature=".01"/>
  <general name="free" joint="lift" gainprm="-2" gear="3" forcerange="-1 .7" damping=".1"/>
  <motor name="second" joint="lift" gear=".5" ctrlrange="-1 1" armature=".4"/>
+ <position name="turn" joint="roll" kp="3" kv=".4" gear="1.2" ctrlrange="-.8 .7" forcerange="-2.5 2"/>
+ <general name="all" joint="push" gaintype="affine" gainprm="1.5 .4 -.3" biastype="affine" biasprm=".2 -2 -.3"
+  gear=".8" forcerange="-3 3"/>
 </actuator>
 <sensor><accelerometer site="spot"/><jointpos joint="swing" noise=".1"/></sensor>
 <keyframe><key name="home"/></keyframe>

@@ -1,4 +1,4 @@
-"""Springs, dampers, limits and motors of the joints of a compiled model;
+"""Springs, dampers, limits and actuators of the joints of a compiled model;
 disabled flags switch them off.
 """
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.simulators.articulated.mjcf.package import disabled
+from gradlab.simulators.articulated.mjcf.package import disabled, mujoco_package
 from gradlab.simulators.articulated.model import FREE, Array, ContactLaw, Limit
 
 
@@ -69,8 +69,24 @@ def idle(m: Any, a: int) -> bool:
 
 
 def gain(m: Any) -> Array:
-    """Actuator force per unit of control: [nu]."""
-    return np.array([0.0 if idle(m, a) else m.actuator_gainprm[a, 0] for a in range(m.nu)])
+    """Actuator force per unit of control, and how it changes with length and speed: [nu, 3]."""
+    fixed = int(mujoco_package().mjtGain.mjGAIN_FIXED)
+    return _affine(m, m.actuator_gainprm, [1 if t == fixed else 3 for t in m.actuator_gaintype])
+
+
+def bias(m: Any) -> Array:
+    """Actuator force without control, and how it changes with length and speed: [nu, 3]."""
+    none = int(mujoco_package().mjtBias.mjBIAS_NONE)
+    return _affine(m, m.actuator_biasprm, [0 if t == none else 3 for t in m.actuator_biastype])
+
+
+def _affine(m: Any, numbers: Any, counts: list[int]) -> Array:
+    """The first so many numbers of every actuator that is not switched off: [nu, 3]."""
+    out = np.zeros((m.nu, 3))
+    for a, count in enumerate(counts):
+        if not idle(m, a):
+            out[a, :count] = numbers[a, :count]
+    return out
 
 
 def gear(m: Any) -> Array:
@@ -88,7 +104,7 @@ def control_range(m: Any) -> Array:
 
 
 def force_range(m: Any) -> Array:
-    """[nu, 2]: of gain times control."""
+    """[nu, 2]: of gain times control plus bias."""
     live = np.array([not idle(m, a) for a in range(m.nu)], dtype=bool)
     return _ranges(m.actuator_forcelimited & live, m.actuator_forcerange)
 

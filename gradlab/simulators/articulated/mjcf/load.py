@@ -102,6 +102,7 @@ def _read(content: bytes) -> Model:
         damping=joints.damping(m),
         stiffness=joints.stiffness(m),
         gain=joints.gain(m),
+        bias=joints.bias(m),
         gear=joints.gear(m),
         control_range=joints.control_range(m),
         force_range=joints.force_range(m),

@@ -3,11 +3,11 @@ and what to write instead.
 
 The subset: free, hinge and slide joints (several per body); sphere, capsule and box against plane,
 sphere and capsule against each other; condim 1 and 3 with pyramidal friction; contact margin and
-gap, armature, damping, springs, joint limits; motors on joints with gain, gear, damping, armature,
-control and force range; Euler, implicitfast and RK4; the flags of `_FLAGS`. Tendons that exert
-nothing are accepted, and so are geoms that touch nothing, whatever their type. A test changes every
-field of a compiled model and requires that it is refused here or simulated as MuJoCo does
-(tests/gradlab/simulators/test_mjcf_fields.py).
+gap, armature, damping, springs, joint limits; motors and affine servos on joints with gear,
+damping, armature, control and force range; Euler, implicitfast and RK4; the flags of `_FLAGS`.
+Tendons that exert nothing are accepted, and so are geoms that touch nothing, whatever their type. A
+test changes every field of a compiled model and requires that it is refused here or simulated as
+MuJoCo does (tests/gradlab/simulators/test_mjcf_fields.py).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gradlab.simulators.articulated.mjcf import shapes
 from gradlab.simulators.articulated.mjcf.package import disabled, mujoco_package
 from gradlab.simulators.articulated.model import FREE, HINGE, SLIDE
 
-# MuJoCo's integrator: ours. In the subset, implicitfast's velocity derivatives are joint damping
-# alone, but for free bodies with no joints below, whose gyroscopic derivatives it has too.
-_INTEGRATORS = {0: "implicit_damping", 1: "rk4", 3: "implicit_damping"}
+# MuJoCo's integrator: ours. In the subset, implicitfast's velocity derivatives are those of joint
+# damping and servos, but for free bodies with no joints below, whose gyroscopic ones it has too.
+_INTEGRATORS = {0: "implicit_damping", 1: "rk4", 3: "implicitfast"}
 _FLAGS = (
     # switched off as MuJoCo does
     *("CONSTRAINT", "LIMIT", "CONTACT", "SPRING", "DAMPER", "GRAVITY", "CLAMPCTRL"),
@@ -190,13 +190,10 @@ def _actuators(m: Any) -> Iterator[tuple[str, str]]:
             yield who, "acts on something else than a joint"
         elif int(m.jnt_type[m.actuator_trnid[a, 0]]) not in (SLIDE, HINGE):
             yield who, "acts on a joint other than a hinge or slide"
-        if (
-            int(m.actuator_gaintype[a]) != mj.mjtGain.mjGAIN_FIXED
-            or int(m.actuator_biastype[a]) != mj.mjtBias.mjBIAS_NONE
-            or int(m.actuator_dyntype[a]) != mj.mjtDyn.mjDYN_NONE
-            or int(m.actuator_ctrlnum[a]) != 1
-        ):
-            yield who, "a servo, muscle or filter (try a plain motor, and the servo in the policy)"
+        law = _law(m, a)
+        if law:
+            what = "with a law outside motors and affine servos (try position, velocity or motor)"
+            yield f"{who} ({law})", what
         if np.any(m.actuator_dampingpoly[a]):
             yield who, "polynomial damping (try linear)"
         if m.actuator_armature[a] < 0:
@@ -212,6 +209,23 @@ def _actuators(m: Any) -> Iterator[tuple[str, str]]:
         for word, limited, (low, high) in ranges:
             if limited and low > high:
                 yield who, f"{word} that ends before it begins"
+
+
+def _law(m: Any, a: int) -> str:
+    """What an actuator has beyond force = gain · control + bias with both affine; "" for nothing."""
+    mj = mujoco_package()
+    found = []
+    for kind, known, prefix, fine in (
+        ("gaintype", mj.mjtGain, "mjGAIN_", ("FIXED", "AFFINE")),
+        ("biastype", mj.mjtBias, "mjBIAS_", ("NONE", "AFFINE")),
+        ("dyntype", mj.mjtDyn, "mjDYN_", ("NONE",)),
+    ):
+        number = int(getattr(m, f"actuator_{kind}")[a])
+        if number not in [int(getattr(known, prefix + word)) for word in fine]:
+            found.append(f"{kind} {known(number).name.removeprefix(prefix).lower()}")
+    if not found and int(m.actuator_ctrlnum[a]) != 1:
+        found.append(f"{int(m.actuator_ctrlnum[a])} controls")
+    return ", ".join(found)
 
 
 def _geoms(m: Any) -> Iterator[tuple[str, str]]:
