@@ -100,6 +100,10 @@ def _joint(draw: st.DrawFn, rng: np.random.Generator, body: Element, name: str) 
         joint.set("solimplimit", draw(st.sampled_from(["0.9 0.95 0.001", "0.5 0.99 0.1 0.3 3"])))
     if draw(st.booleans()):
         joint.set("actuatorfrcrange", "-1 1")
+    if draw(st.booleans()):
+        joint.set("frictionloss", f"{draw(st.sampled_from([0.03, 0.6]))}")
+        joint.set("solreffriction", draw(st.sampled_from(["0.02 1", "0.001 0.7", "-300 -20"])))
+        joint.set("solimpfriction", draw(st.sampled_from(["0.9 0.95 0.001", "0.5 0.99 0.1 0.3 3"])))
     return name
 
 

@@ -45,7 +45,12 @@ class BraxLike:
             )
 
     def check(self, model: Model, dt: float) -> None:
-        """Every model and step [s] will do."""
+        """Raise `BadValue` for dry friction, which Brax does not have; every step [s] will do."""
+        if model.frictions:
+            raise BadValue(
+                f"BraxLike: {model.name} has dry friction (frictionloss) in {len(model.frictions)} "
+                "of its degrees of freedom; expected none, try contact=Convex()"
+            )
 
     def force(self, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:
         """Generalised force of all contacts and limits [N m, N]."""
@@ -55,8 +60,8 @@ class BraxLike:
         rows = rows_of(model, now._replace(dt=0.0), margins=False)
         exists = rows.weight > 0
         resistance = torch.where(exists, 1 / torch.where(exists, rows.weight, 1.0), 0.0)
-        limit = rows.limit.expand(*now.qvel.shape[:-1], *rows.limit.shape)
-        jacobian = torch.cat((rows.contact, limit), -2) * exists.unsqueeze(-1)
+        joint = rows.joint.expand(*now.qvel.shape[:-1], *rows.joint.shape)
+        jacobian = torch.cat((rows.contact, joint), -2) * exists.unsqueeze(-1)
         root, _ = torch.linalg.cholesky_ex(now.mass)
         right = torch.cat((jacobian.mT, now.smooth.unsqueeze(-1)), -1)
         half = torch.linalg.solve_triangular(root, right, upper=False)

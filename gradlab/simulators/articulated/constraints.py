@@ -1,8 +1,9 @@
-"""The rows of constraints that MuJoCo makes of contacts and joint limits, in every state.
+"""The rows of constraints that MuJoCo makes of contacts, joint limits and dry friction.
 
 Formulas are those of MuJoCo 4.0 (its chapter "Computation", and engine_core_constraint.c). A
 contact with friction has the four rows n ± μ t of a pyramid, one without only n, each limit one per
-side; all are there in every state, with a weight of 0 where MuJoCo has none.
+side; all are there in every state, with a weight of 0 where MuJoCo has none. Dry friction of a
+joint has one row, always there, whose force is within ± its loss.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradlab.foundation.tensors import constants_of, plain, positions
@@ -23,14 +24,17 @@ MINIMP, MAXIMP, MINMU = 1e-4, 0.9999, 1e-5  # mjMINIMP, mjMAXIMP, mjMINMU
 
 
 class RowTables(NamedTuple):
-    """Constants of R rows, those of contacts first, then a lower and an upper one of each limit."""
+    """Constants of R rows: of contacts, then a lower and an upper one of each limit, then F of dry
+    friction. U = 2 L + F of them are unit vectors."""
 
     side: Tensor  # [3, rc]: how much of the normal and of both tangents a contact's row has
     reach: Tensor  # [rc, nv]: velocities that part (1) or join (−1) the two shapes
-    of_limit: Tensor  # [2 L, nv]: ±1 at the dof of a limit
-    limited: Tensor  # [2 L, nv]: 1 there
-    offset: Tensor  # [2 L]: a limit's distance is of_limit·q − offset [rad or m]
-    position: Tensor  # [nq, 2 L]: ±1 at the position of a limit
+    of_joint: Tensor  # [U, nv]: ±1 at the dof of a limit, 1 at that of dry friction
+    marked: Tensor  # [U, nv]: 1 there
+    offset: Tensor  # [U]: a limit's distance is position·q − offset [rad or m]
+    position: Tensor  # [nq, U]: ±1 at the position of a limit
+    lasting: Tensor  # [R]: 1 for rows that are always there, those of dry friction
+    loss: Tensor  # [F]: largest force of dry friction [N m, N]
     margin: Tensor  # [R] [m or rad]
     stiffness: Tensor  # [R] K [1/s²]
     damping: Tensor  # [R] B [1/s]
@@ -44,23 +48,64 @@ class RowTables(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The R = rc + 2 L constraint rows of one state; the last 2 L are ± unit vectors."""
+    """The R = rc + U constraint rows of one state; the last U are ± unit vectors.
+
+    A row pulls with −D x at the slack x = J a − r, within [0, ∞) for contacts and limits and within
+    ± loss for the last F, of dry friction. Where that bound is met its force is constant.
+    """
 
     contact: Float[Tensor, "*batch rc nv"]
-    limit: Float[Tensor, "l2 nv"]
-    limited: Float[Tensor, "l2 nv"]  # its absolute values
+    joint: Float[Tensor, "u nv"]
+    marked: Float[Tensor, "u nv"]  # its absolute values
+    loss: Float[Tensor, " f"]  # [N m, N]
     reference: Float[Tensor, "*batch R"]  # acceleration asked for [m/s², rad/s²]
     weight: Float[Tensor, "*batch R"]  # D [kg, kg m²]; 0 where there is no constraint
 
+    @property
+    def one_sided(self) -> int:
+        """R − F, of contacts and limits."""
+        return self.weight.shape[-1] - self.loss.shape[-1]
+
     def along(self, x: Float[Tensor, "*batch nv"]) -> Float[Tensor, "*batch R"]:
         """J x."""
-        return torch.cat(((self.contact @ x.unsqueeze(-1)).squeeze(-1), x @ self.limit.mT), -1)
+        return torch.cat(((self.contact @ x.unsqueeze(-1)).squeeze(-1), x @ self.joint.mT), -1)
 
     def onto(self, force: Float[Tensor, "*batch R"]) -> Float[Tensor, "*batch nv"]:
         """J' f."""
         count = self.contact.shape[-2]
         at_contacts = force[..., :count].unsqueeze(-2) @ self.contact
-        return at_contacts.squeeze(-2) + force[..., count:] @ self.limit
+        return at_contacts.squeeze(-2) + force[..., count:] @ self.joint
+
+    def acts(self, slack: Float[Tensor, "*batch R"]) -> Bool[Tensor, "*batch R"]:
+        """Rows whose force follows the slack, being within its bounds."""
+        if not self.loss.shape[-1]:
+            return slack < 0
+        first = self.one_sided
+        within = self.weight[..., first:] * slack[..., first:].abs() < self.loss
+        return torch.cat((slack[..., :first] < 0, within), -1)
+
+    def force(
+        self, slack: Float[Tensor, "*batch R"], acting: Float[Tensor, "*batch R"]
+    ) -> Float[Tensor, "*batch R"]:
+        """Of every row, with `acting` 1 where it follows the slack, else 0 [N, N m]."""
+        follows = -acting * self.weight * slack
+        if not self.loss.shape[-1]:
+            return follows
+        first = self.one_sided
+        slides = (1 - acting[..., first:]) * self.loss * slack[..., first:].sign()
+        return torch.cat((follows[..., :first], follows[..., first:] - slides), -1)
+
+    def derivatives(
+        self, slack: Float[Tensor, "*batch R"]
+    ) -> tuple[Float[Tensor, "*batch nv nv"], Float[Tensor, "*batch nv"]]:
+        """Second and first derivative in a of what the rows cost at a slack: J' W J, −J' f."""
+        acting = self.acts(slack)
+        bend, push = self.curvature(torch.where(acting, self.weight, 0.0), slack)
+        if not self.loss.shape[-1]:
+            return bend, push
+        first = self.one_sided
+        slides = torch.where(acting[..., first:], 0.0, self.loss * slack[..., first:].sign())
+        return bend, push + slides @ self.joint[-self.loss.shape[-1] :]
 
     def curvature(
         self, weight: Float[Tensor, "*batch R"], values: Float[Tensor, "*batch R"]
@@ -70,8 +115,8 @@ class Rows(NamedTuple):
         right = torch.cat((self.contact, values[..., :count, None]), -1)
         both = self.contact.mT @ (right * weight[..., :count, None])
         heavy = weight[..., count:]
-        square = both[..., :nv] + torch.diag_embed(heavy @ self.limited)
-        return square, both[..., nv] + (heavy * values[..., count:]) @ self.limit
+        square = both[..., :nv] + torch.diag_embed(heavy @ self.marked)
+        return square, both[..., nv] + (heavy * values[..., count:]) @ self.joint
 
     def detach(self) -> Rows:
         """The same as constants."""
@@ -99,8 +144,9 @@ def rows_of(model: Model, now: Dynamics, margins: bool = True) -> Rows:
     inside = distance - tables.margin if margins else distance
     impedance = _impedance(tables, inside)
     resistance = torch.maximum((1 - impedance) / impedance * tables.softness, tables.least)
-    weight = torch.where(inside < 0, 1 / resistance, 0.0)
-    empty = Rows(rows, tables.of_limit, tables.limited, distance, weight)
+    there = (inside < 0) | (tables.lasting > 0)
+    weight = torch.where(there, 1 / resistance, 0.0)
+    empty = Rows(rows, tables.of_joint, tables.marked, tables.loss, distance, weight)
     speed = empty.along(now.qvel)
     reference = -tables.damping * speed - tables.stiffness * impedance * inside
     return empty._replace(reference=reference)
@@ -139,24 +185,34 @@ def _row_tables(model: Model, dt: float) -> tuple[Tensor, ...]:
             laws.append(_law(pair.law, dt))
             softness.append(scale * inverse * (1 + mu**2 if frictional else 1.0))
             least.append(scale * MINVAL)
-    of_limit, position, offset = [], [], []
+    of_joint, position, offset = [], [], []
     for limit in model.limits:
         for sign, bound in ((1.0, limit.low), (-1.0, limit.high)):
-            of_limit.append(sign * np.eye(model.nv)[limit.dof])
+            of_joint.append(sign * np.eye(model.nv)[limit.dof])
             position.append(sign * np.eye(model.nq)[limit.qpos])
             offset.append(sign * bound)
             margin.append(limit.margin)
             laws.append(_law(limit.law, dt))
             softness.append(float(model.dof_invweight[limit.dof]))
             least.append(MINVAL)
+    for friction in model.frictions:  # at a distance of 0, where the impedance is dmin, without K
+        of_joint.append(np.eye(model.nv)[friction.dof])
+        position.append(np.zeros(model.nq))
+        offset.append(0.0)
+        margin.append(0.0)
+        laws.append((0.0, *_law(friction.law, dt)[1:]))
+        softness.append(float(model.dof_invweight[friction.dof]))
+        least.append(MINVAL)
     numbers = np.array(laws).reshape(-1, 7).T
     arrays = (
         np.array(side, dtype=float).reshape(-1, 3).T,
         np.array(reach).reshape(-1, model.nv),
-        np.array(of_limit).reshape(-1, model.nv),
-        np.abs(np.array(of_limit)).reshape(-1, model.nv),
+        np.array(of_joint).reshape(-1, model.nv),
+        np.abs(np.array(of_joint)).reshape(-1, model.nv),
         np.array(offset),
         np.array(position).reshape(-1, model.nq).T,
+        np.arange(len(margin)) >= len(margin) - len(model.frictions),
+        np.array([friction.loss for friction in model.frictions]),
         np.array(margin),
         numbers[0],
         numbers[1],
@@ -196,7 +252,7 @@ def _contact_of_row(model: Model) -> tuple[int, ...]:
 
 @plain
 def constrained(model: Model) -> bool:
-    return bool(candidates(model) or model.limits)
+    return bool(candidates(model) or model.limits or model.frictions)
 
 
 @plain
@@ -215,6 +271,9 @@ def firmness(model: Model) -> float:
         most = max(_law(law, 0.0)[2:4])
         share = 1.0 if friction is None else ratio / (2 * friction**2 * (1 + friction**2))
         found.append(most / (1 - most) * share)
+    for friction in model.frictions:
+        least = _law(friction.law, 0.0)[2]
+        found.append(least / (1 - least))
     return float(max(found))
 
 

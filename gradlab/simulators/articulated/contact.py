@@ -23,6 +23,7 @@ from gradlab.simulators.articulated.kinematics import Frames, Velocities
 from gradlab.simulators.articulated.model import Model
 from gradlab.simulators.articulated.stability import (
     contact_response,
+    friction_response,
     limit_response,
     pair_response,
 )
@@ -87,16 +88,19 @@ class Compliant:
         friction         −v_t/‖v_t‖ · min(k_f ‖v_t‖, μ k_e c)
 
     The point is on the surface of the second shape. Joint limits are springs with a damper that is
-    always on: limit_stiffness·(bound − q if violated) − limit_damping·q̇.
+    always on: limit_stiffness·(bound − q if violated) − limit_damping·q̇. Dry friction of a joint
+    (`frictionloss`) is viscous below `slip_speed` u and constant above: −loss·clamp(q̇/u, −1, 1),
+    where MuJoCo has a constraint.
 
     Non-smooth places: c = 0 (forces are continuous, their derivatives jump), v_n = 0, the change
-    from sticking to sliding friction, the ends of joint ranges. At v_t = 0 friction is linear and
+    from sticking to sliding friction, also in joints, the ends of joint ranges. At v_t = 0 friction is linear and
     its gradient finite.
 
     A law too stiff for an explicit time step is refused by `check`: with λ the response of a body's
     points (`stability.contact_response`), w its inverse weight and w_l that of the lightest limited
-    joint the step must satisfy dt < 2/√(k_e λ), dt < 2/(k_f w), dt < 2/√(limit_stiffness w_l) and
-    dt < 2/(limit_damping w_l). The damper grows with depth, and no step bears all depths: a body
+    joint the step must satisfy dt < 2/√(k_e λ), dt < 2/(k_f w), dt < 2/√(limit_stiffness w_l),
+    dt < 2/(limit_damping w_l) and, with w_d that of a joint with dry friction, dt < 2 u/(loss w_d).
+    The damper grows with depth, and no step bears all depths: a body
     that is thrown far into the ground may still fly apart.
     """
 
@@ -106,11 +110,14 @@ class Compliant:
     friction: float | None = 0.75  # μ [1]; None: that of each pair
     limit_stiffness: float = 1e3  # [N m/rad]
     limit_damping: float = 10.0  # [N m s/rad]
+    slip_speed: float = 0.1  # u, up to which dry friction in joints sticks [rad/s, m/s]
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise BadValue(f"Compliant: {name} must be a number >= 0, got {value}")
+        if self.slip_speed == 0:
+            raise BadValue("Compliant: slip_speed must be positive, got 0; use Convex() for that")
 
     def check(self, model: Model, dt: float) -> None:
         """Raise `BadValue`, with the numbers, if an explicit step of `dt` [s] would be unstable."""
@@ -128,6 +135,13 @@ class Compliant:
             ),
             ("limit_damping", 2 / max(self.limit_damping * joint, TINY), limit, joint),
         )
+        rate = friction_response(model)
+        if dt * rate >= 2 * self.slip_speed:
+            raise BadValue(
+                f"Compliant: slip_speed={self.slip_speed:g} is too small for the dry friction of "
+                f"{model.name}: it must be above {0.5 * dt * rate:.3g} (rad/s or m/s) at time steps of "
+                f"{dt * 1e3:.3g} ms; try that, or more substeps"
+            )
         for name, bound, whose, weight in bounds:
             if dt >= bound:
                 raise BadValue(
@@ -156,6 +170,10 @@ class Compliant:
         """Spring force of a signed violation of a joint's range [rad or m]."""
         return self.limit_stiffness * violation.clamp(min=0.0)
 
+    def slip(self, speed: Tensor) -> Tensor:
+        """Share of a joint's dry friction that acts against a speed [rad/s, m/s]: −1 to 1."""
+        return (speed / self.slip_speed).clamp(-1.0, 1.0)
+
 
 @dataclass(frozen=True)
 class Smoothed:
@@ -164,7 +182,8 @@ class Smoothed:
     max(x, 0) becomes the softplus u·log(1 + e^(x/u)), off by at most u ln 2, with u = `width` [m]
     for depths (and [rad] for joint ranges) and `speed_width` [m/s] for the speed of approach. The
     switch from sticking to sliding, 1/max(‖v_t‖, s) with s = μ k_e c/k_f, uses
-    ½(a + b + √((a − b)² + e²)) >= max(a, b), e = `speed_width`.
+    ½(a + b + √((a − b)² + e²)) >= max(a, b), e = `speed_width`. Dry friction in joints is
+    −loss·tanh(q̇/`slip_speed`), whatever the widths.
 
     Bounds, tested: the normal force is off by at most k_e w ln 2 + k_d (c u + r w + u w ln 2) ln 2
     at depth c >= 0 and approach r >= 0, the friction by at most k_f e/2 + μ k_e w ln 2, a limit's
@@ -231,6 +250,10 @@ class Smoothed:
         """Spring force of a signed violation of a joint's range [rad or m]."""
         return self.limit.limit_stiffness * _softplus(violation, self.width)
 
+    def slip(self, speed: Tensor) -> Tensor:
+        """Share of a joint's dry friction that acts against a speed [rad/s, m/s]: −1 to 1."""
+        return (speed / self.limit.slip_speed).tanh()
+
     @property
     def limit_damping(self) -> float:
         """[N m s/rad]."""
@@ -267,6 +290,7 @@ class LawTables(NamedTuple):
     low: Tensor  # [nlim]
     high: Tensor  # [nlim]
     limited_dof: Tensor  # [nlim, nv]
+    loss: Tensor  # [nv]: dry friction [N m, N]
 
 
 def forces(law: Compliant | Smoothed, model: Model, now: Dynamics) -> Float[Tensor, "*batch nv"]:
@@ -281,6 +305,8 @@ def forces(law: Compliant | Smoothed, model: Model, now: Dynamics) -> Float[Tens
         push = law.limit_force(tables.low - angle) - law.limit_force(angle - tables.high)
         total = total + push @ tables.limited_dof
         total = total - law.limit_damping * tables.limited_dof.sum(0) * now.qvel
+    if _dry(model):
+        total = total - tables.loss * law.slip(now.qvel)
     return total
 
 
@@ -316,6 +342,11 @@ def _limited(model: Model) -> bool:
     return bool(model.limits)
 
 
+@plain
+def _dry(model: Model) -> bool:
+    return bool(model.frictions)
+
+
 @constants_of
 def _law_tables(model: Model) -> tuple[Tensor, ...]:
     fixed, nl = candidates(model), model.links
@@ -333,6 +364,9 @@ def _law_tables(model: Model) -> tuple[Tensor, ...]:
     for k, limit in enumerate(model.limits):
         limited[limit.qpos, k] = 1.0
         on_dof[k, limit.dof] = 1.0
+    loss = np.zeros(model.nv)
+    for dry in model.frictions:
+        loss[dry.dof] = dry.loss
     arrays = (
         first,
         second,
@@ -342,5 +376,6 @@ def _law_tables(model: Model) -> tuple[Tensor, ...]:
         np.array([limit.low for limit in model.limits]),
         np.array([limit.high for limit in model.limits]),
         on_dof,
+        loss,
     )
     return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in arrays)

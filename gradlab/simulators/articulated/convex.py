@@ -27,7 +27,7 @@ from gradlab.simulators.articulated.geometry import MINVAL
 from gradlab.simulators.articulated.interior import Optimum, interior
 from gradlab.simulators.articulated.linear import factor, times
 from gradlab.simulators.articulated.model import Model
-from gradlab.simulators.articulated.newton import line_search, newton, solved
+from gradlab.simulators.articulated.newton import newton, searched, solved
 
 DIFFERENTIATE = ("implicit", "unrolled")
 SOFT = 20.0  # firmness up to which Newton's method needs few iterations (docs/articulated.md)
@@ -97,7 +97,7 @@ class Convex:
         mass, smooth, fixed = now.mass.detach(), now.smooth.detach(), rows.detach()
         if not self._interior(model):
             near = newton(mass, smooth, fixed, self.iterations or OF_NEWTON)
-            acting = (fixed.along(near) < fixed.reference).to(near.dtype)
+            acting = fixed.acts(fixed.along(near) - fixed.reference).to(near.dtype)
             return _last_step(now.mass, now.smooth, rows, near, acting)
         found = interior(mass, smooth, fixed, OF_INTERIOR)
         return _firm_last_step(now.mass.double(), now.smooth.double(), rows, found).to(mass.dtype)
@@ -118,7 +118,7 @@ class Convex:
             return torch.zeros_like(a[..., 0])
         rows = rows_of(model, now).detach()
         slack = rows.along(a) - rows.reference
-        gap = _gap(now, rows, a, slack, rows.weight * (-slack).clamp(min=0.0))
+        gap = _gap(now, rows, a, slack, rows.force(slack, rows.acts(slack).to(a.dtype)))
         if self._interior(model):
             force = interior(now.mass, now.smooth, rows, OF_INTERIOR).force.to(a.dtype)
             gap = torch.fmin(gap, _gap(now, rows, a, slack, force))
@@ -132,12 +132,13 @@ class Convex:
 
 
 def _gap(now: Dynamics, rows: Rows, a: Tensor, slack: Tensor, force: Tensor) -> Tensor:
-    """Twice the gap between the problem's value at `a` and its dual's at `force` >= 0."""
+    """Twice the gap between the problem's value at `a` and its dual's at a `force` in its range."""
     pushed = solved(now.mass, now.smooth + rows.onto(force))
     weight = torch.where(rows.weight > 0, rows.weight, 1.0)
-    unmet = (force + weight * slack.clamp(max=0.0)).square() / weight
-    at_rows = torch.where(rows.weight > 0, unmet + 2 * force * slack.clamp(min=0.0), 0.0)
-    return _squared(now.mass, a - pushed) + at_rows.sum(-1)
+    own = rows.force(slack, rows.acts(slack).to(a.dtype))
+    apart = force - own
+    at_rows = apart.square() / weight + 2 * apart * (slack + own / weight)
+    return _squared(now.mass, a - pushed) + torch.where(rows.weight > 0, at_rows, 0.0).sum(-1)
 
 
 def _squared(mass: Tensor, x: Tensor) -> Tensor:
@@ -154,7 +155,7 @@ def _newton_step(
     fixed = rows.detach()
     bend, _ = fixed.curvature(acting * fixed.weight, fixed.reference)
     slack = rows.along(near) - rows.reference
-    gradient = times(mass, near) - smooth + rows.onto(acting * rows.weight * slack)
+    gradient = times(mass, near) - smooth - rows.onto(rows.force(slack, acting))
     root = factor(mass + bend)
     step = -torch.cholesky_solve(gradient.unsqueeze(-1), root).squeeze(-1)
     return step, slack.detach(), fixed.along(step.detach())
@@ -165,7 +166,7 @@ def _last_step(mass: Tensor, smooth: Tensor, rows: Rows, near: Tensor, acting: T
     no step where rows would start or stop acting.
     """
     step, slack, along = _newton_step(mass, smooth, rows, near, acting)
-    switches = (rows.weight > 0) & ((slack < 0) != (slack + along < 0))
+    switches = (rows.weight > 0) & (rows.acts(slack) != rows.acts(slack + along))
     off = switches.any(-1, keepdim=True).to(step.dtype)
     return near + step - off * step.detach()
 
@@ -183,6 +184,6 @@ def _firm_last_step(mass: Tensor, smooth: Tensor, rows: Rows, found: Optimum) ->
     step, slack, along = _newton_step(mass, smooth, borne, found.a, found.acting)
     there, heavy = step.detach(), mass.detach()
     slope = ((times(heavy, found.a) - smooth.detach()) * there).sum(-1)
-    curve, weight = _squared(heavy, there), borne.weight.detach()
-    share = line_search(curve, slope, slack, along, weight).clamp(min=0.0).unsqueeze(-1)
+    curve = _squared(heavy, there)
+    share = searched(borne.detach(), curve, slope, slack, along).clamp(min=0.0).unsqueeze(-1)
     return found.a + step + (torch.where(lost, 0.0, share) - 1) * step.detach()

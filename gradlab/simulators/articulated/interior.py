@@ -9,6 +9,8 @@ iterations:
 
 Mehrotra's predictor and corrector (S. Mehrotra, On the implementation of a primal-dual interior
 point method, SIAM J. Optim. 2, 1992); each iteration is one Cholesky factorisation of M + J' W J.
+Dry friction, whose force has two bounds, has two products: J a − r + λ/D = s₁ − s₂ with
+(loss + λ) s₁ = (loss − λ) s₂ = ν.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ NEGLIGIBLE = 1e-26  # of λ s at the start: nothing is left to gain in float64
 
 
 class Inner(NamedTuple):
-    """An iterate: acceleration [*, nv], force and slack of every row [*, R], positive."""
+    """An iterate; for dry friction `force` is the distance to the lower bound, then to the upper."""
 
-    a: Tensor
-    force: Tensor
-    slack: Tensor
+    a: Tensor  # [*, nv]
+    force: Tensor  # [*, R + F], positive
+    slack: Tensor  # [*, R + F], positive
 
 
 class Optimum(NamedTuple):
@@ -49,17 +51,49 @@ def interior(mass: Tensor, smooth: Tensor, rows: Rows, iterations: int) -> Optim
     """The minimiser; a constant. In float64, whatever the dtype: firm rows need its digits."""
     mass, smooth = mass.double(), smooth.double()
     rows = Rows(*(x.double() for x in rows))
-    there = rows.weight > 0
+    there = _both(rows, rows.weight > 0)
     root = factor(mass)
-    now, norm = _start(mass, smooth, rows, there, root)
+    now, norm = _start(mass, smooth, rows, rows.weight > 0, root)
     count = there.sum(-1, keepdim=True).clamp(min=1)
     least = NEGLIGIBLE * (now.force * now.slack).amax(-1, keepdim=True)
     for _ in range(iterations):
         now = _improved(now, mass, smooth, rows, there, count, least)
-    force = torch.where(there, now.force, 0.0)
+    force = torch.where(rows.weight > 0, _signed(rows, now.force), 0.0)
     # force and slack in like units: one of them is at rounding
-    acting = there & (now.force * norm > now.slack / norm)
+    size = _both(rows, norm)
+    follows = there & (now.force * size > now.slack / size)
+    acting = follows[..., : norm.shape[-1]]
+    if rows.loss.shape[-1]:
+        first = rows.one_sided
+        between = acting[..., first:] & follows[..., norm.shape[-1] :]
+        acting = torch.cat((acting[..., :first], between), -1)
     return Optimum(now.a, force, acting.to(force.dtype), FIRMEST / norm.square())
+
+
+def _both(rows: Rows, x: Tensor) -> Tensor:
+    """Of every row [*, R] to every product [*, R + F]: that of dry friction twice."""
+    return torch.cat((x, x[..., rows.one_sided :]), -1)
+
+
+def _signed(rows: Rows, x: Tensor) -> Tensor:
+    """λ [*, R] of the distances to its bounds [*, R + F]."""
+    first = rows.one_sided
+    if not rows.loss.shape[-1]:
+        return x
+    return torch.cat((x[..., :first], x[..., first : rows.weight.shape[-1]] - rows.loss), -1)
+
+
+def _joined(rows: Rows, x: Tensor, sign: float) -> Tensor:
+    """Of every product [*, R + F] to every row: the second of dry friction added, by a sign."""
+    if not rows.loss.shape[-1]:
+        return x
+    first, count = rows.one_sided, rows.weight.shape[-1]
+    return torch.cat((x[..., :first], x[..., first:count] + sign * x[..., count:]), -1)
+
+
+def _parted(rows: Rows, push: Tensor) -> Tensor:
+    """Change of the distances to both bounds [*, R + F] with that of the forces."""
+    return torch.cat((push, -push[..., rows.one_sided :]), -1)
 
 
 def _start(
@@ -69,9 +103,9 @@ def _start(
 
     Beside it the norms √(Jᵢ M⁻¹ Jᵢ') of the rows [kg^-½, kg^-½/m].
     """
-    limit = rows.limit.expand(*mass.shape[:-2], *rows.limit.shape)
+    joint = rows.joint.expand(*mass.shape[:-2], *rows.joint.shape)
     jacobian = torch.cat(
-        (rows.contact.expand(*mass.shape[:-2], *rows.contact.shape[-2:]), limit), -2
+        (rows.contact.expand(*mass.shape[:-2], *rows.contact.shape[-2:]), joint), -2
     )
     half = torch.linalg.solve_triangular(root, jacobian.mT, upper=False)
     norm = half.square().sum(-2).sqrt()
@@ -79,9 +113,10 @@ def _start(
     a = solve(mass, root, smooth)
     violation = torch.where(there, (rows.along(a) - rows.reference).abs() / norm, 0.0)
     size = violation.amax(-1, keepdim=True).clamp(min=1e-12)
-    return Inner(
-        a, torch.where(there, size / norm, 1.0), torch.where(there, size * norm, 1.0)
-    ), norm
+    force, slack = torch.where(there, size / norm, 1.0), torch.where(there, size * norm, 1.0)
+    middle = rows.loss.expand(*force.shape[:-1], -1)  # without force, in the middle of the bounds
+    force = torch.cat((force[..., : rows.one_sided], middle, middle), -1)
+    return Inner(a, force, _both(rows, slack)), norm
 
 
 def _improved(
@@ -97,19 +132,21 @@ def _improved(
     or nothing can be in float64.
     """
     a, force, slack = now
-    soft = torch.where(there, 1 / torch.where(there, rows.weight, 1.0), 0.0)
+    real = rows.weight > 0
+    soft = torch.where(real, 1 / torch.where(real, rows.weight, 1.0), 0.0)
     gap = torch.where(there, force * slack, 0.0).sum(-1, keepdim=True) / count
-    unmet = rows.along(a) - rows.reference + force * soft - slack
-    firm = torch.where(there, 1 / (soft + slack / force), 0.0)
+    acted = _signed(rows, force)
+    unmet = rows.along(a) - rows.reference + acted * soft - _joined(rows, slack, -1.0)
+    firm = torch.where(real, 1 / (soft + _joined(rows, slack / force, 1.0)), 0.0)
     bend, _ = rows.curvature(firm, rows.reference)
     root = factor(mass + bend)
-    right = smooth - times(mass, a) + rows.onto(torch.where(there, force, 0.0))
+    right = smooth - times(mass, a) + rows.onto(torch.where(real, acted, 0.0))
 
     def direction(product: Tensor) -> Inner:
         """Of a linear system whose third part is s Δλ + λ Δs = −product."""
-        wanted = -product / force - unmet
+        wanted = -_joined(rows, product / force, -1.0) - unmet
         da = solve(mass, root, right + rows.onto(firm * wanted))
-        push = torch.where(there, firm * (wanted - rows.along(da)), 0.0)
+        push = _parted(rows, torch.where(real, firm * (wanted - rows.along(da)), 0.0))
         return Inner(da, push, torch.where(there, (-product - slack * push) / force, 0.0))
 
     step = direction(force * slack)

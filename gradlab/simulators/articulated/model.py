@@ -39,6 +39,15 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class DryFriction:
+    """Coulomb friction inside a joint, on one of its velocities."""
+
+    dof: int
+    loss: float  # largest force [N m, N]
+    law: ContactLaw
+
+
+@dataclass(frozen=True)
 class Shape:
     """A geom, fixed to a link (or to the world, link −1)."""
 
@@ -99,6 +108,7 @@ class Model(Key):
     force_range: Array  # [nu, 2], of gain times control plus bias, before the gear acts
     joint_force_range: Array  # [nv, 2], of all actuators of a joint together
     limits: tuple[Limit, ...]
+    frictions: tuple[DryFriction, ...]
     shapes: tuple[Shape, ...]
     pairs: tuple[Pair, ...]
 

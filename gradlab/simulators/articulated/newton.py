@@ -17,24 +17,39 @@ def newton(mass: Tensor, smooth: Tensor, rows: Rows, iterations: int) -> Tensor:
     """The acceleration after so many iterations: [*, nv]."""
     # from the minimiser over the rows that act where nothing accelerates: one iteration less than
     # from that without constraints
-    acting = torch.where(rows.reference > 0, rows.weight, 0.0)
-    bend, push = rows.curvature(acting, rows.reference)
-    a = solved(mass + bend, smooth + push)
+    bend, push = rows.derivatives(-rows.reference)
+    a = solved(mass + bend, smooth - push)
     slack = rows.along(a) - rows.reference
     pull = times(mass, a) - smooth
     for _ in range(iterations):
-        acting = torch.where(slack < 0, rows.weight, 0.0)
-        bend, push = rows.curvature(acting, slack)
+        bend, push = rows.derivatives(slack)
         step = solved(mass + bend, -pull - push)
         along, heavy = rows.along(step), times(mass, step)
         curve, slope = (torch.stack((heavy, pull), -2) * step.unsqueeze(-2)).sum(-1).unbind(-1)
-        share = line_search(curve, slope, slack, along, rows.weight).unsqueeze(-1)
+        share = searched(rows, curve, slope, slack, along).unsqueeze(-1)
         a, slack, pull = a + share * step, slack + share * along, pull + share * heavy
     return a
 
 
 def solved(matrix: Tensor, right: Tensor) -> Tensor:
     return solve(matrix, factor(matrix), right)
+
+
+def searched(rows: Rows, curvature: Tensor, slope: Tensor, slack: Tensor, along: Tensor) -> Tensor:
+    """`line_search` over all rows.
+
+    What dry friction costs is piecewise quadratic too: with w = loss/D its derivative is
+    D min(x − w, 0) − D min(x + w, 0) + loss, that of two one-sided rows and a slope.
+    """
+    if not rows.loss.shape[-1]:
+        return line_search(curvature, slope, slack, along, rows.weight)
+    first = rows.one_sided
+    heavy, apart, way = rows.weight[..., first:], slack[..., first:], along[..., first:]
+    wide = rows.loss / heavy
+    slack = torch.cat((slack[..., :first], apart - wide, apart + wide), -1)
+    weight = torch.cat((rows.weight, -heavy), -1)
+    slope = slope + (way * rows.loss).sum(-1)
+    return line_search(curvature, slope, slack, torch.cat((along, way), -1), weight)
 
 
 def line_search(
@@ -47,7 +62,7 @@ def line_search(
     negative.
     """
     acts = (slack < 0) | ((slack == 0) & (along < 0))
-    later = (slack * along < 0) & (weight > 0)  # rows that start or stop acting on the way
+    later = (slack * along < 0) & (weight != 0)  # rows that start or stop acting on the way
     place = torch.where(later, -slack / torch.where(later, along, 1.0), torch.inf).detach()
     line = torch.stack((curvature, slope), -1)
     # rounding differs, the result does not: pairs are fused into one kernel by a compiler, and grow

@@ -64,6 +64,11 @@ def limit_response(model: Model) -> float:
     return max((float(model.dof_invweight[limit.dof]) for limit in model.limits), default=0.0)
 
 
+def friction_response(model: Model) -> float:
+    """Largest acceleration by dry friction of a joint: loss times inverse weight [rad/s², m/s²]."""
+    return max((f.loss * float(model.dof_invweight[f.dof]) for f in model.frictions), default=0.0)
+
+
 def _points(kind: str, size: Array, data: object, geom: int) -> list[Array]:
     """Where a shape presses on a plane [m]: its centre, both ends, or its lowest corners."""
     centre = data.geom_xpos[geom]  # type: ignore[attr-defined]

@@ -199,7 +199,7 @@ def test_mass_every_keeps_the_mass_matrix_only() -> None:
 
 def compiled_is_eager(integrator: str) -> None:
     """A step and its gradients, without constraints: the laws of contact have tests of their own."""
-    model = from_string(SERVOS.format(integrator=integrator, one="").replace("range=\"-60 60\"", ""))
+    model = from_string(SERVOS.format(integrator=integrator, one="").replace('range="-60 60"', ""))
     simulator = Articulated(model, Convex())
     state, action = (x.requires_grad_() for x in random_states(model, 16, 8))
     after = [s.step(state, action, action[:, :0]) for s in (simulator, simulator.compiled())]

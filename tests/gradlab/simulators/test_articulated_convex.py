@@ -69,7 +69,9 @@ FIRM: dict[str, tuple[str, float, int, float | None, bool]] = {
 
 def dynamics(model: Model, qpos: Tensor, qvel: Tensor, control: Tensor) -> Dynamics:
     sim = Articulated(model, Convex(), "implicit_damping", dt=model.timestep, substeps=1)
-    return sim._dynamics(qpos, qvel, sim.actuation(control, qpos, qvel))
+    return sim._dynamics(
+        qpos, qvel, sim.actuation(control.expand(*qpos.shape[:-1], -1), qpos, qvel)
+    )
 
 
 def cost(model: Model, now: Dynamics, a: Tensor) -> np.ndarray:
@@ -78,7 +80,7 @@ def cost(model: Model, now: Dynamics, a: Tensor) -> np.ndarray:
     In 80 bits: in 64 the rounding of J a − r, times weights of up to 1e17, hides which one is less.
     """
     rows = rows_of(model, now)
-    jacobian = torch.cat((rows.contact, rows.limit.expand(len(a), -1, -1)), dim=-2)
+    jacobian = torch.cat((rows.contact, rows.joint.expand(len(a), -1, -1)), dim=-2)
     parts = a, now.mass, now.smooth, jacobian, rows.reference, rows.weight
     x, mass, smooth, jacobian, reference, weight = (p.numpy().astype(np.longdouble) for p in parts)
     lacking = np.minimum((jacobian * x[:, None, :]).sum(-1) - reference, 0.0)

@@ -525,7 +525,6 @@ def mjcf(joint: str = "", geom: str = "", inside: str = "", world: str = "", res
 OTHER = '<body name="c" pos="1 0 0"><freejoint/><geom name="h" {0}/></body>'
 REFUSED = {
     "ball joint": (mjcf(joint='type="ball"'), "'j'.*ball joint"),
-    "dry friction": (mjcf(joint='frictionloss="1"'), "'j'.*dry friction"),
     "box and sphere": (mjcf(world=OTHER.format('type="box" size="1 1 1"')), "'g' and 'h'"),
     "cylinder": (mjcf(world=OTHER.format('type="cylinder" size=".1 1"')), "'g' and 'h'"),
     "ellipsoid": (mjcf(world=OTHER.format('type="ellipsoid" size=".1 1 1"')), "'g' and 'h'"),
@@ -581,7 +580,7 @@ def test_what_is_outside_is_refused_by_name(what: str) -> None:
 
 def test_all_blockers_are_named_at_once() -> None:
     options = '<option density="1" integrator="implicit"><flag sleep="enable"/></option>'
-    xml = mjcf(joint='frictionloss="1"', rest=options).replace('name="b"', 'name="b" gravcomp="1"')
+    xml = mjcf(joint='type="ball"', rest=options).replace('name="b"', 'name="b" gravcomp="1"')
     with pytest.raises(BadValue) as caught:
         from_string(xml)
     message = str(caught.value)

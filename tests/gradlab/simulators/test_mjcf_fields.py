@@ -54,13 +54,13 @@ RICH = """<mujoco model="rich">
    stiffness="2" springref="10" ref="5" actuatorfrcrange="-2 1.5" solreflimit=".03 .8" solimplimit=".7 .9 .05 .3 2"/>
   <geom name="arm" type="capsule" size=".06 .2" pos=".02 .01 -.2" euler="12 0 9" density="700" solmix="2"/>
   <body name="lower" pos=".05 0 -.45" euler="5 30 -10">
-   <joint name="push" type="slide" axis=".1 .2 -1" range="-.1 .15" damping=".4" armature=".02" stiffness="30"
+   <joint name="push" type="slide" axis=".1 .2 -1" range="-.1 .15" damping=".4" armature=".02" stiffness="30" frictionloss="2"
     springref=".05"/>
    <geom name="tip" type="sphere" size=".09" pos=".01 .02 -.05" density="900" friction=".6" solref=".01 1.1"/>
   </body>
  </body>
  <body name="ball" pos=".6 -.1 .25" euler="30 20 10">
-  <joint name="roll" axis="1 .2 .1" armature=".02" damping=".1"/>
+  <joint name="roll" axis="1 .2 .1" armature=".02" damping=".1" frictionloss=".3" solreffriction=".03 .9" solimpfriction=".7 .9 .01"/>
   <joint name="lift" type="slide" axis="0 .3 1" damping=".2"/>
   <geom name="pebble" type="sphere" size=".12" pos=".03 .02 .01" density="500" condim="1" priority="1" solref="-400 -30"/>
  </body>

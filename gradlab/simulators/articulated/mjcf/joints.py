@@ -1,4 +1,4 @@
-"""Springs, dampers, limits and actuators of the joints of a compiled model;
+"""Springs, dampers, limits, dry friction and actuators of the joints of a compiled model;
 disabled flags switch them off.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.simulators.articulated.mjcf.package import disabled, mujoco_package
-from gradlab.simulators.articulated.model import FREE, Array, ContactLaw, Limit
+from gradlab.simulators.articulated.model import FREE, Array, ContactLaw, DryFriction, Limit
 
 
 def damping(m: Any) -> Array:
@@ -58,6 +58,21 @@ def limits(m: Any) -> tuple[Limit, ...]:
         )
         for j in range(m.njnt)
         if m.jnt_limited[j] and m.jnt_type[j] != FREE
+    )
+
+
+def frictions(m: Any) -> tuple[DryFriction, ...]:
+    """Dry friction of joints, free ones included."""
+    if disabled(m, "FRICTIONLOSS") or disabled(m, "CONSTRAINT"):
+        return ()
+    return tuple(
+        DryFriction(
+            dof=d,
+            loss=float(m.dof_frictionloss[d]),
+            law=ContactLaw(tuple(m.dof_solref[d]), tuple(m.dof_solimp[d])),
+        )
+        for d in range(m.nv)
+        if m.dof_frictionloss[d] > 0
     )
 
 

@@ -108,6 +108,7 @@ def _read(content: bytes) -> Model:
         force_range=joints.force_range(m),
         joint_force_range=joints.joint_force_range(m),
         limits=joints.limits(m),
+        frictions=joints.frictions(m),
         shapes=tuple(shapes.shape(m, links, g) for g in range(m.ngeom)),
         pairs=tuple(shapes.pairs(m)),
     )

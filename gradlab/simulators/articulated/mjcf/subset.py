@@ -3,8 +3,8 @@ and what to write instead.
 
 The subset: free, hinge and slide joints (several per body); sphere, capsule and box against plane,
 sphere and capsule against each other; condim 1 and 3 with pyramidal friction; contact margin and
-gap, armature, damping, springs, joint limits; motors and affine servos on joints with gear,
-damping, armature, control and force range; Euler, implicitfast and RK4; the flags of `_FLAGS`.
+gap, armature, damping, springs, joint limits, dry friction of joints; motors and affine servos on
+joints with gear, damping, armature, control and force range; Euler, implicitfast and RK4; the flags of `_FLAGS`.
 Tendons that exert nothing are accepted, and so are geoms that touch nothing, whatever their type. A
 test changes every field of a compiled model and requires that it is refused here or simulated as
 MuJoCo does (tests/gradlab/simulators/test_mjcf_fields.py).
@@ -28,9 +28,9 @@ _INTEGRATORS = {0: "implicit_damping", 1: "rk4", 3: "implicitfast"}
 _FLAGS = (
     # switched off as MuJoCo does
     *("CONSTRAINT", "LIMIT", "CONTACT", "SPRING", "DAMPER", "GRAVITY", "CLAMPCTRL"),
-    *("FILTERPARENT", "ACTUATION", "EULERDAMP"),
-    # nothing inside the subset for them to switch off
-    *("EQUALITY", "FRICTIONLOSS"),
+    *("FILTERPARENT", "ACTUATION", "EULERDAMP", "FRICTIONLOSS"),
+    # nothing inside the subset for it to switch off
+    "EQUALITY",
     # ways of computing the same, and checks
     *("WARMSTART", "SENSOR", "MIDPHASE", "AUTORESET", "NATIVECCD", "ISLAND", "MULTICCD"),
 )
@@ -147,8 +147,8 @@ def _joints(m: Any) -> Iterator[tuple[str, str]]:
             yield who, "actuated gravity compensation"
         if kind == FREE and m.jnt_stiffness[j] and not disabled(m, "SPRING"):
             yield who, "a spring on a free joint"
-        if np.any(m.dof_frictionloss[dofs]):
-            yield who, "dry friction (try frictionloss 0 and damping)"
+        if np.any(m.dof_frictionloss[dofs] < 0):
+            yield who, "negative frictionloss"
         if np.any(m.dof_dampingpoly[dofs]):
             yield who, "nonlinear damping"
         if np.any(m.dof_armature[dofs] < 0):
