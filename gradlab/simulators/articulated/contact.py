@@ -93,8 +93,8 @@ class Compliant:
     where MuJoCo has a constraint.
 
     Non-smooth places: c = 0 (forces are continuous, their derivatives jump), v_n = 0, the change
-    from sticking to sliding friction, also in joints, the ends of joint ranges. At v_t = 0 friction is linear and
-    its gradient finite.
+    from sticking to sliding friction, also in joints, the ends of joint ranges. At v_t = 0 friction
+    is linear and its gradient finite.
 
     A law too stiff for an explicit time step is refused by `check`: with λ the response of a body's
     points (`stability.contact_response`), w its inverse weight and w_l that of the lightest limited

@@ -29,7 +29,7 @@ NEGLIGIBLE = 1e-26  # of λ s at the start: nothing is left to gain in float64
 
 
 class Inner(NamedTuple):
-    """An iterate; for dry friction `force` is the distance to the lower bound, then to the upper."""
+    """An iterate; of dry friction `force` is what is left to the lower, then to the upper bound."""
 
     a: Tensor  # [*, nv]
     force: Tensor  # [*, R + F], positive

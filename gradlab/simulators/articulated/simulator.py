@@ -86,7 +86,9 @@ class Articulated:
 
         model = from_string('''<mujoco>
           <option integrator="implicitfast"/>
-          <worldbody><body><joint name="j"/><geom size="0.1" mass="1" pos="0 0 -0.3"/></body></worldbody>
+          <worldbody>
+            <body><joint name="j"/><geom size="0.1" mass="1" pos="0 0 -0.3"/></body>
+          </worldbody>
           <actuator><position joint="j" kp="50" kv="5" forcerange="-20 20"/></actuator>
         </mujoco>''')
         step = Articulated(model, Convex(), dt=0.02).step

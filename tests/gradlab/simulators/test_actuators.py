@@ -41,7 +41,7 @@ def servos(integrator: str, one: str = 'actuatorfrcrange="-12 11"') -> Model:
 
 
 def random_states(model: Model, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """[q, q̇] near the middle of the ranges and controls, beyond some ranges of control and force."""
+    """[q, q̇] near the middle of the ranges, and controls beyond some of them."""
     rng = np.random.default_rng(seed)
     middle = np.zeros(model.nu)
     qpos = rng.normal(scale=0.4, size=(count, model.nq))
@@ -158,7 +158,7 @@ def test_gradients_are_differences(robot: str, integrator: str) -> None:
 
 
 def test_a_set_point_moves_the_joint_that_it_is_for() -> None:
-    """The gradient in the action, which an implicit step must not lose: kp h² / (M + h (D + kv))."""
+    """The gradient in the action, not lost in an implicit step: kp h² / (M + h (D + kv))."""
     xml = """<mujoco><option integrator="implicitfast" timestep="0.01"/><worldbody><body>
     <joint name="j" axis="0 0 1" damping="0.5"/><geom size="0.1" mass="2" pos="0.3 0 0"/></body></worldbody>
     <actuator><position joint="j" kp="50" kv="5" {0}/></actuator></mujoco>"""
@@ -198,7 +198,7 @@ def test_mass_every_keeps_the_mass_matrix_only() -> None:
 
 
 def compiled_is_eager(integrator: str) -> None:
-    """A step and its gradients, without constraints: the laws of contact have tests of their own."""
+    """A step and its gradients, without constraints."""
     model = from_string(SERVOS.format(integrator=integrator, one="").replace('range="-60 60"', ""))
     simulator = Articulated(model, Convex())
     state, action = (x.requires_grad_() for x in random_states(model, 16, 8))

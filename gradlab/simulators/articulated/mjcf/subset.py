@@ -4,10 +4,10 @@ and what to write instead.
 The subset: free, hinge and slide joints (several per body); sphere, capsule and box against plane,
 sphere and capsule against each other; condim 1 and 3 with pyramidal friction; contact margin and
 gap, armature, damping, springs, joint limits, dry friction of joints; motors and affine servos on
-joints with gear, damping, armature, control and force range; Euler, implicitfast and RK4; the flags of `_FLAGS`.
-Tendons that exert nothing are accepted, and so are geoms that touch nothing, whatever their type. A
-test changes every field of a compiled model and requires that it is refused here or simulated as
-MuJoCo does (tests/gradlab/simulators/test_mjcf_fields.py).
+joints with gear, damping, armature, control and force range; Euler, implicitfast and RK4; the flags
+of `_FLAGS`. Tendons that exert nothing are accepted, and so are geoms that touch nothing, whatever
+their type. A test changes every field of a compiled model and requires that it is refused here or
+simulated as MuJoCo does (tests/gradlab/simulators/test_mjcf_fields.py).
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _actuators(m: Any) -> Iterator[tuple[str, str]]:
 
 
 def _law(m: Any, a: int) -> str:
-    """What an actuator has beyond force = gain · control + bias with both affine; "" for nothing."""
+    """What an actuator has beyond gain · control + bias with both affine; "" for nothing."""
     mj = mujoco_package()
     found = []
     for kind, known, prefix, fine in (
