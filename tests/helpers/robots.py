@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 # Franka FR3: geometry, masses, inertias from frankarobotics/franka_description (robots/fr3);
-# ranges, armature, damping, dry friction and servo gains from google-deepmind/mujoco_menagerie (franka_fr3)
+# ranges, armature, damping, dry friction, servo gains from google-deepmind/mujoco_menagerie
+# (franka_fr3)
 # a [m], d [m] and α [rad/(π/2)] of the modified Denavit-Hartenberg frames of joints 1 to 7
 _DH = (
     (0, 0.333, 0), (0, 0, -1), (0, 0.316, 1), (0.0825, 0, 1), (-0.0825, 0.384, -1), (0, 0, 1),
