@@ -1,7 +1,7 @@
 """Policy-gradient estimators.
 
 Read `base`, then `pathwise`, `score`, `value`, `abpt`, `mixtures`, `alphas`, `agpo`,
-`output_mixtures`, `total_propagation`, `switch`.
+`output_mixtures`, `total_propagation`, `switch`, `truncated`.
 """
 
 from estimators.abpt import ABPT as ABPT
@@ -36,6 +36,7 @@ from estimators.registry import register as register
 from estimators.score import PG as PG
 from estimators.switch import Switch as Switch
 from estimators.total_propagation import TotalPropagation as TotalPropagation
+from estimators.truncated import TruncatedBPTT as TruncatedBPTT
 from estimators.value import QG as QG
 from estimators.value import LambdaReturn as LambdaReturn
 from estimators.value import NStep as NStep

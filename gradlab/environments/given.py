@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.problems import registry
+from gradlab.problems.bounds import action_bound
 from gradlab.problems.problem import Problem
 
 RENDER_MODES = ["rgb_array"]
@@ -39,7 +40,7 @@ def problem_of(problem: str | Problem, options: dict[str, Any], steps: int | Non
 
 def spaces_of(problem: Problem) -> tuple[Box, Box]:
     """Of one observation and one action."""
-    bound = 1.0 if problem.policy.head.squash else np.inf
+    bound = action_bound(problem)
     return (
         Box(-np.inf, np.inf, (problem.task.observation_dim,), np.float32),
         Box(-bound, bound, (problem.simulator.action_dim,), np.float32),

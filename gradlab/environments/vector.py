@@ -26,6 +26,7 @@ from gradlab.environments.given import (
 from gradlab.foundation.errors import BadShape, BadValue, NotFinite, UnknownName
 from gradlab.foundation.generators import generator
 from gradlab.foundation.noise import Noise, concatenate
+from gradlab.problems.bounds import action_bound
 from gradlab.problems.problem import Problem
 from gradlab.rendering import FilmStrip, frames_per_second
 from gradlab.rollouts.outcome import StepOutcome
@@ -42,8 +43,9 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
     only says whether actions are squashed, and its `compile` applies to the simulator's step.
 
     Observations are float32 [N, no], in a Box without bounds. Actions are [N, nu] and are
-    computed with in the problem's dtype; the Box is [−1, 1] for policies that squash (what lies a
-    few float32 roundings outside is clipped, the rest refused), else it has no bounds. Rewards are
+    computed with in the problem's dtype; the Box is [−1, 1] for policies that squash, that at which
+    the simulator clamps where it does (what lies a few float32 roundings outside is clipped, the
+    rest refused), else it has no bounds. Rewards are
     float64 [N]: smooth terms plus the bonuses of hard events, undiscounted, so that Σ γ^t r_t of an
     episode is the problem's return of the same actions and noise. An event with `terminates`
     terminates; after `max_episode_steps` (default: the problem's horizon) an episode is truncated,
@@ -236,11 +238,11 @@ class ProblemVectorEnv(VectorEnv[NDArray, NDArray, NDArray]):
                 f"got {list(action.shape)}"
             )
         largest = float(action.abs().max())
-        bound = 1.0 if self.problem.policy.head.squash else math.inf
+        bound = action_bound(self.problem)
         if bound < largest <= bound + ROUNDING:
             return action.clamp(-bound, bound)
         if not largest <= bound or math.isinf(largest):
-            wanted = "lie in [-1, 1]" if self.problem.policy.head.squash else "be finite"
+            wanted = f"lie in [-{bound:g}, {bound:g}]" if bound < math.inf else "be finite"
             raise BadValue(
                 f"actions of {self.problem.name} should {wanted}, got {largest} in magnitude; "
                 "clip them, for instance with gymnasium.wrappers.vector.ClipAction"

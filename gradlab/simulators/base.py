@@ -47,3 +47,13 @@ class Timed(Protocol):
     def dt(self) -> float:
         """Control period [s]."""
         ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A simulator that clamps actions."""
+
+    @property
+    def bound(self) -> float:
+        """To plus and minus this [1]."""
+        ...

@@ -28,14 +28,14 @@ from estimators import (
     Switch,
 )
 from estimators.base import Estimator
+from estimators.truncated import TruncatedBPTT
 from gradlab.foundation.errors import UnknownName
 from gradlab.problems.problem import Problem
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.critic import CriticRecipe
 from gradlab.training.exploration import Entropy, KLPenalty, Temperature
 from gradlab.training.optimiser import Adam
-from gradlab.training.schedule import Schedule
 from gradlab.training.segments import AdaptiveLength, Replay, Reuse
+from studies.train.families import FAMILIES, FLIGHTS, SUITE, Family
 from studies.train.published import (
     ABPT_FLIGHTS,
     AGPO_RUNNERS,
@@ -43,85 +43,6 @@ from studies.train.published import (
     RPO_RUNNERS,
     SAPO_RUNNERS,
 )
-
-FLIGHTS = ("hovering", "tracking", "landing", "racing")
-
-
-@dataclass(frozen=True)
-class Family:
-    """What the algorithms of a group of tasks share: policy, critic, sizes."""
-
-    hidden: tuple[int, ...]
-    critic: tuple[int, ...]
-    normed: bool  # the policy: LayerNorm after each hidden layer, observations standardised
-    std: float  # initial exploration, a learned vector [1]
-    horizon: int  # of an episode [steps]
-    episodes: int
-    length: int  # of a segment [steps]
-    updates: int
-    rates: tuple[Schedule, Schedule]  # of policy and critic
-    betas: tuple[float, float]
-    max_norm: float
-    keep: float  # of the old target network
-    passes: int
-    minibatches: int
-    published: str
-    critic_norm: float | None = None  # limit of the critic's gradient; None: that of the policy's
-    soft: bool = True  # whether `abpt_full` has entropy there
-
-    def optimiser(self, which: int, scale: float = 1.0) -> Adam:
-        """Adam of the policy (0) or the critic (1)."""
-        rate = self.rates[which]
-        rate = replace(rate, first=rate.first * scale, last=rate.last * scale)
-        norm = self.max_norm if which == 0 else self.critic_norm or self.max_norm
-        return Adam(rate, self.betas, max_norm=norm)
-
-    def critic_of(self, kind: str) -> CriticRecipe:
-        """A V, or two Q of which the smaller counts."""
-        return CriticRecipe(
-            kind=kind,  # pyright: ignore[reportArgumentType]
-            hidden=self.critic,
-            members=2 if kind == "q" else 1,
-            optimiser=self.optimiser(1),
-            passes=self.passes,
-            minibatches=self.minibatches,
-            keep=self.keep,
-        )
-
-
-def _flight(
-    horizon: int, length: int = 32, episodes: int = 64, updates: int = 200, rate: float = 5e-3
-) -> Family:
-    return Family(
-        hidden=(64, 64), critic=(64, 64), normed=False, std=0.2, horizon=horizon,
-        episodes=episodes, length=length, updates=updates, rates=(Schedule(rate, rate / 10), Schedule(2e-3, 2e-3)),
-        betas=(0.7, 0.95), max_norm=0.5, keep=0.2, passes=16, minibatches=4,
-        published="ours, for a training of one to five minutes on one core; episode lengths are "
-        "those of ABPT (Li et al. 2025)",
-    )  # fmt: skip
-
-
-def _runner(episodes: int, critic_rate: float, hidden: tuple[int, ...] = (128, 64, 32)) -> Family:
-    return Family(
-        hidden=hidden, critic=(64, 64), normed=True, std=0.3679, horizon=1000, episodes=episodes,
-        length=32, updates=2000, rates=(Schedule(2e-3, 1e-5), Schedule(critic_rate, 1e-5)),
-        betas=(0.7, 0.95), max_norm=1.0, keep=0.2, passes=16, minibatches=4,
-        published="SHAC's configuration files (Xu et al. 2022, DiffRL): networks, rates, Adam, target "
-        "network, 16 passes of 4 minibatches, log std from -1",
-    )  # fmt: skip
-
-
-FAMILIES = {
-    "hovering": _flight(256, updates=300),
-    "tracking": _flight(256, length=64, updates=300, rate=3e-3),
-    # in segments of 32 steps at these rates no algorithm lands in 1000 updates, or passes a gate
-    "landing": _flight(256, length=64),
-    "racing": _flight(512, length=128, episodes=32, updates=300),
-    "ant": _runner(64, 2e-3),
-    "hopper": _runner(256, 2e-4),
-    "half_cheetah": _runner(64, 2e-3),
-    "humanoid": _runner(64, 5e-4, (256, 128)),
-}
 
 
 def _v(estimator: Callable[[Family], Estimator]) -> Callable[[Family], Algorithm]:
@@ -143,6 +64,29 @@ def _bptt(f: Family) -> Algorithm:
     length = f.horizon if f.horizon <= 512 else f.length
     updates = max(1, f.updates * f.length // length)
     return Algorithm(FOG(), None, f.optimiser(0), "none", f.episodes, length, updates)
+
+
+def _apg(f: Family) -> Algorithm:
+    """Whole episodes; the gradient is that of the sum over their steps, which limits see."""
+    return Algorithm(
+        FOG(), None, f.optimiser(0), "none", f.episodes, f.horizon,
+        max(1, f.updates * f.length // f.horizon), average=False,
+    )  # fmt: skip
+
+
+def _window(f: Family) -> int:
+    return min(f.window, f.horizon)
+
+
+def _apg_mc(f: Family) -> Algorithm:
+    """In windows, what comes after them being a constant; none is weighted by where it begins."""
+    return replace(_apg(f), estimator=TruncatedBPTT(_window(f), weighted=False))
+
+
+def _apg_critic(f: Family) -> Algorithm:
+    """In windows that end with V; the source's critic is fitted to windows' starts alone."""
+    critic = replace(f.critic_of("v"), activation="tanh", layer_norm=False)
+    return replace(_apg(f), estimator=TruncatedBPTT(_window(f), "v", weighted=False), critic=critic)
 
 
 def _gae() -> PG:
@@ -233,6 +177,9 @@ class Named:
 
 ALGORITHMS: dict[str, Named] = {
     "bptt": Named("first-order gradients of rewards alone (APG)", _bptt),
+    "apg": Named("the same of whole episodes, summed over steps (APG, arXiv 2606.21525)", _apg),
+    "apg_mc": Named("apg in windows, with constants after them", _apg_mc),
+    "apg_critic": Named("apg in windows, with V at their ends", _apg_critic),
     "shac": Named("first-order gradients with V at a segment's end", _v(lambda f: FOG())),
     "ahac": Named(
         "SHAC with segments as long as contact allows, by a dual step", _ahac("dual"),
@@ -320,10 +267,12 @@ def named(
         "layer_norm": family.normed,
         "normalise": family.normed,
     }
-    policy = gradlab.GaussianPolicy(**{**options, **chosen.policy})
+    policy = gradlab.GaussianPolicy(**{**options, **family.policy, **chosen.policy})
     if task in FLIGHTS:
         course: dict[str, Any] = {"gates": 4} if task == "racing" else {}
         problem = gradlab.make(task, horizon=family.horizon, policy=policy, **course)
+    elif task in SUITE:
+        problem = gradlab.make(task, horizon=family.horizon, policy=policy)
     else:
         problem = gradlab.make(task, horizon=family.horizon, policy=policy, preset="dflex")
     return problem, chosen.build(family)

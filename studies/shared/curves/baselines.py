@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,11 @@ class Baseline:
     normed: bool  # observations are standardised
     learning_rate: float
     std: float  # PPO's first exploration [1]
+    # of PPO alone
+    last_rate: float | None = None  # to which the learning rate goes down; None: it stays
+    epochs: int = EPOCHS
+    entropy: float = 0.0  # its weight in the loss [1]
+    value_clip: float | None = None  # of the critic's change [reward]
 
     @property
     def rounds(self) -> int:
@@ -55,10 +60,11 @@ class Baseline:
 def baseline(name: str, family: Family, like: Algorithm) -> Baseline:
     """With as many steps as an algorithm of ours has on a task."""
     steps = like.updates * like.episodes * like.length
-    return Baseline(
+    own = Baseline(
         name, like.episodes, like.length, steps, family.hidden, family.normed, RATES[name],
         family.std,
     )  # fmt: skip
+    return replace(own, **family.ppo) if name == "ppo" else own
 
 
 def check_installed(name: str) -> None:
@@ -132,7 +138,7 @@ def _model(chosen: Baseline, env: Any, discount: float, seed: int) -> Any:
     from stable_baselines3 import PPO, SAC, TD3
 
     shared: dict[str, Any] = {
-        "learning_rate": chosen.learning_rate,
+        "learning_rate": _rate(chosen),
         "gamma": discount,
         "seed": seed,
         "device": "cpu",
@@ -142,8 +148,9 @@ def _model(chosen: Baseline, env: Any, discount: float, seed: int) -> Any:
         network["log_std_init"] = float(np.log(chosen.std))
         size = chosen.episodes * chosen.length // MINIBATCHES
         return PPO(
-            "MlpPolicy", env, n_steps=chosen.length, batch_size=size, n_epochs=EPOCHS,
-            policy_kwargs=network, **shared,
+            "MlpPolicy", env, n_steps=chosen.length, batch_size=size, n_epochs=chosen.epochs,
+            ent_coef=chosen.entropy, clip_range_vf=chosen.value_clip, policy_kwargs=network,
+            **shared,
         )  # fmt: skip
     kind = {"sac": SAC, "td3": TD3}[chosen.name]
     noise = {} if chosen.name == "sac" else {"action_noise": _td3_noise(env, chosen.std)}
@@ -151,6 +158,12 @@ def _model(chosen: Baseline, env: Any, discount: float, seed: int) -> Any:
         "MlpPolicy", env, batch_size=256, learning_starts=10 * chosen.episodes, train_freq=1,
         gradient_steps=1, policy_kwargs=network, buffer_size=200_000, **noise, **shared,
     )  # fmt: skip
+
+
+def _rate(chosen: Baseline) -> float | Callable[[float], float]:
+    """The learning rate, or what the library calls with the share of the training that is left."""
+    first, last = chosen.learning_rate, chosen.last_rate
+    return first if last is None else lambda left: last + left * (first - last)
 
 
 def _td3_noise(env: Any, std: float) -> Any:

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # an algorithm has the colour of its estimator
-LOOKS = {"bptt": "fog", "shac": "nstep", "ppo": "pg", "pg": "evolution_strategies", "sac": "qg"}
+LOOKS = {
+    "bptt": "fog",
+    "apg": "fog",
+    "apg_mc": "split",
+    "apg_critic": "nstep",
+    "shac": "nstep",
+    "ppo": "pg",
+    "pg": "evolution_strategies",
+    "sac": "qg",
+}
 # variants of one algorithm, in the order in which they come
 VARIANTS = ("abpt", "fog", "qg", "nstep", "split", "pg", "zero_step")
 AXES: dict[str, Callable[[Curve], NDArray]] = {

@@ -1,0 +1,27 @@
+"""APG against PPO on four tasks without contact: what a return costs in steps, gradients and time.
+
+Both have the networks, the normalisation, the optimiser and the schedule of arXiv 2606.21525, whose
+claim is judged: that first-order gradients of whole episodes need 3.9 to 15.9 times fewer gradient
+steps than PPO. Seeds are the unit.
+"""
+
+from __future__ import annotations
+
+from gradlab.study import Study
+from studies.apg_suite import answer, cells, config, figures, report
+from studies.shared.curves import parts
+
+STUDY = Study(
+    module=__name__,
+    description=__doc__,
+    config=config.Config,
+    presets=config.PRESETS,
+    minutes=config.MINUTES,
+    artefacts=cells.artefacts,
+    cells=cells.cells,
+    run_cell=parts.run_cell,
+    measured=parts.MEASURED,
+    answer=answer.answer,
+    summarise=report.summarise,
+    plot=figures.plot,
+)
