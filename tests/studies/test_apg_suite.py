@@ -127,7 +127,10 @@ def test_stable_baselines_starts_from_the_same_kind_of_network() -> None:
     from studies.shared.curves.baselines import _model
 
     problem, chosen = plain(Arm("push_t", "ppo"))
-    model = _model(cast(Baseline, chosen), BaselineVecEnv(problem, 32), problem.discount, 0)
+    kept = np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        model = _model(cast(Baseline, chosen), BaselineVecEnv(problem, 32), problem.discount, 0)
+    np.random.set_state(kept)
     ours = problem.init(torch.Generator().manual_seed(0))
     theirs = [p.detach() for p in model.policy.mlp_extractor.policy_net.parameters()]
     theirs += [p.detach() for p in model.policy.action_net.parameters()]
