@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gradlab.problems.problem import Problem
-from gradlab.simulators.base import Bounded
+from gradlab.simulators.base import Clamping
 
 
 def action_bound(problem: Problem) -> float:
@@ -14,4 +14,4 @@ def action_bound(problem: Problem) -> float:
     """
     if problem.policy.head.squash:
         return 1.0
-    return problem.simulator.bound if isinstance(problem.simulator, Bounded) else math.inf
+    return problem.simulator.bound if isinstance(problem.simulator, Clamping) else math.inf

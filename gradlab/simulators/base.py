@@ -50,7 +50,7 @@ class Timed(Protocol):
 
 
 @runtime_checkable
-class Bounded(Protocol):
+class Clamping(Protocol):
     """A simulator that clamps actions."""
 
     @property
