@@ -1,0 +1,6 @@
+"""`python -m studies.segments`."""
+
+from gradlab.study import cli
+
+if __name__ == "__main__":
+    cli("studies.segments")

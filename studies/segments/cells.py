@@ -1,0 +1,79 @@
+"""The trainings of `segments`, and what each one's gradient is worth where a part of it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import gradlab
+from estimators import FOG
+from gradlab.gradients.measurement import measure
+from gradlab.problems.problem import Problem
+from gradlab.statistics import Interval
+from gradlab.study import Artefact, Cell, Saved
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.state import TrainingState
+from studies.segments.config import Config, arms, setup
+from studies.shared.curves import parts
+from studies.shared.curves.arms import Arm
+
+MEASURED = parts.MEASURED
+QUANTITIES = ("bias", "cosine", "variance")  # of the gradient; variance over ‖truth‖²
+
+
+def artefacts(config: Config) -> Iterator[Artefact]:
+    """The parts of every training."""
+    for artefact in parts.artefacts(config, arms(config), build):
+        yield replace(artefact, payload={**artefact.payload, "episodes": config.episodes})
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    """One per training."""
+    return parts.cells(config, arms(config))
+
+
+def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
+    """One row per evaluation; those at the end of a part say what the gradient is worth there."""
+    nothing = {f"{name}{end}": None for name in QUANTITIES for end in ("", "_low", "_high")}
+    for row in parts.run_cell(config, cell, needs):
+        yield {**nothing, **row}
+
+
+def build(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
+    """One part of a training, and its gradient at the end of it."""
+    saved = parts.train_part(artefact, needs, setup)
+    payload = artefact.payload
+    problem, algorithm = setup(Arm(payload["task"], payload["algorithm"], payload["variant"]))
+    assert isinstance(algorithm, Algorithm)
+    state = TrainingState.unpacked(saved)
+    log = list(saved.metadata["log"])
+    seed = 2 * payload["seed"]
+    log[-1] = {**log[-1], **worth(problem, algorithm, state, payload["episodes"], seed)}
+    return state.packed({"log": log})
+
+
+def worth(
+    problem: Problem, algorithm: Algorithm, state: TrainingState, episodes: int, seed: int
+) -> dict[str, float]:
+    """Bias, cosine and variance of an update's estimator at its policy, with its critic of now.
+
+    Against FOG of as many other episodes, whose error is in the intervals.
+    """
+    problem = problem.replace(buffers=state.buffers or None)
+    if algorithm.critic is not None:
+        problem = problem.replace(critic=algorithm.critic.critic(problem, state.target))
+    known = measure(FOG(), problem, state.params, episodes, seed=seed + 1)
+    truth = gradlab.OracleGradient.sampled(known.single, "whole episodes")
+    found = measure(algorithm.estimator, problem, state.params, episodes, seed=seed)
+    (report,) = found.compare(truth).values()
+    row = report.overall
+    values = {
+        "bias": row.relative_bias,
+        "cosine": row.cosine,
+        "variance": Interval(*(end / row.truth_norm**2 for end in row.variance)),
+    }
+    found_of = {}
+    for name, three in values.items():
+        found_of |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, three), strict=True))
+    return found_of

@@ -1,0 +1,89 @@
+"""Windows of backpropagation: variants, what a gradient is worth, answers of made-up tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from estimators import FOG, TruncatedBPTT
+from gradlab.foundation.errors import UnknownName
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.loop import init
+from studies import segments
+from studies.segments.answer import claims
+from studies.segments.cells import QUANTITIES, worth
+from studies.segments.config import WHOLE, Variant, setup
+from studies.shared.curves.arms import Arm
+from studies.shared.curves.claims import judged
+from studies.shared.curves.rows import curves
+
+NAMES = ("10 constant", "25 constant", "10 critic", "10 constant weighted", WHOLE)
+
+
+def test_a_variant_is_its_name() -> None:
+    for name in NAMES:
+        assert Variant.of(name).name == name
+    assert Variant.of(WHOLE).estimator == FOG()
+    assert Variant.of("10 critic weighted").estimator == TruncatedBPTT(10, "v", True)
+    assert Variant.of("25 constant").estimator == TruncatedBPTT(25, "none", False)
+    for wrong in ("constant", "10 mean", "10 critic heavy", "10"):
+        with pytest.raises(UnknownName, match="variant"):
+            Variant.of(wrong)
+    with pytest.raises(UnknownName, match="task"):
+        setup(Arm("hovering", "apg", WHOLE))
+
+
+def test_a_critic_is_there_where_it_is_asked_for() -> None:
+    for name in NAMES:
+        problem, algorithm = setup(Arm("point_mass_1d", "apg", name))
+        assert isinstance(algorithm, Algorithm) and problem.horizon == 200
+        assert algorithm.length == 200 and not algorithm.average
+        assert (algorithm.critic is None) == ("critic" not in name)
+
+
+def test_what_a_gradient_is_worth() -> None:
+    """Against other episodes: whole ones have no bias, and a fresh critic has nearly all of it."""
+    found: dict[str, dict[str, float]] = {}
+    for name in (WHOLE, "10 critic"):
+        problem, algorithm = setup(Arm("point_mass_navigate", "apg", name))
+        algorithm = dataclasses.replace(cast(Algorithm, algorithm), length=30)
+        problem = problem.replace(horizon=30)
+        found[name] = worth(problem, algorithm, init(problem, algorithm, 0), 256, 0)
+    whole, critic = found[WHOLE], found["10 critic"]
+    assert whole["bias_low"] <= 0.1 and whole["cosine"] > 0.9
+    assert critic["bias_low"] > 0.2
+    assert all(np.isfinite(list(each.values())).all() for each in found.values())
+
+
+def _table() -> pd.DataFrame:
+    draws, found = np.random.default_rng(0), []
+    for k, name in enumerate(NAMES):
+        for seed in range(4):
+            for point in range(3):
+                row: dict[str, Any] = {
+                    "task": "point_mass_1d", "algorithm": "apg", "variant": name, "seed": seed,
+                    "point": point, "steps": 100 * point, "gradient_steps": point, "skipped": 0,
+                    "seconds": 1.0, "return": -20 + (5 * k + draws.normal()) * point,
+                    "length": 200.0, "goal": 0.1, "goal_name": "success",
+                }  # fmt: skip
+                worths = {f"{q}{e}": 0.5 for q in QUANTITIES for e in ("", "_low", "_high")}
+                found.append({**row, **(worths if point else dict.fromkeys(worths))})
+    return pd.DataFrame(found)
+
+
+def test_claims_answers_and_figures(tmp_path: Path) -> None:
+    table = _table()
+    said = {one.claim.text: one.verdict for one in judged(claims(table), curves(table))}
+    constants, critic, short, weights = said.values()
+    assert constants == "holds"  # 10 < 25 < whole in every seed
+    assert critic == "holds" and short == "does not hold" and weights == "holds"
+    answer = segments.STUDY.answer(table)
+    assert len(answer.table) == len(NAMES) and "0.5 (0.5 to 0.5)" in set(answer.table["bias"])
+    assert "Gradients" in segments.STUDY.summarise(table)
+    segments.STUDY.plot(table, tmp_path / "figure")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
