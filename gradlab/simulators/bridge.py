@@ -35,14 +35,14 @@ class Worlds(NamedTuple):
 class Foreign(Protocol):
     """A step of another engine; hashable, and the same numbers whenever it is called again."""
 
-    def forward(self, rows: Worlds) -> Float[Tensor, "N ns"]:
+    def forward(self, worlds: Worlds) -> Float[Tensor, "N ns"]:
         """The states one control period later, in memory of their own."""
         ...
 
     def pull(
-        self, rows: Worlds, back: Float[Tensor, "N ns"], wanted: Sequence[bool]
+        self, worlds: Worlds, back: Float[Tensor, "N ns"], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
-        """Gradients of Σ back·forward by the parts of `rows`; None is good for what is not wanted.
+        """Gradients of Σ back·forward by the parts of `worlds`; None where none is wanted.
 
         It runs the step again: nothing is kept between a forward and a backward pass.
         """
@@ -122,10 +122,28 @@ class Bridged:
                     f"expected {size} numbers of {kind} for {self.name}, got {part.shape[-1]}; "
                     f"look at its sizes {sizes}"
                 )
-        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in given))
-        count = math.prod(batch)
-        rows = [p.expand(*batch, p.shape[-1]).reshape(count, p.shape[-1]) for p in given]
-        return _step(self.key, *rows).reshape(*batch, self.state_dim)
+        return _through(self.key, self.state_dim, given)
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """A `coordinates_to_state` that another engine computes, differentiable as its steps are."""
+
+    engine: Foreign  # takes the coordinates as its state, and nothing else
+    state_dim: int
+
+    def __call__(self, coordinates: Float[Tensor, "*batch nc"]) -> Float[Tensor, "*batch ns"]:
+        nothing = coordinates[..., :0]
+        given = Worlds(coordinates, nothing, nothing, nothing)
+        return _through(_key_of(self.engine), self.state_dim, given)
+
+
+def _through(key: int, width: int, given: Worlds) -> Tensor:
+    """One call of an engine for parts of any batch shapes, broadcast; [*batch, width]."""
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in given))
+    count = math.prod(batch)
+    rows = [p.expand(*batch, p.shape[-1]).reshape(count, p.shape[-1]) for p in given]
+    return _step(key, width, *rows).reshape(*batch, width)
 
 
 # ----------------------------------------------------------------------- engines known to operators
@@ -142,14 +160,16 @@ def _key_of(engine: Foreign) -> int:
     return _KEYS[engine]
 
 
-_ROWS = "int key, Tensor state, Tensor action, Tensor noise, Tensor parameters"
+_ROWS = "Tensor state, Tensor action, Tensor noise, Tensor parameters"
 
 
-@torch.library.custom_op("gradlab::bridged_step", mutates_args=(), schema=f"({_ROWS}) -> Tensor")
+@torch.library.custom_op(
+    "gradlab::bridged_step", mutates_args=(), schema=f"(int key, int width, {_ROWS}) -> Tensor"
+)
 def bridged_step(
-    key: int, state: Tensor, action: Tensor, noise: Tensor, parameters: Tensor
+    key: int, width: int, state: Tensor, action: Tensor, noise: Tensor, parameters: Tensor
 ) -> Tensor:
-    """States after one step of engine `key`, for rows [N, n]."""
+    """What engine `key` makes of rows [N, n]: rows [N, width]."""
     rows = Worlds(*(part.contiguous() for part in (state, action, noise, parameters)))
     return _ENGINES[key].forward(rows)
 
@@ -157,7 +177,7 @@ def bridged_step(
 @torch.library.custom_op(
     "gradlab::bridged_pull",
     mutates_args=(),
-    schema=f"({_ROWS}, Tensor back, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
+    schema=f"(int key, {_ROWS}, Tensor back, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def bridged_pull(
     key: int,
@@ -183,8 +203,10 @@ def _nothing(row: Tensor) -> Tensor:
 
 
 @bridged_step.register_fake
-def _(key: int, state: Tensor, action: Tensor, noise: Tensor, parameters: Tensor) -> Tensor:
-    return torch.empty_like(state, memory_format=torch.contiguous_format)
+def _(
+    key: int, width: int, state: Tensor, action: Tensor, noise: Tensor, parameters: Tensor
+) -> Tensor:
+    return state.new_empty(state.shape[0], width)
 
 
 @bridged_pull.register_fake
@@ -219,7 +241,7 @@ def _refuse(ctx: Any, *_: Any) -> NoReturn:
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.key = inputs[0]
-    ctx.save_for_backward(*inputs[1:5])
+    ctx.save_for_backward(*inputs[2:6])
 
 
 def _forget(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -227,9 +249,9 @@ def _forget(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _backward(ctx: Any, *back: Tensor) -> tuple[Tensor | None, ...]:
-    wanted = list(ctx.needs_input_grad[1:5])
+    wanted = list(ctx.needs_input_grad[2:6])
     found = _pull(ctx.key, *ctx.saved_tensors, *back, wanted)
-    return None, *(grad if want else None for grad, want in zip(found, wanted, strict=True))
+    return None, None, *(grad if want else None for grad, want in zip(found, wanted, strict=True))
 
 
 def _over_worlds(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -104,27 +104,27 @@ class WarpSteps:
     dt: float  # of a sub-step [s]
     capture: bool = False
 
-    def forward(self, rows: Worlds) -> Float[Tensor, "N ns"]:
+    def forward(self, worlds: Worlds) -> Float[Tensor, "N ns"]:
         """The states one control period later."""
-        with _on_stream_of(rows.state):
-            if self.capture and rows.state.is_cuda:
-                graph = _graph(self, *_key(rows, ()))
-                graph.replay(rows)
+        with _on_stream_of(worlds.state):
+            if self.capture and worlds.state.is_cuda:
+                graph = _graph(self, *_key(worlds, ()))
+                graph.replay(worlds)
                 return graph.space.after.clone()
-            space = _space(self, rows, ())
+            space = _space(self, worlds, ())
             space.forward(self)
             return space.after
 
     def pull(
-        self, rows: Worlds, back: Float[Tensor, "N ns"], wanted: Sequence[bool]
+        self, worlds: Worlds, back: Float[Tensor, "N ns"], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
         """Gradients of Σ back·forward; the sub-steps are run again, and recorded."""
-        with _on_stream_of(rows.state):
-            if self.capture and rows.state.is_cuda:
-                graph = _graph(self, *_key(rows, tuple(wanted)))
-                graph.replay(rows, back)
+        with _on_stream_of(worlds.state):
+            if self.capture and worlds.state.is_cuda:
+                graph = _graph(self, *_key(worlds, tuple(wanted)))
+                graph.replay(worlds, back)
                 return [None if grad is None else grad.clone() for grad in graph.space.gradients]
-            space = _space(self, rows, wanted)
+            space = _space(self, worlds, wanted)
             space.backward(self, warp().from_torch(back, requires_grad=False))
             return space.gradients
 

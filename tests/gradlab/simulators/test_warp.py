@@ -278,7 +278,7 @@ def test_compiled_code_holds_the_operators() -> None:
     assert close(ours, expected)
     for a, b in zip(*(torch.autograd.grad(y.sum(), given) for y in (ours, expected)), strict=True):
         assert close(a, b)
-    rows = (oscillator(2).key, *given)
+    rows = (oscillator(2).key, 2, *given)
     assert set(torch.library.opcheck(torch.ops.gradlab.bridged_step.default, rows).values()) == {
         "SUCCESS"
     }
