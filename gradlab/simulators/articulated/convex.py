@@ -137,7 +137,8 @@ def _gap(now: Dynamics, rows: Rows, a: Tensor, slack: Tensor, force: Tensor) -> 
     weight = torch.where(rows.weight > 0, rows.weight, 1.0)
     own = rows.force(slack, rows.acts(slack).to(a.dtype))
     apart = force - own
-    at_rows = apart.square() / weight + 2 * apart * (slack + own / weight)
+    beyond = (apart * (slack + own / weight)).clamp(min=0.0)  # negative by rounding only
+    at_rows = apart.square() / weight + 2 * beyond
     return _squared(now.mass, a - pushed) + torch.where(rows.weight > 0, at_rows, 0.0).sum(-1)
 
 
