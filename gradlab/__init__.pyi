@@ -49,6 +49,7 @@ from .problems.problem import Problem as Problem
 from .problems.registry import make as make
 from .problems.registry import names as names
 from .problems.registry import register as register
+from .problems.robots import robot as robot
 from .rollouts.outcome import Outcome as Outcome
 from .rollouts.outcome import evaluate as evaluate
 from .rollouts.outcome import moment_at as moment_at

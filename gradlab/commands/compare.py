@@ -44,7 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "problem", help="a name of gradlab.names(), or my_file.py:problem (a Problem, or a function "
-        "that returns one)",
+        "that returns one), or robot.xml, an MJCF file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--task", metavar="NAME", help="of an MJCF file: reach, track, stand or run (default: stand)",
     )  # fmt: skip
     parser.add_argument(
         "--estimators", nargs="+", default=["fog", "pg", "split"], metavar="NAME",
@@ -87,7 +90,7 @@ def run(args: Sequence[str]) -> None:
     if len(set(given.estimators)) < len(given.estimators):
         raise BadValue("expected different --estimators, got one twice; leave it out")
     estimators = importlib.import_module("estimators")
-    problem = registry.make(given.problem)
+    problem = registry.make(given.problem, task=given.task)
     samplers = {name: estimators.make(name) for name in given.estimators}
     for sampler in samplers.values():
         sampler.check(problem)

@@ -14,7 +14,7 @@ from gradlab.foundation.errors import BadValue
 from gradlab.foundation.naming import Names
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.policies.policy import Policy
-from gradlab.problems import apg, contact_toys, flights, known_answers, runners
+from gradlab.problems import apg, contact_toys, flights, known_answers, robots, runners
 from gradlab.problems.critic import Critic
 from gradlab.problems.problem import Problem, check_policy
 from gradlab.simulators.base import Simulator
@@ -61,7 +61,7 @@ def make(
     discount: float | None = None,
     policy: Policy | Callable[[int, int], Policy] | None = None,
     hidden: tuple[int, ...] | None = None,
-    task: Task | None = None,
+    task: Task | str | None = None,
     simulator: Simulator | None = None,
     critic: Critic | None = None,
     dtype: torch.dtype | None = None,
@@ -73,7 +73,8 @@ def make(
     "ant", "lq", "gate", ...
 
     "my_package.problems:docking" and "my_file.py:docking" name a builder, or a problem, by where it
-    is. What is left out is as the problem has it (float32 on the CPU for those of gradlab).
+    is; "robot.xml" is what `gradlab.robot` makes of the file, with its options. What is left out is
+    as the problem has it (float32 on the CPU for those of gradlab).
     `policy` is one, or a function of (observation_dim, action_dim) that returns one.
     `hidden=(64, 64)` is the short form for another policy: the problem's own with these layers.
 
@@ -95,6 +96,13 @@ def make(
         "simulator": simulator, "critic": critic, "dtype": dtype, "device": device, "compile": compile,
     }  # fmt: skip
     given = {option: value for option, value in shared.items() if value is not None}
+    if isinstance(name, str) and name.endswith(".xml"):
+        return robots.robot(name, **given, **options)
+    if isinstance(task, str):
+        raise BadValue(
+            f"a task by name is for robots of MJCF files, got task={task!r} for {name}; "
+            'expected a Task, or a file: try gradlab.make("robot.xml", task="stand")'
+        )
     own = inspect.signature(PROBLEMS.find(name)).parameters
     of_builder = {option: value for option, value in given.items() if option in own}
     problem = PROBLEMS.build(name, {**options, **of_builder}, shared)

@@ -1,0 +1,229 @@
+"""`gradlab.robot`: a problem from a MuJoCo file in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.foundation.naming import check_options
+from gradlab.policies.gaussian import GaussianPolicy
+from gradlab.problems.flights import options_of
+from gradlab.problems.problem import Problem
+from gradlab.problems.runners import DISCOUNT, HIDDEN
+from gradlab.simulators.articulated import (
+    Articulated,
+    Convex,
+    Model,
+    from_file,
+    from_mujoco,
+    from_string,
+)
+from gradlab.simulators.articulated.mjcf import mujoco_package
+from gradlab.simulators.articulated.model import FREE, HINGE
+from gradlab.simulators.articulated.places import (
+    Place,
+    end_place,
+    floor_height,
+    place_of,
+    root_place,
+)
+from gradlab.tasks.base import Task
+from gradlab.tasks.robots import Posed, Reach, Run, Stand, Track
+
+TASKS: dict[str, type[Posed]] = {"reach": Reach, "track": Track, "stand": Stand, "run": Run}
+PERIOD = 0.02  # control period, as near as whole time steps of the file come [s]
+SPREAD = 0.3  # of goals to reach: share of a joint's range on both sides of the start
+UNLIMITED = {"hinge": 2 * math.pi, "slide": 1.0}  # range of a joint without limits [rad, m]
+
+# fields of tasks that come from the model; `robot` has options of its own for some
+OF_MODEL = frozenset(
+    {"start", "nv", "dt", "place", "unseen", "quaternions", "low", "high", "centre", "posture"}
+    | {"height", "floor", "upright"}
+)
+SIMULATED = ("contact", "integrator", "dt", "substeps", "mass_every")
+SHARED = ("horizon", "discount", "policy", "hidden", "critic", "dtype", "device", "compile")
+
+
+def robot(
+    model: str | Path | Model | Any,
+    task: str | Task = "stand",
+    *,
+    place: str | None = None,
+    keyframe: str | int | None = None,
+    scale_controls: bool = True,
+    **options: Any,
+) -> Problem:
+    """A problem from an MJCF file, as the file has it: `gradlab.robot("robot.xml", task="reach")`.
+
+    `model` is a path, MJCF text, a compiled `mujoco.MjModel` or a `Model`. The integrator, contact
+    (`Convex()`, MuJoCo's) and time step are the file's; one action lasts as many of its steps as
+    come nearest to 0.02 s. The episode starts at `keyframe`, a name or a number, by default the
+    file's first one, or its reference positions.
+
+    Actions in [−1, 1] are scaled to the control range of each actuator, a servo without one to its
+    joint's range; what has neither takes the action as it is. `scale_controls=False` leaves all in
+    the file's units.
+
+    `task`: "reach" a pose with a body, "track" a path, "stand", "run", or one of your own. `place`
+    names the body or site that it is about: by default the end of the longest chain for the first
+    two, the first body that moves for the others. Other options are fields of the task
+    (`gradlab.tasks.robots`: `turning`, `radius`, `fall`, ...), of `Articulated` (`contact`,
+    `integrator`, `dt`, `substeps`, `mass_every`) and of `Problem` (`horizon`, `discount`, `policy`,
+    `hidden`, `critic`, `dtype`, `device`, `compile`).
+
+    Raises `BadValue` for what is outside the subset of MJCF (docs/own_mjcf.md) or cannot be run,
+    `UnknownName` for a task, keyframe, place or option, `Missing` for a file that is not there.
+    """
+    found = _model(model)
+    if found.nu == 0:
+        raise BadValue(
+            f"robot: {found.name} has no actuators; expected at least one, add "
+            '<actuator><motor joint="..."/></actuator> to the file'
+        )
+    kind = _kind(task)
+    kinds = [] if kind is None else [kind]
+    check_options("robot", options, options_of(kinds, (*SIMULATED, *SHARED), OF_MODEL - {"dt"}))
+    run = {k: v for k, v in options.items() if k in SIMULATED}
+    if "dt" not in run and "substeps" not in run:
+        run["substeps"] = max(1, round(PERIOD / found.timestep))
+    simulator = Articulated(
+        scaled_controls(found) if scale_controls else found, run.pop("contact", Convex()), **run
+    )
+    if kind is None:
+        built: Any = task
+    else:
+        own = {f.name for f in dataclasses.fields(kind)} - OF_MODEL
+        built = _task(kind, found, simulator.dt, _start(found, keyframe), place)
+        built = dataclasses.replace(built, **{k: v for k, v in options.items() if k in own})
+    shared = {k: v for k, v in options.items() if k in SHARED}
+    hidden = shared.pop("hidden", HIDDEN)
+    values = {
+        "policy": GaussianPolicy(hidden=hidden), "horizon": built.default_horizon, "discount": DISCOUNT,
+    }  # fmt: skip
+    return Problem(f"{found.name} {built.name}", simulator, built, **(values | shared))
+
+
+def _model(given: Any) -> Model:
+    if isinstance(given, Model):
+        return given
+    if isinstance(given, Path) or (isinstance(given, str) and "<mujoco" not in given):
+        return from_file(given)
+    if isinstance(given, str):
+        return from_string(given)
+    if isinstance(given, mujoco_package().MjModel):
+        return from_mujoco(given)
+    raise BadValue(
+        f"robot: expected the path of an MJCF file, its text, a Model or a mujoco.MjModel, got "
+        f'{type(given).__name__}; try gradlab.robot("robot.xml")'
+    )
+
+
+def _kind(task: str | Task) -> type[Posed] | None:
+    """The class of a task by name; None for one of the user's own."""
+    if not isinstance(task, str):
+        return None
+    if task not in TASKS:
+        raise UnknownName("task of a robot:", task, TASKS)
+    return TASKS[task]
+
+
+@lru_cache(maxsize=64)
+def scaled_controls(model: Model) -> Model:
+    """A model whose controls in [−1, 1] stand for the control ranges.
+
+    (g₀ + ...) (m + h a) + b of middle m and half-width h is again affine in the action a. Of an
+    actuator without `ctrlrange` whose force falls with its length as it rises with control (a
+    position servo) the range is that of its joint.
+    """
+    middle, half = np.zeros(model.nu), np.ones(model.nu)
+    limits = {limit.dof: (limit.low, limit.high) for limit in model.limits}
+    ranges = np.array(model.control_range)
+    for a in range(model.nu):
+        low, high = ranges[a]
+        dof = int(np.argmax(np.abs(model.gear[a])))
+        servo = model.bias[a, 1] == -model.gain[a, 0] != 0
+        if not math.isfinite(high - low) and servo and dof in limits:
+            low, high = sorted(model.gear[a, dof] * end for end in limits[dof])
+        if math.isfinite(high - low):
+            middle[a], half[a] = (low + high) / 2, (high - low) / 2
+            ranges[a] = (-1.0, 1.0)
+    return dataclasses.replace(
+        model,
+        gain=model.gain * half[:, None],
+        bias=model.bias + model.gain * middle[:, None],
+        control_range=ranges,
+    )
+
+
+def _start(model: Model, keyframe: str | int | None) -> np.ndarray:
+    """q of a keyframe: [nq]."""
+    m, mujoco = model.compiled, mujoco_package()
+    names = [mujoco.mj_id2name(m, mujoco.mjtObj.mjOBJ_KEY, k) or f"{k}" for k in range(int(m.nkey))]
+    if keyframe is None:
+        return np.array(m.key_qpos[0]) if names else np.array(model.qpos0)
+    if isinstance(keyframe, int) and 0 <= keyframe < len(names):
+        return np.array(m.key_qpos[keyframe])
+    if str(keyframe) not in names:
+        raise UnknownName(f"keyframe of {model.name}:", str(keyframe), names)
+    return np.array(m.key_qpos[names.index(str(keyframe))])
+
+
+def _task(kind: type[Posed], model: Model, dt: float, start: np.ndarray, name: str | None) -> Posed:
+    """A task with what the model says of it."""
+    fallback = end_place if kind in (Reach, Track) else root_place
+    place = fallback(model) if name is None else place_of(model, name)
+    free = [int(model.qpos_index[k]) for k in np.flatnonzero(model.kind == FREE)]
+    shared: dict[str, Any] = {
+        "start": tuple(map(float, start)), "nv": model.nv, "dt": dt, "place": place,
+        "unseen": 2 if 0 in free else 0, "quaternions": tuple(at + 3 for at in free),
+    }  # fmt: skip
+    pose = place(torch.tensor(start)).numpy()
+    if kind is Reach:
+        low, high = _around(model, start)
+        return Reach(**shared, low=low, high=high)
+    if kind is Track:
+        return Track(**shared, centre=tuple(map(float, pose[:, 3])))
+    return _upright(kind, model, place, pose, shared)
+
+
+def _upright(
+    kind: type[Posed], model: Model, place: Place, pose: np.ndarray, shared: dict[str, Any]
+) -> Posed:
+    """A task of standing or running. Raises `BadValue` to run where the base cannot move."""
+    base = model.kind[model.ancestors(place.link)[-1]]
+    if kind is Run and base == HINGE:
+        raise BadValue(
+            f"robot: {model.name} cannot run, its base is hinged to the world; expected a free joint or "
+            'slides there, try task="stand" or "reach"'
+        )
+    floor = floor_height(model)
+    height = float(pose[2, 3]) - floor
+    joints = np.flatnonzero(model.kind != FREE)
+    return kind(
+        **shared,
+        posture=tuple(int(model.qpos_index[k]) for k in joints),  # type: ignore[call-arg]
+        height=height if base != HINGE and height > 0 else None,  # type: ignore[call-arg]
+        floor=floor,  # type: ignore[call-arg]
+        upright=tuple(float(x) for x in pose[2, :3]),  # type: ignore[call-arg]
+    )
+
+
+def _around(model: Model, start: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """q between which goals are: joints near the start, in their ranges; free bodies stay."""
+    low, high = start.copy(), start.copy()
+    limits = {limit.qpos: (limit.low, limit.high) for limit in model.limits}
+    for link in np.flatnonzero(model.kind != FREE):
+        at = int(model.qpos_index[link])
+        kind = "hinge" if model.kind[link] == HINGE else "slide"
+        least, most = limits.get(at, (-math.inf, math.inf))
+        wide = most - least if at in limits else UNLIMITED[kind]
+        low[at] = min(max(start[at] - SPREAD * wide, least), most)
+        high[at] = min(max(start[at] + SPREAD * wide, least), most)
+    return tuple(map(float, low)), tuple(map(float, high))
