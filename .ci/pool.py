@@ -7,10 +7,12 @@ done, and exits 1 if one failed.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
 import re
+import resource
 import runpy
 import subprocess
 import sys
@@ -20,16 +22,13 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from gradlab.study.sources import Code
+
 ROOT = Path(__file__).parents[1]
 FORK = multiprocessing.get_context("fork")
-LONG = (
-    "contact_stiffness",
-    "throughput",
-    "rollout_variance",
-    "bias_vs_relaxation",
-    "loss_landscape",
-)
-COMMON = ("studies.jumps.cells", "gradlab.study.figures")
+LONG = ("bias_vs_relaxation", "throughput", "mixture_ratio", "horizon", "leaderboard")
+# With torch's compiler, which its optimisers import.
+COMMON = ("torch._dynamo", "scipy.stats", "gradlab.study.figures")
 
 
 def command(*words: str) -> Callable[[], int]:
@@ -65,6 +64,12 @@ def logged(job: Callable[[], int], log: Path) -> None:
     sys.exit(job())
 
 
+def spent() -> float:
+    """Processor time of the jobs that are over [s]."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def main(scratch: Path) -> int:
     jobs = {"types": command("make", "types")}
     for path in sorted(ROOT.glob("notebooks/*.ipynb"), reverse=True):
@@ -73,6 +78,10 @@ def main(scratch: Path) -> int:
     jobs |= {f"smoke-{name}": smoke(name, str(scratch / name)) for name in studies()}
     for name in COMMON:
         importlib.import_module(name)
+    for name in studies():
+        with contextlib.suppress(Exception):  # its own smoke will say what is wrong
+            importlib.import_module(f"studies.{name}")
+    Code.of([])  # hashes the sources, and keeps what it found
     waiting, running, failed = list(jobs.items()), {}, []
     while waiting or running:
         while waiting and len(running) < 2:
@@ -82,11 +91,13 @@ def main(scratch: Path) -> int:
             running[process.sentinel] = (name, process, time.monotonic())
         for sentinel in wait(running):
             name, process, begin = running.pop(sentinel)
+            before = spent()
             process.join()
             code = process.exitcode
             print(f"=== {name}\n{(scratch / f'{name}.log').read_text(errors='replace')}", end="")
             said = "passed" if code == 0 else f"FAILED (exit {code})"
-            print(f"--- {name}: {said} in {time.monotonic() - begin:.0f} s", flush=True)
+            seconds, own = time.monotonic() - begin, spent() - before
+            print(f"--- {name}: {said} in {seconds:.0f} s, {own:.0f} s of a core", flush=True)
             failed += [name] if code else []
     print("FAILED: " + " ".join(failed) if failed else "the pool passed")
     return int(bool(failed))

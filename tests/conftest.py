@@ -3,6 +3,7 @@ behind."""
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before torch and numpy are imported: BLAS reads these once. Subprocesses of tests inherit them.
@@ -21,6 +22,12 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: nothing is won by looking through it for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _global_state() -> dict[str, object]:

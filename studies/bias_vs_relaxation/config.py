@@ -72,11 +72,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "tasks": ("racing", "gate"),
         "critic_fits": ("full",),
-        "widths": (0.5, 0.1),
+        "widths": (0.2,),
         "windows": (0.5,),
         "samples": 1000,
         "forms": ("published",),
-        "oracle_samples": 2048,
+        "oracle_samples": 1024,
         "jobs": 1,
     },
     "default": {},

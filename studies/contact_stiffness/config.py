@@ -46,14 +46,15 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
-        "widths": (0.03, 0.003),
+        "widths": (0.01,),
         "horizons": (4, 5, 6),
         "horizons_of_others": (4,),
         "samples": 128,
         "pg_samples": 1024,
-        "critic_episodes": 256,
-        "critic_steps": 50,
-        "jacobian_episodes": 8,
+        "critic_episodes": 64,
+        "critic_steps": 10,
+        "jacobian_episodes": 4,
+        "tasks": ("pegs",),
         "jobs": 1,
     },
     "default": {},

@@ -80,8 +80,8 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
-        "fit_episodes": 500,
-        "fit_steps": 100,
+        "fit_episodes": 200,
+        "fit_steps": 50,
         "episodes": (30,),
         "steps": (0,),
         "lambdas": (),
@@ -90,10 +90,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "exploration": (),
         "tasks": ("lq", "racing"),
         "windows": (0.5,),
-        "samples": 512,
+        "samples": 320,
         "flight_samples": 320,
-        "pairs": 256,
-        "flight_pairs": 256,
+        "pairs": 64,
+        "flight_pairs": 64,
         "jobs": 1,
     },
     "default": {},

@@ -50,13 +50,13 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
-        "tasks": ("soft_heaviside", "lq", "racing"),
+        "tasks": ("lq", "racing"),
         "parts": ("fog+pg",),
         "levels": ("global", "step"),
         "rules": ("ivw", "median"),
-        "sizes": (8, 32),
+        "sizes": (8,),
         "known_groups": 128,
-        "flight_episodes": 512,
+        "flight_episodes": 256,
         "jobs": 1,
     },
     "default": {},

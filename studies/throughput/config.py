@@ -73,7 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": (32, 32),
         "repeats": 3,
         "combinations": ("inverse_variance",),
-        "stream_counts": (2048, 8192),
+        "stream_counts": (4096,),
         "jobs": 1,
     },
     "default": {"jobs": 1},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -65,9 +66,16 @@ def modules(root: Path, package: str) -> Iterator[tuple[str, Path]]:
         yield ".".join(parts), path
 
 
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """The imports and the calls of a file, which is read once."""
+    kinds = (ast.Import, ast.ImportFrom, ast.Call)
+    return tuple(n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, kinds))
+
+
 def imported(name: str, path: Path) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of everything that a file imports, relative imports resolved."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -189,7 +197,7 @@ def test_nothing_is_pickled() -> None:
     ]
     for package in ("gradlab", "estimators", "studies"):
         for _, path in modules(ROOT, package):
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in nodes(path):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) in {
                     "torch.save",
                     "torch.load",

@@ -30,6 +30,7 @@ from tests.helpers.toy import toy_params, toy_problem
 
 Posed = tuple[Problem, dict[str, Tensor]]
 LOO = E.PG(baseline="loo", group_size=64)
+CHUNK = 8192  # episodes at once: of small problems, many cost little more than few
 RELAXED = {
     "gate": ("gate", {"horizon": 2}, 0.3, "sigmoid"),
     "terminal_gate": ("terminal_gate", {}, 0.3, "sigmoid"),
@@ -42,8 +43,13 @@ RELAXED = {
 
 def check(estimator: Estimator, posed: Posed, truth: OracleGradient, detect: float) -> Verdict:
     return assert_unbiased(
-        estimator, *posed, truth, detect=detect, max_count=2**23, chunk_size=4096
+        estimator, *posed, truth, detect=detect, max_count=2**23, chunk_size=CHUNK
     )
+
+
+def sampled(posed: Posed, estimator: Estimator, relative: float, **options: int) -> OracleGradient:
+    """A truth from other episodes, known to `relative` of its length."""
+    return LargeSample(estimator, relative, chunk_size=CHUNK, **options)(*posed)
 
 
 def exact(gradient: dict[str, Tensor]) -> OracleGradient:
@@ -100,7 +106,7 @@ def test_first_and_zeroth_order_agree_with_relaxed_termination(step: str) -> Non
     """A bonus, a crash and a goal that end the episode, in a noisy nonlinear pendulum."""
     problem = toy_problem().relaxed(0.2, step)
     posed = problem, toy_params(problem)
-    truth = LargeSample(E.FOG(), until_relative_stderr=0.015)(*posed)
+    truth = sampled(posed, E.FOG(), 0.015)
     check(LOO, posed, truth, 0.15)
     check(E.Split(0.6), posed, truth, 0.15)
 
@@ -110,7 +116,7 @@ def test_first_and_zeroth_order_agree_with_relaxed_termination(step: str) -> Non
 def test_first_and_zeroth_order_agree_on_relaxed_flights(name: str) -> None:
     problem, params = flight_problem(name)
     posed = problem.relaxed(0.3), params
-    truth = LargeSample(E.FOG(), until_relative_stderr=0.03)(*posed)
+    truth = sampled(posed, E.FOG(), 0.03)
     check(LOO, posed, truth, 0.3)
 
 
@@ -121,7 +127,7 @@ def test_first_and_zeroth_order_agree_on_relaxed_flights(name: str) -> None:
 def test_first_and_zeroth_order_agree_on_relaxed_flights_closely(name: str, width: float) -> None:
     problem, params = flight_problem(name)
     posed = problem.relaxed(width), params
-    truth = LargeSample(E.FOG(), until_relative_stderr=0.01)(*posed)
+    truth = sampled(posed, E.FOG(), 0.01)
     for estimator in (LOO, E.Split(0.15), E.Split(None)):
         check(estimator, posed, truth, 0.1)
 
@@ -196,7 +202,7 @@ def test_process_noise_makes_the_exact_critic_smooth(name: str) -> None:
 def test_terminations_and_bonuses_of_the_hard_toy() -> None:
     problem = toy_problem()
     posed = problem, toy_params(problem)
-    truth = LargeSample(E.Split(0.1), until_relative_stderr=0.02)(*posed)
+    truth = sampled(posed, E.Split(0.1), 0.02)
     check(LOO, posed, truth, 0.15)
     with pytest.raises(Biased):
         check(E.FOG(), posed, truth, 0.15)
@@ -206,7 +212,7 @@ def test_terminations_and_bonuses_of_the_hard_toy() -> None:
 def test_hard_racing_with_one_gate() -> None:
     """30 % on racing: Split and the score function against each other, FOG caught."""
     posed = flight_problem("racing")
-    truth = LargeSample(E.Split(0.2), until_relative_stderr=0.05)(*posed)
+    truth = sampled(posed, E.Split(0.2), 0.05)
     check(LOO, posed, truth, 0.3)
     with pytest.raises(Biased):
         check(E.FOG(), posed, truth, 0.3)
@@ -219,7 +225,7 @@ def test_hard_flights_against_score_functions(name: str) -> None:
     # At a false-alarm rate of 1e-6 a bias must be some 5 standard errors to be seen: a truth known
     # to 2 % takes 10 % of the 20 %, and leaves 17 % to the score function.
     posed = flight_problem(name)
-    truth = LargeSample(E.Split(0.05), until_relative_stderr=0.02, max_count=2**21)(*posed)
+    truth = sampled(posed, E.Split(0.05), 0.02, max_count=2**21)
     check(LOO, posed, truth, 0.2)
     with pytest.raises(Biased):
         check(E.FOG(), posed, truth, 0.2)
@@ -232,7 +238,7 @@ def test_hard_flights_against_score_functions(name: str) -> None:
 def switching() -> tuple[Posed, OracleGradient]:
     problem = toy_problem(switching=True)
     posed = problem, toy_params(problem)
-    return posed, LargeSample(LOO, until_relative_stderr=0.04)(*posed)
+    return posed, sampled(posed, LOO, 0.04)
 
 
 @pytest.mark.statistical
@@ -248,7 +254,7 @@ def test_switches_need_the_guard() -> None:
 @pytest.mark.statistical
 def test_the_course_of_four_gates() -> None:
     posed = flight_problem("course")
-    truth = LargeSample(LOO, until_relative_stderr=0.04, max_count=2**22)(*posed)
+    truth = sampled(posed, LOO, 0.04, max_count=2**22)
     for estimator in (E.Split(0.2), E.Split(None)):
         check(estimator, posed, truth, 0.2)
 

@@ -30,7 +30,7 @@ from gradlab.statistics import OracleGradient
 from gradlab.testing import Biased, Verdict, assert_unbiased
 from tests.helpers.known import build
 
-CHUNK = 4096
+CHUNK = 16384  # episodes at once: of so small a problem, many cost little more than few
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
+import functools
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,13 +49,13 @@ class _Calls(TorchFunctionMode):
         self.host = WeakTensorKeyDictionary()
 
     def hit(self, what: str) -> None:
-        for frame in reversed(traceback.extract_stack()):
-            file = Path(frame.filename)
-            if file.is_relative_to(ROOT):
-                name = file.relative_to(ROOT).as_posix()
-                if name.startswith(PACKAGES):
-                    self.found.add(Found(what, name, frame.name))
-                    return
+        frame = sys._getframe()
+        while frame is not None:
+            name = _place(frame.f_code.co_filename)
+            if name.startswith(PACKAGES):
+                self.found.add(Found(what, name, frame.f_code.co_name))
+                return
+            frame = frame.f_back
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -101,6 +102,13 @@ class _Operations(TorchDispatchMode):
         if name in WAITS or name in DATA_SHAPES:
             self.hit(name)
         return func(*args, **(kwargs or {}))
+
+
+@functools.cache
+def _place(file: str) -> str:
+    """A file of the repository from its root; of others their name."""
+    path = Path(file)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
 def _is_mask(part: Any) -> bool:

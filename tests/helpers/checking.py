@@ -16,7 +16,6 @@ import functools
 import inspect
 import types
 import typing
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -30,37 +29,23 @@ _thorough, _context = jaxtyping.jaxtyped, functools.partial(jaxtyping.jaxtyped, 
 
 CALLS = 5  # of each function in each test
 enabled = True
-_test = 0  # number of the test at hand
+# How many checks are left in this test, where some were made: looked up by code, since no function
+# that torch traces may hold its budget in a closure, and by its number, since hashing code is slow.
+_left: dict[int, int] = {}
+_codes: dict[int, types.CodeType] = {}  # held, so that no number is used again
 
 
 def begin() -> None:
     """A test begins: every function is checked again."""
-    global _test
-    _test += 1
+    _left.clear()
 
 
-class _Budget:
-    """How often a function was checked in this test."""
-
-    __slots__ = ("left", "test")
-
-    def __init__(self) -> None:
-        self.test, self.left = -1, 0
-
-    def spend(self) -> bool:
-        """Whether there is a check left, which is then used up."""
-        if self.test != _test:
-            self.test, self.left = _test, CALLS
-        self.left -= 1
-        return self.left >= 0
-
-
-_budgets: defaultdict[types.CodeType, _Budget] = defaultdict(_Budget)
-
-
-def _spend(function: types.FunctionType) -> bool:
-    """Looked up by code: no function that torch traces may hold a budget in its closure."""
-    return _budgets[function.__code__].spend()
+def _spend(code: int) -> bool:
+    """Whether there is a check left, which is then used up."""
+    left = _left.get(code, CALLS)
+    if left:
+        _left[code] = left - 1
+    return left > 0
 
 
 @contextlib.contextmanager
@@ -102,8 +87,9 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         return function
     if not isinstance(function, types.FunctionType):
         return _thorough(function, typechecker=typechecker)
-    budget = _budgets[function.__code__]
-    if nested and budget.test == _test and budget.left <= 0:
+    code = id(function.__code__)
+    _codes[code] = function.__code__
+    if nested and not _left.get(code, CALLS):
         return function
     whole = nested or inspect.isgeneratorfunction(function)
     inner = (
@@ -115,7 +101,7 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     @functools.wraps(function)
     def once(*args: Any, **kwargs: Any) -> Any:
         # not every release of torch compiles through a checker
-        if not enabled or torch.compiler.is_compiling() or not _spend(function):
+        if not enabled or torch.compiler.is_compiling() or not _spend(code):
             return function(*args, **kwargs)
         return checked_call(*args, **kwargs)
 

@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["gradlab.study", "scipy.stats", "estimators"])
+_server.set_forkserver_preload(
+    ["gradlab.study", "scipy.stats", "estimators", "torch._dynamo", "tests.helpers.warm"]
+)
 
 
 class Done(NamedTuple):
