@@ -18,6 +18,7 @@ from gradlab.problems.problem import Problem
 from gradlab.simulators.arm import FR3, KinematicArm
 from gradlab.simulators.base import Simulator
 from gradlab.simulators.damped import DampedBlock, DampedMass, HeldAction
+from gradlab.simulators.servo_arm import ServoArm
 from gradlab.tasks.base import Task
 from gradlab.tasks.pose_reaching import PoseReaching
 from gradlab.tasks.targets import BlockTarget, Navigation, PointTarget
@@ -32,6 +33,8 @@ SUITE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "franka_reach": (KinematicArm, PoseReaching, {"arm": FR3}),
 }
 PARTS = ("task", "simulator")
+# with `dynamics=True`
+MOVED: dict[str, tuple[Any, dict[str, Any]]] = {"franka_reach": (ServoArm, {"velocities": True})}
 
 
 def agent() -> GaussianPolicy:
@@ -47,15 +50,20 @@ def agent() -> GaussianPolicy:
 
 def _builder(name: str) -> Callable[..., Problem]:
     """The builder of one problem: its options are the fields of its simulator and its task."""
-    body, kind, own = SUITE[name]
+    still, kind, own = SUITE[name]
+    moved, more = MOVED.get(name, (None, {}))
 
     def build(
-        task: Task | None = None, simulator: Simulator | None = None, **options: Any
+        task: Task | None = None,
+        simulator: Simulator | None = None,
+        dynamics: bool = False,
+        **options: Any,
     ) -> Problem:
+        body = moved if dynamics else still
         kinds = {body: simulator, kind: task}
         free = [part for part, given in kinds.items() if given is None]
         check_options(name, options, options_of(free))
-        given = own | options
+        given = own | (more if dynamics else {}) | options
         built = {part: part(**_chosen(part, given)) for part in free}
         chosen = task or built[kind]
         return Problem(
@@ -67,7 +75,9 @@ def _builder(name: str) -> Callable[..., Problem]:
             discount=DISCOUNT,
         )
 
-    build.__signature__ = options_of([kind, body], PARTS)  # type: ignore[attr-defined]
+    bodies = [still] if moved is None else [still, moved]
+    ways = PARTS if moved is None else (*PARTS, "dynamics")
+    build.__signature__ = options_of([kind, *bodies], ways)  # type: ignore[attr-defined]
     build.__qualname__ = build.__name__ = name
     return build
 

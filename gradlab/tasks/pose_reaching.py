@@ -74,6 +74,9 @@ class PoseReaching(Kept):
     start: Literal["home", "joints"] = "home"
     goal: Literal["box", "joints"] = "box"
     detach_hand: bool = False
+    velocities: bool = (
+        False  # of the joints are observed, where the state has them after the joints
+    )
     default_horizon: int = 30  # [steps]
 
     memory_dim = 7
@@ -87,7 +90,7 @@ class PoseReaching(Kept):
 
     @property
     def observation_dim(self) -> int:
-        return 2 * self.arm.joints + 14
+        return (2 + self.velocities) * self.arm.joints + 14
 
     @property
     def initial_dim(self) -> int:
@@ -131,7 +134,10 @@ class PoseReaching(Kept):
         joints = state[..., : self.arm.joints]
         hand = self.arm.pose(joints)
         hand = hand.detach() if self.detach_hand else hand
-        return torch.cat([joints, hand, memory, state[..., -self.arm.joints :]], dim=-1)
+        parts = [joints, hand, memory, state[..., -self.arm.joints :]]
+        if self.velocities:
+            parts.insert(1, state[..., self.arm.joints : 2 * self.arm.joints])
+        return torch.cat(parts, dim=-1)
 
     def terms(self, transition: Transition) -> dict[str, Float[Tensor, "*batch T"]]:
         """Terms `tracking`, `fine`, `turning`, `rate` and, with the bonus, `turning_fine`."""
