@@ -67,11 +67,11 @@ def _ant(backend: str) -> _Ant:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")  # Brax announces its successor
             environments = importlib.import_module("brax.envs")
+            environment = environments.get_environment("ant", backend=backend)
     except ModuleNotFoundError as error:
         raise Missing(
             f"Brax is not installed ({error}); try: pip install 'gradlab[peers]'"
         ) from error
-    environment = environments.get_environment("ant", backend=backend)
     at_rest = package.numpy.zeros(NV)
     state = package.eval_shape(environment.pipeline_init, environment.sys.init_q, at_rest)
     state = package.tree_util.tree_map(lambda x: package.numpy.zeros(x.shape, x.dtype), state)

@@ -100,9 +100,8 @@ class JaxSteps:
         self, worlds: Worlds, back: Float[Tensor, "N ns"], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
         """Gradients of Σ back·forward by what is wanted."""
-        run = _pullback(self.step, tuple(wanted), self.options)
-        found = iter(self._in_blocks(run, (*worlds, back)))
-        return [next(found) if want else None for want in wanted]
+        found = self._in_blocks(_pullback(self.step, self.options), (*worlds, back))
+        return [grad if want else None for grad, want in zip(found, wanted, strict=True)]
 
     def _in_blocks(self, run: Callable[..., Any], parts: Sequence[Tensor]) -> list[Tensor]:
         """`run` on all rows, or on blocks of rows of one size; its results as one."""
@@ -154,18 +153,14 @@ def _forward(step: Step, options: Options) -> Callable[..., Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _pullback(step: Step, wanted: tuple[bool, ...], options: Options) -> Callable[..., Any]:
-    """(state, action, noise, parameters, cotangent) → gradients by what is wanted, of all."""
+def _pullback(step: Step, options: Options) -> Callable[..., Any]:
+    """(state, action, noise, parameters, cotangent) → gradients by the first four, of all worlds.
+
+    By all of them, whatever is wanted: to compile another one takes longer than to run it.
+    """
     package = jax()
 
-    def one(*given: Any) -> tuple[Any, ...]:
-        *parts, back = given
-        free = [part for part, want in zip(parts, wanted, strict=True) if want]
-
-        def of_free(*free: Any) -> Any:
-            left = iter(free)
-            return step(*(next(left) if w else p for p, w in zip(parts, wanted, strict=True)))
-
-        return package.vjp(of_free, *free)[1](back)
+    def one(state: Any, action: Any, noise: Any, parameters: Any, back: Any) -> tuple[Any, ...]:
+        return package.vjp(step, state, action, noise, parameters)[1](back)
 
     return package.jit(package.vmap(one), compiler_options=dict(options))

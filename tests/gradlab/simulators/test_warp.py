@@ -177,7 +177,7 @@ def test_only_what_is_wanted_is_differentiated() -> None:
 # ------------------------------------------------------------------- what a launch must not do
 
 
-def test_an_array_that_sub_steps_share_is_found() -> None:
+def test_an_array_that_sub_steps_share_or_that_has_no_gradient_is_found() -> None:
     """Each sub-step has a tape, but an array that outlives them holds the last sub-step's value
     when the first one is differentiated."""
     middle = wp.zeros((3, 2), dtype=wp.float64, requires_grad=True)
@@ -191,8 +191,15 @@ def test_an_array_that_sub_steps_share_is_found() -> None:
         launch(s, a, w, p, between, dt / 2)
         launch(between, a, w, p, after, dt / 2)
 
+    def deaf(s: Any, a: Any, w: Any, p: Any, after: Any, dt: float) -> None:
+        between = wp.zeros(s.shape, dtype=s.dtype)
+        launch(s, a, w, p, between, dt / 2)
+        launch(between, a, w, p, after, dt / 2)
+
     state, action, noise, _ = (part.detach() for part in inputs(3))
     check_step(oscillator(2, fresh), state, action, noise)
+    with pytest.raises(BadValue, match="gradient by state .* not that of its differences"):
+        check_step(oscillator(2, deaf), state, action, noise)
     with pytest.raises(
         BadValue, match=r"gradient by state .* another when asked again|differences"
     ):
