@@ -18,8 +18,10 @@ from gradlab.problems.problem import Problem
 from gradlab.simulators.arm import FR3, KinematicArm
 from gradlab.simulators.base import Simulator
 from gradlab.simulators.damped import DampedBlock, DampedMass, HeldAction
+from gradlab.simulators.pusher import PusherT, TShape
 from gradlab.simulators.servo_arm import ServoArm
 from gradlab.tasks.base import Task
+from gradlab.tasks.covering import Covering
 from gradlab.tasks.pose_reaching import PoseReaching
 from gradlab.tasks.targets import BlockTarget, Navigation, PointTarget
 
@@ -31,6 +33,8 @@ SUITE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "point_mass_navigate": (DampedMass, Navigation, {}),
     "push_t": (DampedBlock, BlockTarget, {}),
     "franka_reach": (KinematicArm, PoseReaching, {"arm": FR3}),
+    # not of the paper: a T that is pushed
+    "pusher_t": (PusherT, Covering, {"shape": TShape()}),
 }
 PARTS = ("task", "simulator")
 # with `dynamics=True`
