@@ -20,7 +20,7 @@ WINDOW = 512.0  # [px]
 
 
 @runtime_checkable
-class Shape(Protocol):
+class Celled(Protocol):
     """What the task has to know of a shape: `simulators.pusher.TShape` is one."""
 
     @property
@@ -50,7 +50,7 @@ class Covering(Memoryless):
     Source: the benchmark `pusht` of Diffusion Policy (Chi et al. 2023).
     """
 
-    shape: Shape
+    shape: Celled
     coverage: float = 0.95  # that counts as success [1]
     width: float = 1.0  # [px]
     terminates: bool = True
