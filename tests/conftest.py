@@ -10,7 +10,7 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["MPLBACKEND"] = "Agg"
-# Torch's compiler would start a pool of processes, each with its own torch, for a dozen small files.
+# Torch's compiler would start a pool of processes, each with its own torch, for a few files.
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 import tests.helpers.checking

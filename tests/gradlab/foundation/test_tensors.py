@@ -57,7 +57,8 @@ class Only(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for x in tree_leaves(out):
+        # few operations have several results, and looking through a tree takes longer than most
+        for x in (out,) if isinstance(out, Tensor) else tree_leaves(out):
             if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != self.dtype:
                 raise AssertionError(f"{func} gives {x.dtype} inside a {self.dtype} problem")
         return out
