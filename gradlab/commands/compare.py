@@ -47,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
         "that returns one), or robot.xml, an MJCF file",
     )  # fmt: skip
     parser.add_argument(
+        "--simplify", nargs="+", default=[], metavar="WHAT",
+        help="of an MJCF file: contacts, friction, to be left out where they are not simulated",
+    )  # fmt: skip
+    parser.add_argument(
         "--task", metavar="NAME", help="of an MJCF file: reach, track, stand or run (default: stand)",
     )  # fmt: skip
     parser.add_argument(
@@ -90,7 +94,8 @@ def run(args: Sequence[str]) -> None:
     if len(set(given.estimators)) < len(given.estimators):
         raise BadValue("expected different --estimators, got one twice; leave it out")
     estimators = importlib.import_module("estimators")
-    problem = registry.make(given.problem, task=given.task)
+    of_file = {"simplify": given.simplify} if given.simplify else {}
+    problem = registry.make(given.problem, task=given.task, **of_file)
     samplers = {name: estimators.make(name) for name in given.estimators}
     for sampler in samplers.values():
         sampler.check(problem)

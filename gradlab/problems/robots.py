@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def robot(
     place: str | None = None,
     keyframe: str | int | None = None,
     scale_controls: bool = True,
+    simplify: Iterable[str] = (),
     **options: Any,
 ) -> Problem:
     """A problem from an MJCF file, as the file has it: `gradlab.robot("robot.xml", task="reach")`.
@@ -69,7 +71,8 @@ def robot(
 
     Actions in [−1, 1] are scaled to the control range of each actuator, a servo without one to its
     joint's range; what has neither takes the action as it is. `scale_controls=False` leaves all in
-    the file's units.
+    the file's units. `simplify=["contacts", "friction"]` leaves out contacts that are not simulated
+    here, and what is more than sliding friction in pyramids; `Model.left_out` lists what it was.
 
     `task`: "reach" a pose with a body, "track" a path, "stand", "run", or one of your own. `place`
     names the body or site that it is about: by default the end of the longest chain for the first
@@ -81,7 +84,7 @@ def robot(
     Raises `BadValue` for what is outside the subset of MJCF (docs/own_mjcf.md) or cannot be run,
     `UnknownName` for a task, keyframe, place or option, `Missing` for a file that is not there.
     """
-    found = _model(model)
+    found = _model(model, simplify)
     if found.nu == 0:
         raise BadValue(
             f"robot: {found.name} has no actuators; expected at least one, add "
@@ -110,15 +113,15 @@ def robot(
     return Problem(f"{found.name} {built.name}", simulator, built, **(values | shared))
 
 
-def _model(given: Any) -> Model:
+def _model(given: Any, simplify: Iterable[str]) -> Model:
     if isinstance(given, Model):
         return given
     if isinstance(given, Path) or (isinstance(given, str) and "<mujoco" not in given):
-        return from_file(given)
+        return from_file(given, simplify)
     if isinstance(given, str):
-        return from_string(given)
+        return from_string(given, simplify)
     if isinstance(given, mujoco_package().MjModel):
-        return from_mujoco(given)
+        return from_mujoco(given, simplify)
     raise BadValue(
         f"robot: expected the path of an MJCF file, its text, a Model or a mujoco.MjModel, got "
         f'{type(given).__name__}; try gradlab.robot("robot.xml")'

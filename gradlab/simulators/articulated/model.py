@@ -78,6 +78,7 @@ class Model(Key):
 
     name: str
     compiled: Any  # mujoco.MjModel of the same
+    left_out: tuple[str, ...]  # what the file has and this has not, as its reader asked for
     nq: int
     nv: int
     nu: int

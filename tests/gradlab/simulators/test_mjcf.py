@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.foundation.errors import BadValue
+from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.simulators.articulated import Articulated, Convex, from_file, from_mujoco, from_string
 from tests.helpers.trees import forward, gymnasium_model, reference, states
 
@@ -131,3 +131,57 @@ def test_the_force_range_clamps_gain_times_control() -> None:
         data.ctrl[0] = control
         mujoco.mj_forward(model.compiled, data)
         assert data.qfrc_actuator[0] == wanted
+
+
+# ------------------------------------------------------------------------- what is left out by name
+
+MIXED = """<mujoco><option cone="elliptic" impratio="5"/>
+<asset><mesh name="rock" vertex="0 0 0 .1 0 0 0 .1 0 0 0 .1"/></asset>
+<worldbody><geom name="floor" type="plane" size="3 3 1" condim="6"/>
+<body name="one" pos="0 0 .2"><freejoint/><geom name="crate" type="box" size=".1 .1 .1"/>
+<geom name="stone" type="mesh" mesh="rock" pos="0 0 .1"/></body>
+<body name="two" pos=".12 0 .2"><freejoint/><geom name="ball" size=".1" condim="4"/>
+<geom name="tube" type="cylinder" size=".02 .1"/></body></worldbody></mujoco>"""
+
+
+def test_what_may_be_left_out_is_said_and_left_out() -> None:
+    """MuJoCo, of the model that is left, agrees; nothing is left out unasked."""
+    with pytest.raises(BadValue, match=r"simplify=\[.friction.\].*simplify=\['contacts'\]"):
+        from_string(MIXED)
+    with pytest.raises(BadValue, match="elliptic") as caught:
+        from_string(MIXED, simplify=["contacts"])
+    assert "contact of these two shapes" not in str(caught.value)
+    model = from_string(MIXED, simplify=["contacts", "friction"])
+    names = [{model.shapes[p.first].name, model.shapes[p.second].name} for p in model.pairs]
+    assert sorted(map(sorted, names)) == [["ball", "floor"], ["crate", "floor"]]
+    assert {p.dim for p in model.pairs} == {3}
+    told = "; ".join(model.left_out)
+    for words in (
+        "'crate' and geom 'ball'",
+        "'stone'",
+        "'tube'",
+        "pyramidal",
+        "condim 3 of geom 'ball', not 4",
+    ):
+        assert words in told
+    compiled, data = reference(model)
+    rng = np.random.default_rng(2)
+    qpos = torch.tensor(model.qpos0 + 0.02 * rng.normal(size=(5, model.nq)))
+    qpos[:, [2, 9]] -= 0.1
+    for at in (3, 10):
+        qpos[:, at : at + 4] /= qpos[:, at : at + 4].norm(dim=-1, keepdim=True)
+    qvel, none = torch.tensor(rng.normal(size=(5, model.nv))), torch.zeros(5, 0).double()
+    after = Articulated(model, Convex()).step(torch.cat((qpos, qvel), -1), none, none)
+    for k in range(5):
+        forward(compiled, data, qpos[k], qvel[k], none[k])
+        assert data.nefc > 0
+        mujoco.mj_step(compiled, data)
+        np.testing.assert_allclose(
+            after[k, model.nq :], data.qvel, atol=1e-7 * abs(data.qvel).max()
+        )
+
+
+def test_what_can_be_left_out_has_a_name() -> None:
+    with pytest.raises(UnknownName, match="simplification: 'contact'; did you mean contacts"):
+        from_string(arm(), simplify=["contact"])
+    assert from_string(arm(), simplify=["contacts", "friction"]).left_out == ()

@@ -7,6 +7,7 @@ included file, a mesh, a height field, a texture) gives another one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,36 +18,43 @@ from gradlab.foundation.errors import BadValue, Missing
 from gradlab.simulators.articulated.mjcf import joints, shapes, subset
 from gradlab.simulators.articulated.mjcf.links import Links
 from gradlab.simulators.articulated.mjcf.package import disabled, mujoco_package
+from gradlab.simulators.articulated.mjcf.simplify import simplified
 from gradlab.simulators.articulated.model import Model
 
 _BINARY = "model.mjb"  # a name in memory
 
 
-def from_file(path: str | Path) -> Model:
-    """The model of an MJCF file.
+def from_file(path: str | Path, simplify: Iterable[str] = ()) -> Model:
+    """The model of an MJCF file, with what `simplify` names changed: see `from_mujoco`.
 
     Raises `Missing` for no such file, `BadValue` outside the subset.
     """
     if not Path(path).is_file():
         raise Missing(f"no MJCF file at {path}; give the path of an .xml file")
-    return _compile(mujoco_package().MjModel.from_xml_path, str(path), f"MJCF file {path}")
+    compiler = mujoco_package().MjModel.from_xml_path
+    return from_mujoco(_compiled(compiler, str(path), f"MJCF file {path}"), simplify)
 
 
-def from_string(xml: str) -> Model:
+def from_string(xml: str, simplify: Iterable[str] = ()) -> Model:
     """The model of MJCF text. Raises `BadValue` outside the subset."""
-    return _compile(mujoco_package().MjModel.from_xml_string, xml, "MJCF text")
+    compiler = mujoco_package().MjModel.from_xml_string
+    return from_mujoco(_compiled(compiler, xml, "MJCF text"), simplify)
 
 
-def from_mujoco(compiled: Any) -> Model:
+def from_mujoco(compiled: Any, simplify: Iterable[str] = ()) -> Model:
     """The model of a compiled one, a copy of which is kept as `Model.compiled`.
 
-    Raises `BadValue`, naming every element and flag outside the subset.
+    `simplify` names what may be left out of it, "contacts" and "friction"
+    (`mjcf.simplify.simplified`); what was is in `Model.left_out`, and `Model.compiled` is without
+    it too. Raises `BadValue`, naming every element and flag outside the subset, `UnknownName` for
+    another name.
     """
+    compiled, left_out = simplified(compiled, simplify)
     subset.refuse(compiled)
     mujoco = mujoco_package()
     buffer = np.empty(mujoco.mj_sizeModel(compiled), dtype=np.uint8)
     mujoco.mj_saveModel(compiled, None, buffer)
-    return _read(buffer.tobytes())
+    return _read(buffer.tobytes(), left_out)
 
 
 def gymnasium_asset(name: str) -> Path:
@@ -58,26 +66,26 @@ def gymnasium_asset(name: str) -> Path:
     return Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / f"{name}.xml"
 
 
-def _compile(compiler: Any, source: str, what: str) -> Model:
+def _compiled(compiler: Any, source: str, what: str) -> Any:
     mujoco = mujoco_package()
     # MuJoCo's compiler keeps meshes and the like by name and time in seconds: an edit may not show
     mujoco.mj_clearCache(mujoco.mj_getCache())
     try:
-        compiled = compiler(source)
+        return compiler(source)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise BadValue(f"MuJoCo cannot compile the {what}: {reason}") from None
-    return from_mujoco(compiled)
 
 
 @lru_cache(maxsize=64)
-def _read(content: bytes) -> Model:
+def _read(content: bytes, left_out: tuple[str, ...]) -> Model:
     """The model of a saved compiled model that is inside the subset."""
     m = mujoco_package().MjModel.from_binary_path(_BINARY, {_BINARY: content})
     links = Links(m)
     return Model(
         name=m.names[: m.names.index(b"\0")].decode() or "model",
         compiled=m,
+        left_out=left_out,
         nq=m.nq,
         nv=m.nv,
         nu=m.nu,

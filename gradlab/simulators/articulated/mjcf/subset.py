@@ -78,7 +78,8 @@ def blockers(m: Any) -> Iterator[tuple[str, str]]:
     yield from _geoms(m)
 
 
-def _name(m: Any, kind: str, index: int) -> str:
+def name_of(m: Any, kind: str, index: int) -> str:
+    """An element in words: its name, or its number."""
     mujoco = mujoco_package()
     found = mujoco.mj_id2name(m, getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}"), index)
     return f"{kind} {found!r}" if found else f"{kind} number {index}"
@@ -92,12 +93,12 @@ def _whole(m: Any) -> Iterator[tuple[str, str]]:
         ("plugin", m.nplugin, "computed outside MuJoCo"),
     ):
         for k in range(count):
-            yield _name(m, kind, k), what
+            yield name_of(m, kind, k), what
     for kind in ("jnt", "tendon"):
         for k in np.flatnonzero(getattr(m, f"{kind}_plasticadr") >= 0):
-            yield _name(m, "joint" if kind == "jnt" else kind, int(k)), "plasticity"
+            yield name_of(m, "joint" if kind == "jnt" else kind, int(k)), "plasticity"
     for k in np.flatnonzero(m.sensor_historyadr >= 0):
-        yield _name(m, "sensor", int(k)), "a delay"
+        yield name_of(m, "sensor", int(k)), "a delay"
     if m.nv == 0:
         yield "the model", "without joints"
 
@@ -112,13 +113,16 @@ def _options(m: Any) -> Iterator[tuple[str, str]]:
         alone = [b for b, kind in zip(roots, m.jnt_type, strict=True) if kind == FREE]
         for b in (b for b in alone if roots.count(b) == 1):
             what = "gyroscopic derivatives of a free body without joints below (try Euler)"
-            yield f'option integrator="implicitfast" and {_name(m, "body", b)}', what
+            yield f'option integrator="implicitfast" and {name_of(m, "body", b)}', what
     if m.opt.timestep <= 0:
         yield "option timestep", "must be positive"
     if m.opt.cone != mj.mjtCone.mjCONE_PYRAMIDAL and any(
         shapes.dimension(m, *pair) > 1 for pair in shapes.touching(m)
     ):
-        yield 'option cone="elliptic"', 'an elliptic friction cone (try "pyramidal")'
+        yield (
+            'option cone="elliptic"',
+            'an elliptic friction cone (try "pyramidal", or simplify=["friction"])',
+        )
     for field in ("density", "viscosity"):
         if getattr(m.opt, field):
             yield f"option {field}", "a fluid around the bodies (try 0 and joint damping)"
@@ -137,7 +141,7 @@ def _options(m: Any) -> Iterator[tuple[str, str]]:
 
 def _joints(m: Any) -> Iterator[tuple[str, str]]:
     for j in range(m.njnt):
-        who, kind = _name(m, "joint", j), int(m.jnt_type[j])
+        who, kind = name_of(m, "joint", j), int(m.jnt_type[j])
         dofs = slice(m.jnt_dofadr[j], m.jnt_dofadr[j] + {FREE: 6, SLIDE: 1, HINGE: 1}.get(kind, 3))
         if kind not in (FREE, SLIDE, HINGE):
             yield who, "a ball joint (try three hinges)"
@@ -161,7 +165,7 @@ def _joints(m: Any) -> Iterator[tuple[str, str]]:
 
 def _bodies(m: Any) -> Iterator[tuple[str, str]]:
     for b in range(m.nbody):
-        who = _name(m, "body", b)
+        who = name_of(m, "body", b)
         if m.body_mocapid[b] >= 0:
             yield who, "a mocap body (try a joint with a motor)"
         if m.body_gravcomp[b]:
@@ -178,13 +182,13 @@ def _tendons(m: Any) -> Iterator[tuple[str, str]]:
             f for f in ("stiffnesspoly", "dampingpoly") if np.any(getattr(m, f"tendon_{f}")[t])
         ]
         if busy:
-            yield _name(m, "tendon", t), f"{', '.join(busy)} (only tendons that exert nothing)"
+            yield name_of(m, "tendon", t), f"{', '.join(busy)} (only tendons that exert nothing)"
 
 
 def _actuators(m: Any) -> Iterator[tuple[str, str]]:
     mj = mujoco_package()
     for a in range(m.nactuator):
-        who = _name(m, "actuator", a)
+        who = name_of(m, "actuator", a)
         where = int(m.actuator_trntype[a])
         if where not in (mj.mjtTrn.mjTRN_JOINT, mj.mjtTrn.mjTRN_JOINTINPARENT):
             yield who, "acts on something else than a joint"
@@ -231,25 +235,31 @@ def _law(m: Any, a: int) -> str:
 def _geoms(m: Any) -> Iterator[tuple[str, str]]:
     touching = shapes.touching(m)
     for first, second in touching:
-        pair = f"geoms {_name(m, 'geom', first)[5:]} and {_name(m, 'geom', second)[5:]}"
-        if not _collides(int(m.geom_type[first]), int(m.geom_type[second])):
-            yield pair, "contact of these two shapes (try capsules, or contype and conaffinity 0)"
+        pair = f"geoms {name_of(m, 'geom', first)[5:]} and {name_of(m, 'geom', second)[5:]}"
+        if not collides(int(m.geom_type[first]), int(m.geom_type[second])):
+            yield (
+                pair,
+                "contact of these two shapes (try capsules, contype and conaffinity 0, or simplify=['contacts'])",
+            )
         if shapes.dimension(m, first, second) not in (1, 3):
-            yield pair, "condim other than 1 or 3"
+            yield pair, "condim other than 1 or 3 (try simplify=['friction'])"
         if m.geom_gap[first] + m.geom_gap[second] < 0:
             yield pair, "negative gap (try gap 0 and a smaller margin)"
     for g in sorted({g for pair in touching for g in pair}):
-        who = _name(m, "geom", g)
+        who = name_of(m, "geom", g)
         if np.any(m.geom_adhesion[g]):
             yield who, "adhesion"
         if np.any(m.geom_surfacevel[g]):
             yield who, "surface velocity"
+        if int(m.geom_type[g]) not in shapes.KINDS:
+            continue
         bound = _bounding_radius(int(m.geom_type[g]), m.geom_size[g])
         if abs(bound - m.geom_rbound[g]) > _SURFACE * max(1.0, bound):
             yield who, "size and bounding radius that disagree (compile the model again)"
 
 
-def _collides(first: int, second: int) -> bool:
+def collides(first: int, second: int) -> bool:
+    """Whether the contact of two types of geoms is simulated."""
     kinds = {first, second}
     if shapes.PLANE in kinds:
         rest = kinds - {shapes.PLANE}
