@@ -307,12 +307,12 @@ def test_the_variance_of_the_mean_falls_as_one_over_n(estimator: E.Estimator) ->
     """Slope −1 of log variance against log N; the band is that of the fit's own points."""
     problem, params, answer = known("lq")
     problem = problem.replace(critic=answer.critic)
-    noise = problem.draw(2**13, torch.Generator().manual_seed(3))
+    noise = problem.draw(2**12, torch.Generator().manual_seed(3))
     samples = estimator(problem, params, noise)
     sizes, logs, errors = [4, 8, 16, 32], [], []
     for size in sizes:
         # for N = size one disjoint part of the episodes, so that the points are independent
-        part = samples.rows(2**11 * len(logs), 2**11 * (len(logs) + 1))
+        part = samples.rows(2**10 * len(logs), 2**10 * (len(logs) + 1))
         means = part.group_means(size).per_sample()
         rows = torch.cat([x.flatten(1) for x in means.values()], dim=1)
         squares = (rows - rows.mean(0)).square().sum(1)
