@@ -40,7 +40,7 @@ class Ratio(NamedTuple):
     """PPO's spending over APG's, on one task and by one way to count."""
 
     task: str
-    count: str
+    unit: str  # a key of `figures.AXES`
     threshold: float
     published: bool  # the threshold is
     ours: float  # that of APG

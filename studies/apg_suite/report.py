@@ -31,10 +31,10 @@ def summarise(table: pd.DataFrame) -> str:
 
 
 def _line(one: Ratio) -> dict[str, str]:
-    gradient = one.count == "gradient steps"
+    gradient = one.unit == "gradient steps"
     return {
         "task": one.task,
-        "counted in": one.count,
+        "counted in": one.unit,
         "threshold": f"{one.threshold:.3g}" + ("" if one.published else " (ours)"),
         "APG": "not reached" if math.isinf(one.ours) else f"{one.ours:,.0f}",
         "PPO": ("more than " if one.censored else "") + f"{one.theirs:,.0f}",
