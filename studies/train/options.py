@@ -20,7 +20,7 @@ from studies.train.algorithms import ALGORITHMS, FAMILIES, FLIGHTS, named
 
 # what a training's numbers depend on: a compiled step and another device round otherwise
 SETTINGS = (
-    *("algorithm", "task", "seed", "updates", "detached", "on_nonfinite"),
+    *("algorithm", "task", "seed", "updates", "hidden", "detached", "on_nonfinite"),
     *("restart", "compile", "device"),
 )
 WIDTH = 0.2  # of Split behind truths: on hovering less noise than 0.05 or 0.5 [margin scale]
@@ -53,6 +53,8 @@ class Options:
     quality_truth: int = 64
     """Updates' worth of episodes behind the segment's true gradient; a quarter behind that of the
     return. More where a measurement says that it cannot tell."""
+    hidden: tuple[int, ...] = ()
+    """Widths of the policy's layers, such as 256 256 (default: the task's)."""
     detached: tuple[str, ...] = ()
     """Parts of the state through which a flight's rewards pass no gradient: position, attitude,
     velocity, rates. Returns stay what they are."""
@@ -86,6 +88,8 @@ class Options:
         whole("--quality-truth", self.quality_truth, 4 * LEAST)
         if self.updates is not None:
             whole("--updates", self.updates)
+        for width in self.hidden:
+            whole("--hidden", width, hint="try --hidden 64 64")
 
     def due(self, number: int, last: int) -> bool:
         """Whether the state after this many updates gets a row."""
@@ -104,14 +108,15 @@ class Options:
 
 def settings(options: Options) -> dict[str, Any]:
     """What makes a run this run: where it differs, its state is another run's."""
-    kept = dataclasses.asdict(options) | {"detached": list(options.detached)}
-    return {name: kept[name] for name in SETTINGS}
+    kept = {name: getattr(options, name) for name in SETTINGS}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
 
 
 def prepared(options: Options) -> tuple[Problem, Algorithm]:
     """The problem and the algorithm that the options name. Raises `UnknownName` or `BadValue`."""
     options.check()
-    problem, algorithm = named(options.algorithm, options.task)
+    sizes = {"hidden": options.hidden} if options.hidden else None
+    problem, algorithm = named(options.algorithm, options.task, sizes)
     if options.detached:
         if not isinstance(problem.task, Detachable):
             raise BadValue(

@@ -178,6 +178,12 @@ def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
     assert "After 1 updates" in main([*first, "--seed", "3", "--fresh", "--restart", "inside"])
 
 
+def test_layers_may_be_as_wide_as_asked() -> None:
+    problem, _ = prepared(Options("shac", "hovering", hidden=(5, 3)))
+    shapes = problem.policy.shapes()
+    assert shapes["layers.0.weight"][0] == 5 and shapes["layers.1.weight"] == (3, 5)
+
+
 def test_a_folder_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadValue, match="expected a folder to write to"):
@@ -193,6 +199,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(tmp_path: Path
         (["--evaluations", "0"], BadValue, "--evaluations"),
         (["--on-nonfinite", "x"], BadValue, "'stop' or 'skip'"),
         (["--quality", "-1"], BadValue, "--quality"),
+        (["--hidden", "8", "0"], BadValue, "--hidden"),
         (["--quality-truth", "3"], BadValue, "--quality-truth"),
     ],
 )
