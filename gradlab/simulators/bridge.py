@@ -104,8 +104,8 @@ class Bridged:
     ) -> Float[Tensor, "*batch ns"]:
         """The same under given parameters: [np] for all worlds, or a row for each.
 
-        Raises `BadValue` for a dtype that the engine's code does not have, `BadShape` for sizes
-        that are not this simulator's.
+        Raises `BadValue` for a dtype that the engine's code does not have or that differs from part
+        to part, `BadShape` for sizes that are not this simulator's.
         """
         if state.dtype not in self.dtypes:
             known = ", ".join(str(dtype) for dtype in self.dtypes)
@@ -121,6 +121,12 @@ class Bridged:
                 raise BadShape(
                     f"expected {size} numbers of {kind} for {self.name}, got {part.shape[-1]}; "
                     f"look at its sizes {sizes}"
+                )
+            # a kernel that is launched once for mixed types cannot be launched again for any
+            if part.dtype != state.dtype:
+                raise BadValue(
+                    f"{kind} for {self.name} should be {state.dtype}, as the state is, got "
+                    f"{part.dtype}; try {kind}.to(state)"
                 )
         return _through(self.key, self.state_dim, given)
 
@@ -171,7 +177,14 @@ def bridged_step(
 ) -> Tensor:
     """What engine `key` makes of rows [N, n]: rows [N, width]."""
     rows = Worlds(*(part.contiguous() for part in (state, action, noise, parameters)))
-    return _ENGINES[key].forward(rows)
+    after = _ENGINES[key].forward(rows)
+    wanted = torch.Size([len(state), width]), state.dtype
+    if (after.shape, after.dtype) != wanted:
+        raise BadShape(
+            f"expected {list(wanted[0])} numbers of {wanted[1]} of the next states from the engine, "
+            f"got {list(after.shape)} of {after.dtype}; look at what the step returns"
+        )
+    return after
 
 
 @torch.library.custom_op(

@@ -39,7 +39,8 @@ class Covering(Memoryless):
 
     Coverage is the mean over the shape's cells (squares of 5 px) of sigmoid(−d/`width`), with d the
     signed distance of a cell's middle to the goal: the area of the intersection but for half a cell
-    along its edge, and smooth, where the source clips polygons. Far from the goal it is flat.
+    along its edge, and smooth, where the source clips polygons. Exactly at the goal it is 0.970;
+    at 0.95 the area itself is 0.95 to 0.97. Far from the goal it is flat.
 
     Starts: the pusher uniform in 50 to 450 px, the shape in 100 to 400 px, its angle normal with a
     standard deviation of 2π, minus π. Observation: places scaled to ±1 of the window, velocity over

@@ -45,4 +45,5 @@ def ratio_text(one: Ratio) -> str:
     if math.isinf(one.ours):
         return f"neither is at {one.threshold:.3g}" if one.censored else "PPO alone gets there"
     known = "at least " if one.censored else ""
-    return f"{known}{one.ratio.estimate:.2g} [{one.ratio.low:.2g}, {one.ratio.high:.2g}]"
+    high = f"{one.ratio.high:.2g}" if math.isfinite(one.ratio.high) else "∞"
+    return f"{known}{one.ratio.estimate:.2g} [{one.ratio.low:.2g}, {high}]"

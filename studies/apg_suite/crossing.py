@@ -4,7 +4,9 @@ The rules, fixed before any run. A training crosses where its evaluated return f
 threshold, linear between evaluations. Of an arm it is the number that more than half of its seeds
 spend at most (∞ if half of them or more do not cross). The ratio is PPO's number over APG's, with
 the percentile interval of a bootstrap by seeds within arms at 95 %. Where PPO's number is ∞, all
-that it had is in its place, and the ratio is a lower bound; where APG's is, the ratio is 0.
+that it had is in its place, and the ratio is a lower bound; where APG's is, the ratio is 0. That is
+the interval's lower end; of its upper end a ratio is ∞ where PPO's number is, and where APG's is,
+all that APG had is in its place. (Upper ends were the lower bounds' until the first run was read.)
 
 On one task APG needs *fewer* where the interval lies above 1, and not where it lies below; where
 neither crosses it cannot be told. The claim "fewer" holds if it does on every task with a published
@@ -51,17 +53,15 @@ class Ratio(NamedTuple):
     @property
     def fewer(self) -> str:
         """Whether APG needs fewer."""
-        if math.isinf(self.ours) and self.censored:
-            return UNKNOWN
         return HOLDS if self.ratio.low > 1 else FAILS if self.ratio.high < 1 else UNKNOWN
 
     @property
     def within(self) -> str:
         """Whether the interval meets the published range."""
         low, high = RANGE
-        if self.censored:  # the ratio is at least this
-            return FAILS if self.ratio.low > high else UNKNOWN
-        return FAILS if self.ratio.low > high or self.ratio.high < low else HOLDS
+        if self.ratio.low > high or self.ratio.high < low:
+            return FAILS
+        return UNKNOWN if self.censored or math.isinf(self.ours) else HOLDS
 
 
 def thresholds_of(task: str, known: list[Curve]) -> list[tuple[float, bool]]:
@@ -74,18 +74,19 @@ def ratio(ours: Curve, theirs: Curve, count: str, threshold: float, published: b
     """On one task; `count` is a key of `figures.AXES`."""
     cost = AXES[count]
     spent = [curve.first(threshold, cost(curve)) for curve in (ours, theirs)]
-    had = float(np.median(cost(theirs)[:, -1]))
+    had = [float(np.median(cost(curve)[:, -1])) for curve in (ours, theirs)]
     generator = np.random.default_rng(0)
     drawn = [
         values[generator.integers(len(values), size=(RESAMPLES, len(values)))] for values in spent
     ]
-    found = _over(_middle(drawn[1]), _middle(drawn[0]), had)
-    low, high = (float(np.quantile(found, q, method="nearest")) for q in (0.025, 0.975))
-    (one,), (other,) = (_middle(values[None]) for values in spent)
-    middle = float(_over(np.array([other]), np.array([one]), had)[0])
+    ends = zip(_over(*map(_middle, drawn), *had), (0.025, 0.975), strict=True)
+    low, high = (float(np.quantile(found, q, method="nearest")) for found, q in ends)
+    one, other = (_middle(values[None]) for values in spent)
+    middle = float(_over(one, other, *had)[0][0])
+    one, other = float(one[0]), float(other[0])
     censored = math.isinf(other)
     return Ratio(
-        ours.arm.task, count, threshold, published, float(one), had if censored else float(other),
+        ours.arm.task, count, threshold, published, one, had[1] if censored else other,
         Interval(middle, low, high), censored,
     )  # fmt: skip
 
@@ -113,10 +114,14 @@ def _middle(values: NDArray) -> NDArray:
     return np.sort(values, axis=-1)[..., values.shape[-1] // 2]
 
 
-def _over(theirs: NDArray, ours: NDArray, had: float) -> NDArray:
-    """The ratio, with all that PPO had where it did not cross, and 0 where APG did not.
+def _over(
+    ours: NDArray, theirs: NDArray, ours_had: float, theirs_had: float
+) -> tuple[NDArray, NDArray]:
+    """The least and the most that the ratio can be, PPO's number over APG's.
 
-    A crossing before any training costs nothing; it counts as one step.
+    They differ where one did not cross: it spends more than all that it had. A crossing before any
+    training costs nothing; it counts as one step.
     """
-    theirs = np.maximum(np.where(np.isinf(theirs), had, theirs), 1.0)
-    return theirs / np.maximum(ours, 1.0)
+    least = np.maximum(np.where(np.isinf(theirs), theirs_had, theirs), 1.0) / np.maximum(ours, 1.0)
+    known = np.where(np.isinf(ours), ours_had, ours)
+    return least, np.maximum(theirs, 1.0) / np.maximum(known, 1.0)

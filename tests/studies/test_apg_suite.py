@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from studies.apg_suite.crossing import ratio, ratios, verdict
 from studies.shared.curves.arms import Arm, plain
 from studies.shared.curves.baselines import Baseline, _rate
 from studies.shared.curves.claims import FAILS, HOLDS, UNKNOWN
-from studies.shared.curves.rows import by_task, curves
+from studies.shared.curves.rows import Curve, by_task, curves
 from studies.train.algorithms import ALGORITHMS, named
 from studies.train.families import FAMILIES, SUITE
 
@@ -68,13 +69,43 @@ def test_a_ratio_is_that_of_what_the_middle_seeds_spend() -> None:
     [
         (5.0, 1.0, HOLDS, FAILS),  # PPO never gets there: 500/20, and more
         (2.5, 1.0, HOLDS, UNKNOWN),  # 500/40 at least
-        (1.0, 5.0, FAILS, FAILS),  # APG never does
+        (1.0, 5.0, UNKNOWN, UNKNOWN),  # APG never does, in 50 where PPO takes 200
         (1.0, 1.0, UNKNOWN, UNKNOWN),  # neither does
         (5.0, 2.1, HOLDS, FAILS),  # 480/20
     ],
 )
 def test_verdicts_on_one_task(apg: float, ppo: float, fewer: str, within: str) -> None:
     found = first("point_mass_navigate", apg, ppo)
+    assert (found.fewer, found.within) == (fewer, within)
+
+
+def crossing(known: float, seeds: int, per_point: int, algorithm: str) -> Curve:
+    """Ten trainings, of which `seeds` get to 1, after a share `known` of their steps."""
+    spent = np.tile(per_point * np.arange(11.0), (10, 1))
+    earned = (spent >= known * spent[:, -1:]) & (np.arange(10) < seeds)[:, None]
+    arm = Arm("push_t", algorithm)
+    many = tuple(range(10))
+    return Curve(arm, many, spent, spent, spent, earned.astype(float), None, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("apg", "ppo", "least", "most", "fewer", "within"),
+    [
+        # (crosses after this share, seeds that do, gradient steps per point)
+        ((0.5, 10, 10), (0.3, 10, 50), 3.0, 3.0, HOLDS, FAILS),
+        ((0.5, 10, 10), (0.3, 6, 50), 3.0, math.inf, HOLDS, HOLDS),  # who knows of the other four
+        ((0.9, 10, 100), (0.9, 0, 50), 5 / 9, math.inf, UNKNOWN, UNKNOWN),  # PPO had less than APG
+        ((0.9, 0, 10), (0.5, 10, 50), 0.0, 2.5, UNKNOWN, FAILS),  # APG had less than PPO took
+        ((0.9, 0, 50), (0.5, 10, 50), 0.0, 0.5, FAILS, FAILS),
+        ((0.9, 0, 10), (0.9, 0, 50), 0.0, math.inf, UNKNOWN, UNKNOWN),
+    ],
+)
+def test_ends_are_open_where_somebody_did_not_cross(
+    apg: tuple[float, int, int], ppo: tuple[float, int, int],
+    least: float, most: float, fewer: str, within: str,
+) -> None:  # fmt: skip
+    found = ratio(crossing(*apg, "apg"), crossing(*ppo, "ppo"), "gradient steps", 1.0, True)
+    assert found.ratio.low == pytest.approx(least) and found.ratio.high == pytest.approx(most)
     assert (found.fewer, found.within) == (fewer, within)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import estimators
 import gradlab
-from gradlab.foundation.errors import BadValue, Missing, Unavailable
+from gradlab.foundation.errors import BadShape, BadValue, Missing, Unavailable
 from gradlab.simulators import jax as module
 from gradlab.simulators.bridge import Bridged, Entrance
 from gradlab.simulators.bridge_checks import check_step
@@ -124,3 +124,16 @@ def test_without_jax_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "jax", None)  # as if it were not installed
     with pytest.raises(Missing, match=r"pip install 'gradlab\[peers\]'"):
         oscillator()
+
+
+def test_what_a_step_returns_is_looked_at() -> None:
+    state, action, noise, _ = (part.detach() for part in inputs(3))
+
+    def stepped(step: Any) -> Tensor:
+        options: Any = {"state_dim": 2, "action_dim": 1, "noise_dim": 1, "dt": 0.1}
+        return jax_simulator(step, **options).step(state, action, noise)
+
+    with pytest.raises(BadShape, match=r"expected \[3, 2\] .* got \[3, 1\]"):
+        stepped(lambda state, action, noise, parameters: state[:1])
+    with pytest.raises(BadShape, match=r"of torch.float64 .* of torch.float32"):
+        stepped(lambda state, action, noise, parameters: state.astype("float32"))

@@ -119,6 +119,13 @@ def test_coverage_is_the_area_of_the_intersection() -> None:
         assert covered(f64(*GOAL) + along) == pytest.approx(1 - 120 * shift / 6300, abs=1e-3)
 
 
+def test_the_default_width_takes_a_part_of_the_edge() -> None:
+    assert covered(f64(*GOAL), width=1.0) == pytest.approx(0.970, abs=5e-4)
+    # 1.75 px along the bar leave 1 - 1.75·120/6300 = 0.967 of the area
+    along = 1.75 * f64(math.cos(math.pi / 4), math.sin(math.pi / 4), 0)
+    assert covered(f64(*GOAL) + along, width=1.0) == pytest.approx(0.951, abs=5e-4)
+
+
 def test_the_problem_has_a_gradient_where_the_t_is_touched_near_its_goal() -> None:
     problem = gradlab.make("pusher_t", dtype=torch.float64, horizon=4)
     noise = problem.draw(2, torch.Generator().manual_seed(0))

@@ -325,6 +325,12 @@ def test_wrong_arguments_are_refused_in_one_line() -> None:
         oscillator(dtypes=(torch.float32,)).step(state, action, noise)
     with pytest.raises(BadShape, match="expected 1 numbers of action .* got 2"):
         oscillator().step(state, state, noise)
+    # to Warp itself they would be a kernel that does not compile, now or at any later launch
+    with pytest.raises(
+        BadValue, match=r"action for .* should be torch.float64, .* got torch.float32"
+    ):
+        oscillator().step(state, action.float(), noise)
+    assert oscillator().step(state, action, noise).isfinite().all()
     with pytest.raises(BadValue, match="substeps should be a whole number"):
         oscillator(0)
     with pytest.raises(BadValue, match="dt .* must be positive"):
