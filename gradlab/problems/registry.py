@@ -96,8 +96,14 @@ def make(
         "simulator": simulator, "critic": critic, "dtype": dtype, "device": device, "compile": compile,
     }  # fmt: skip
     given = {option: value for option, value in shared.items() if value is not None}
-    if isinstance(name, str) and name.endswith(".xml"):
-        return robots.robot(name, **given, **options)
+    if isinstance(name, str) and name.lower().endswith(".xml"):
+        made_of_sizes = policy is not None and not isinstance(policy, Policy | torch.nn.Module)
+        build = given.pop("policy") if made_of_sizes else None
+        problem = robots.robot(name, **given, **options)
+        if build is None:
+            return problem
+        sizes = problem.task.observation_dim, problem.simulator.action_dim
+        return problem.replace(policy=_built(build, *sizes))
     if isinstance(task, str):
         raise BadValue(
             f"a task by name is for robots of MJCF files, got task={task!r} for {name}; "

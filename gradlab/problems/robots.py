@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gradlab.foundation.arguments import got
 from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.foundation.naming import check_options
 from gradlab.policies.gaussian import GaussianPolicy
@@ -26,7 +27,9 @@ from gradlab.simulators.articulated import (
     from_mujoco,
     from_string,
 )
+from gradlab.simulators.articulated.contact import ContactModel
 from gradlab.simulators.articulated.mjcf import mujoco_package
+from gradlab.simulators.articulated.mjcf.package import disabled
 from gradlab.simulators.articulated.model import FREE, HINGE
 from gradlab.simulators.articulated.places import (
     Place,
@@ -41,11 +44,24 @@ from gradlab.tasks.robots import Posed, Reach, Run, Stand, Track
 TASKS: dict[str, type[Posed]] = {"reach": Reach, "track": Track, "stand": Stand, "run": Run}
 PERIOD = 0.02  # control period, as near as whole time steps of the file come [s]
 SPREAD = 0.3  # of goals to reach: share of a joint's range on both sides of the start
+WORDS = {"Euler": "implicit_damping", "RK4": "rk4"}  # MuJoCo's, by ours
 UNLIMITED = {"hinge": 2 * math.pi, "slide": 1.0}  # range of a joint without limits [rad, m]
 
 # fields of tasks that come from the model; `robot` has options of its own for some
 OF_MODEL = frozenset(
-    {"start", "nv", "dt", "place", "unseen", "quaternions", "low", "high", "centre", "posture"}
+    {
+        "start",
+        "start_velocity",
+        "nv",
+        "dt",
+        "place",
+        "unseen",
+        "quaternions",
+        "low",
+        "high",
+        "centre",
+        "posture",
+    }
     | {"height", "floor", "upright"}
 )
 SIMULATED = ("contact", "integrator", "dt", "substeps", "mass_every")
@@ -66,8 +82,8 @@ def robot(
 
     `model` is a path, MJCF text, a compiled `mujoco.MjModel` or a `Model`. The integrator, contact
     (`Convex()`, MuJoCo's) and time step are the file's; one action lasts as many of its steps as
-    come nearest to 0.02 s. The episode starts at `keyframe`, a name or a number, by default the
-    file's first one, or its reference positions.
+    come nearest to 0.02 s. The episode starts at the positions and velocities of `keyframe`, a name
+    or a number, by default the file's first one, or at rest in its reference positions.
 
     Actions in [−1, 1] are scaled to the control range of each actuator, a servo without one to its
     joint's range; what has neither takes the action as it is. `scale_controls=False` leaves all in
@@ -77,9 +93,9 @@ def robot(
     `task`: "reach" a pose with a body, "track" a path, "stand", "run", or one of your own. `place`
     names the body or site that it is about: by default the end of the longest chain for the first
     two, the first body that moves for the others. Other options are fields of the task
-    (`gradlab.tasks.robots`: `turning`, `radius`, `fall`, ...), of `Articulated` (`contact`,
-    `integrator`, `dt`, `substeps`, `mass_every`) and of `Problem` (`horizon`, `discount`, `policy`,
-    `hidden`, `critic`, `dtype`, `device`, `compile`).
+    (`gradlab.tasks.robots`: `turning`, `radius`, `fall`, ...), of `Articulated` (`contact`, `dt`,
+    `integrator`, by MuJoCo's words too, `substeps`, `mass_every`) and of `Problem` (`horizon`,
+    `discount`, `policy`, `hidden`, `critic`, `dtype`, `device`, `compile`).
 
     Raises `BadValue` for what is outside the subset of MJCF (docs/own_mjcf.md) or cannot be run,
     `UnknownName` for a task, keyframe, place or option, `Missing` for a file that is not there.
@@ -91,9 +107,12 @@ def robot(
             '<actuator><motor joint="..."/></actuator> to the file'
         )
     kind = _kind(task)
+    _check(kind, task, place, keyframe, options)
     kinds = [] if kind is None else [kind]
     check_options("robot", options, options_of(kinds, (*SIMULATED, *SHARED), OF_MODEL - {"dt"}))
     run = {k: v for k, v in options.items() if k in SIMULATED}
+    if "integrator" in run:
+        run["integrator"] = _integrator(found, run["integrator"])
     if "dt" not in run and "substeps" not in run:
         run["substeps"] = max(1, round(PERIOD / found.timestep))
     simulator = Articulated(
@@ -103,7 +122,11 @@ def robot(
         built: Any = task
     else:
         own = {f.name for f in dataclasses.fields(kind)} - OF_MODEL
-        built = _task(kind, found, simulator.dt, _start(found, keyframe), place)
+        start, velocity = _start(found, keyframe)
+        built = _task(kind, found, simulator.dt, start, place)
+        if velocity.any():
+            options["start_velocity"] = tuple(map(float, velocity))
+            own.add("start_velocity")
         built = dataclasses.replace(built, **{k: v for k, v in options.items() if k in own})
     shared = {k: v for k, v in options.items() if k in SHARED}
     hidden = shared.pop("hidden", HIDDEN)
@@ -115,11 +138,16 @@ def robot(
 
 def _model(given: Any, simplify: Iterable[str]) -> Model:
     if isinstance(given, Model):
+        if simplify:
+            raise BadValue(
+                "robot: simplify is for files, text and compiled models, got a Model; give it where "
+                'that is read: from_file("robot.xml", simplify=["contacts"])'
+            )
         return given
-    if isinstance(given, Path) or (isinstance(given, str) and "<mujoco" not in given):
-        return from_file(given, simplify)
-    if isinstance(given, str):
+    if isinstance(given, str) and given.lstrip().startswith("<"):
         return from_string(given, simplify)
+    if isinstance(given, str | Path):
+        return from_file(given, simplify)
     if isinstance(given, mujoco_package().MjModel):
         return from_mujoco(given, simplify)
     raise BadValue(
@@ -131,10 +159,37 @@ def _model(given: Any, simplify: Iterable[str]) -> Model:
 def _kind(task: str | Task) -> type[Posed] | None:
     """The class of a task by name; None for one of the user's own."""
     if not isinstance(task, str):
+        if not isinstance(task, Task) and not isinstance(task, type):
+            raise BadValue(
+                f"robot: task should be one of {', '.join(TASKS)}, or a Task, got {got(task)}; "
+                'try task="stand"'
+            )
         return None
     if task not in TASKS:
         raise UnknownName("task of a robot:", task, TASKS)
     return TASKS[task]
+
+
+def _check(kind: Any, task: Any, place: Any, keyframe: Any, options: dict[str, Any]) -> None:
+    """Raise `BadValue` for options that would have no effect beside others, or are no law."""
+    for name, value in (("place", place), ("keyframe", keyframe)):
+        if kind is None and value is not None:
+            raise BadValue(
+                f"robot: {name} is for tasks by name ({', '.join(TASKS)}), got {name}={value!r} beside "
+                f"a {type(task).__name__}; leave it out, and build it into the task"
+            )
+    if options.get("hidden") is not None and options.get("policy") is not None:
+        raise BadValue("policy and hidden both say what the policy is; give one of them")
+    law = options.get("contact", Convex())
+    if not isinstance(law, ContactModel):
+        raise BadValue(f"robot: contact should be a law, got {got(law)}; try contact=Convex()")
+
+
+def _integrator(model: Model, word: Any) -> Any:
+    """The name that `Articulated` has for one of MuJoCo's words; other names as they are."""
+    if word == "Euler" and disabled(model.compiled, "EULERDAMP"):
+        return "explicit_damping"
+    return WORDS.get(word, word) if isinstance(word, str) else word
 
 
 @lru_cache(maxsize=64)
@@ -165,17 +220,24 @@ def scaled_controls(model: Model) -> Model:
     )
 
 
-def _start(model: Model, keyframe: str | int | None) -> np.ndarray:
-    """q of a keyframe: [nq]."""
+def _start(model: Model, keyframe: str | int | None) -> tuple[np.ndarray, np.ndarray]:
+    """q and q̇ of a keyframe: [nq], [nv]."""
     m, mujoco = model.compiled, mujoco_package()
     names = [mujoco.mj_id2name(m, mujoco.mjtObj.mjOBJ_KEY, k) or f"{k}" for k in range(int(m.nkey))]
     if keyframe is None:
-        return np.array(m.key_qpos[0]) if names else np.array(model.qpos0)
-    if isinstance(keyframe, int) and 0 <= keyframe < len(names):
-        return np.array(m.key_qpos[keyframe])
-    if str(keyframe) not in names:
-        raise UnknownName(f"keyframe of {model.name}:", str(keyframe), names)
-    return np.array(m.key_qpos[names.index(str(keyframe))])
+        if not names:
+            return np.array(model.qpos0), np.zeros(model.nv)
+        keyframe = 0
+    if isinstance(keyframe, bool) or not (isinstance(keyframe, int) and 0 <= keyframe < len(names)):
+        if not names:
+            raise BadValue(
+                f"robot: {model.name} has no keyframes, got keyframe={keyframe!r}; add "
+                '<keyframe><key name="home" qpos="..."/></keyframe> to the file, or leave it out'
+            )
+        if str(keyframe) not in names:
+            raise UnknownName(f"keyframe of {model.name}:", str(keyframe), names)
+        keyframe = names.index(str(keyframe))
+    return np.array(m.key_qpos[keyframe]), np.array(m.key_qvel[keyframe])
 
 
 def _task(kind: type[Posed], model: Model, dt: float, start: np.ndarray, name: str | None) -> Posed:

@@ -7,6 +7,7 @@ tasks from a model; what they have to know of it are plain numbers here.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import Event
+from gradlab.foundation.arguments import number
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.tensors import Vector, constant
 from gradlab.tasks.base import Memoryless, Transition
@@ -29,8 +31,9 @@ Place = Callable[[Tensor], Tensor]
 class Posed:
     """What the four tasks share.
 
-    Start: `start` plus uniform noise of these half-ranges, then quaternions are normalised. All see
-    q without its first `unseen` numbers (where a free robot is on the floor) and q̇.
+    Start: `start` and `start_velocity` plus uniform noise of these half-ranges, then quaternions
+    are normalised. All see q without its first `unseen` numbers (where a free robot is on the
+    floor) and q̇. Raises `BadValue` for numbers that are not finite.
     """
 
     start: Vector  # q
@@ -39,9 +42,20 @@ class Posed:
     place: Place  # of the body that the task is about
     unseen: int = 0  # leading positions that are not observed
     quaternions: tuple[int, ...] = ()  # where the quaternions of free joints begin in q
+    start_velocity: Vector = ()  # q̇; (): at rest
     position_noise: float = 0.02  # [m, rad, 1]
     velocity_noise: float = 0.02  # [m/s, rad/s]
     control_cost: float = 1e-3  # of ‖a‖² per step
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not isinstance(field.default, float):
+                continue
+            value = getattr(self, field.name)
+            if value is not None and not math.isfinite(number(field.name, value)):
+                raise BadValue(
+                    f"{field.name} should be finite, got {value}; try {field.name}={field.default:g}"
+                )
 
     @property
     def base_dim(self) -> int:
@@ -61,6 +75,8 @@ class Posed:
     ) -> tuple[Float[Tensor, "*batch nc"], Float[Tensor, "*batch nm"]]:
         """[q, q̇] around the start, and an empty memory."""
         state, memory = perturbed(noise, self.start, self.position_noise, self.velocity_noise)
+        if self.start_velocity:
+            state = state + constant((*(0.0,) * len(self.start), *self.start_velocity), like=state)
         return self._normalised(state), memory
 
     def _normalised(self, state: Tensor) -> Tensor:
@@ -106,6 +122,7 @@ class Reach(Kept, Posed):
     name = "reach"
 
     def __post_init__(self) -> None:
+        Posed.__post_init__(self)
         check_positive(self, "fine", "success_distance")
 
     @property
@@ -138,10 +155,8 @@ class Reach(Kept, Posed):
     ) -> tuple[Float[Tensor, "*batch nc"], Float[Tensor, "*batch nm"]]:
         """[q, q̇] around the start; the goal is remembered."""
         count = self.memory_dim
-        state, _ = perturbed(
-            noise[..., :-count], self.start, self.position_noise, self.velocity_noise
-        )
-        return self._normalised(state), noise[..., -count:]
+        state, _ = Posed.initial(self, noise[..., :-count])
+        return state, noise[..., -count:]
 
     def observe(
         self,
@@ -199,8 +214,10 @@ class Track(Memoryless, Posed):
     events: tuple[Event, ...] = ()
 
     def __post_init__(self) -> None:
+        Posed.__post_init__(self)
         check_positive(self, "radius", "period")
-        if len(self.axes) != 2 or not set(self.axes) <= {0, 1, 2}:
+        whole = isinstance(self.axes, tuple | list) and set(self.axes) <= {0, 1, 2}
+        if not whole or len(self.axes) != 2:
             raise BadValue(f"axes should be two of 0, 1, 2 (x, y, z), got {self.axes}; try (0, 2)")
 
     @property
@@ -269,6 +286,7 @@ class Stand(Memoryless, Posed):
     name = "stand"
 
     def __post_init__(self) -> None:
+        Posed.__post_init__(self)
         if not 0 < self.fall < 1 or not 0 < self.lean < math.pi:
             raise BadValue(
                 f"expected fall within (0, 1) and lean within (0, π), got {self.fall}, {self.lean}; "

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.foundation.arguments import number
 from gradlab.foundation.compilation import compile_step
 from gradlab.foundation.errors import BadShape, BadValue, UnknownName
 from gradlab.foundation.tensors import constants_of, plain
@@ -119,9 +120,9 @@ class Articulated:
             )
         if self.integrator not in INTEGRATORS:
             raise UnknownName("integrator", self.integrator, INTEGRATORS)
-        if self.substeps < 1 or not (math.isfinite(self.dt) and self.dt > 0):
+        if self.substeps < 1 or self.substeps % 1 or not (math.isfinite(self.dt) and self.dt > 0):
             raise BadValue(
-                f"Articulated: expected substeps >= 1 and dt > 0 s, got substeps={self.substeps}, "
+                f"Articulated: expected whole substeps >= 1 and dt > 0 s, got substeps={self.substeps}, "
                 f"dt={self.dt}; try substeps=5, dt=0.05"
             )
         if self.mass_every < 1 or (self.mass_every > 1 and self.integrator == "rk4"):
@@ -344,7 +345,8 @@ class Articulated:
 
 def _settings(given: Articulated) -> tuple[str, float, int]:
     """Integrator, dt and substeps, the file's where they are not given."""
-    step, dt, substeps = given.model.timestep, given.dt, given.substeps
+    step, substeps = given.model.timestep, given.substeps
+    dt = None if given.dt is None else number("dt [s]", given.dt, hint="try dt=0.02")
     if substeps is None:
         sound = dt is not None and math.isfinite(dt) and dt > 0
         substeps = max(1, round(dt / step)) if sound else 1

@@ -18,6 +18,7 @@ from gradlab.problems.robots import scaled_controls
 from gradlab.simulators.articulated import Articulated, Convex, from_string
 from gradlab.simulators.articulated.places import place_of
 from tests.gradlab.simulators.test_actuators import played, stepped
+from tests.helpers.forked import run_code
 from tests.helpers.robots import MIXTURES
 
 DOUBLE = {"dtype": torch.float64}
@@ -182,6 +183,35 @@ def test_it_is_a_problem_for_files_environments_and_commands(
     assert "cosine" in capsys.readouterr().out
 
 
+def test_a_keyframe_gives_the_start_its_velocity() -> None:
+    key = '<keyframe><key/><key name="going" qpos=".2" qvel="3"/></keyframe></mujoco>'
+    xml = HINGE.replace("</mujoco>", key)
+    for task in ("reach", "track", "stand"):
+        resting, going = (
+            gradlab.robot(xml, task, keyframe=k, **DOUBLE).task for k in (None, "going")
+        )
+        zeros = torch.zeros(going.initial_dim, **DOUBLE)
+        assert going.initial(zeros)[0].tolist() == [0.2, 3.0]
+        assert resting.initial(zeros)[0].tolist() == [0.0, 0.0]
+
+
+def test_integrators_by_mujocos_words_and_a_policy_of_the_sizes(tmp_path: Path) -> None:
+    off = HINGE.replace("/>", '><flag eulerdamp="disable"/></option>', 1)
+    names = {"Euler": "implicit_damping", "RK4": "rk4", "implicitfast": "implicitfast"}
+    for word, ours in names.items():
+        assert gradlab.robot(HINGE, integrator=word).simulator.integrator == ours  # type: ignore[attr-defined]
+    assert gradlab.robot(off, integrator="Euler").simulator.integrator == "explicit_damping"  # type: ignore[attr-defined]
+    (tmp_path / "hinge.XML").write_text(HINGE)
+    sizes = []
+
+    def policy(*given: int) -> gradlab.GaussianPolicy:
+        sizes.append(given)
+        return gradlab.GaussianPolicy(hidden=(3,))
+
+    problem = gradlab.make(str(tmp_path / "hinge.XML"), policy=policy)
+    assert problem.policy.hidden == (3,) and sizes == [(2, 1)]  # type: ignore[attr-defined]
+
+
 HINGE = """<mujoco model="hinge"><option timestep="0.02"/><worldbody><body><joint name="j" damping=".1"/>
 <geom size=".1" pos="0 0 -.3"/></body></worldbody><actuator><position joint="j" kp="5" ctrlrange="-1 1"/></actuator></mujoco>"""
 
@@ -190,9 +220,18 @@ HINGE = """<mujoco model="hinge"><option timestep="0.02"/><worldbody><body><join
     ("call", "error", "words"),
     [
         (lambda: gradlab.robot("no.xml"), Missing, "no MJCF file at no.xml"),
+        (lambda: gradlab.robot("no\nsuch " + "file" * 2000), Missing, "no MJCF file at no such file"),
+        (lambda: gradlab.robot("\n<robot>\n</robot>"), BadValue, "without joints"),
         (lambda: gradlab.robot(3), BadValue, "got int; try gradlab.robot"),
         (lambda: gradlab.robot(HINGE, "jump"), UnknownName, "task of a robot: 'jump'; known: reach"),
-        (lambda: gradlab.robot(HINGE, keyframe="up"), UnknownName, "keyframe of hinge: 'up'"),
+        (lambda: gradlab.robot(HINGE, keyframe="up"), BadValue, "hinge has no keyframes"),
+        (lambda: gradlab.robot(MIXTURES["go1"], keyframe="up"), UnknownName, "keyframe of dog: 'up'"),
+        (lambda: gradlab.robot(MIXTURES["go1"], keyframe=True), UnknownName, "keyframe of dog: 'True'"),
+        (lambda: gradlab.robot(HINGE, gradlab.robot(HINGE).task, place="x"), BadValue, "place is for tasks"),
+        (lambda: gradlab.robot(HINGE, gradlab.robot(HINGE).task, keyframe=0), BadValue, "keyframe is for"),
+        (lambda: gradlab.robot(from_string(HINGE), simplify=["x"]), BadValue, "simplify is for files"),
+        (lambda: gradlab.robot(HINGE, hidden=(3,), policy=gradlab.GaussianPolicy()), BadValue, "give one of"),
+        (lambda: gradlab.robot(HINGE, control_cost=float("nan")), BadValue, "control_cost should be finite"),
         (lambda: gradlab.robot(HINGE, "reach", place="tol"), UnknownName, "body or site of hinge: 'tol'"),
         (lambda: gradlab.robot(HINGE, "reach", place="world"), BadValue, "fixed to the world"),
         (lambda: gradlab.robot(HINGE, "run"), BadValue, "cannot run, its base is hinged"),
@@ -208,3 +247,33 @@ def test_bad_input_is_one_line(call: Any, error: type[Exception], words: str) ->
     with pytest.raises(error, match=words.replace("(", r"\(")) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+UNCHECKED = """
+import sys
+import gradlab
+
+cases = {
+    "task should be one of reach, track": [{"task": 3}, {"task": None}],
+    "simplify should be names": [{"simplify": 3}, {"simplify": None}],
+    "contact should be a law": [{"contact": "convex"}],
+    "whole substeps >= 1": [{"substeps": 1.5}],
+    "dt [s] should be one number": [{"dt": "x"}],
+    "axes should be two": [{"task": "track", "axes": 3}],
+    "turning should be one number": [{"task": "reach", "turning": "x"}],
+}
+for words, given in cases.items():
+    for options in given:
+        try:
+            gradlab.robot(sys.argv[1], **options)
+        except gradlab.errors.BadValue as error:
+            assert words in str(error), error
+        else:
+            raise AssertionError(options)
+"""
+
+
+def test_options_of_other_types_are_one_line() -> None:
+    """In a process without the tests' checks of annotations."""
+    done = run_code(UNCHECKED, HINGE)
+    assert done.returncode == 0, done.stderr

@@ -76,6 +76,34 @@ def test_what_does_not_compile_is_one_line() -> None:
 # ------------------------------------------------------------------------------ the file's settings
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('damping=".1"', 'damping="nan"'), "joint 'j': dof_damping is NaN or infinite"),
+        (('damping=".1"', 'frictionloss="inf"'), "joint 'j': dof_frictionloss is NaN or infinite"),
+        (('damping=".1"', 'limited="true" range="nan 1"'), "joint 'j': jnt_range is NaN"),
+        (('damping=".1"', 'limited="true" range="0 inf"'), "joint 'j': a range without end"),
+        (('gear="2"', 'gear="inf"'), "actuator 'm': actuator_gear is NaN or infinite"),
+        (
+            ('ctrlrange="-inf inf"', 'ctrllimited="true" ctrlrange="-1 nan"'),
+            "'m': actuator_ctrlrange",
+        ),
+        (('pos="0 0 1"', 'pos="0 nan 1"'), "body 'b': body_pos is NaN or infinite"),
+        (('gravity="0 0 -9"', 'gravity="0 0 nan"'), "the option: gravity is NaN or infinite"),
+        (('qpos=".1"', 'qpos="nan"'), "key 'k': key_qpos is NaN or infinite"),
+        (('qpos=".1"', 'qvel="inf"'), "key 'k': key_qvel is NaN or infinite"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(change: tuple[str, str], words: str) -> None:
+    """MuJoCo's compiler lets them pass, and every state would be NaN."""
+    xml = """<mujoco><option gravity="0 0 -9"/><worldbody><body name="b" pos="0 0 1"><joint name="j" damping=".1"/>
+    <geom size=".1"/></body></worldbody><actuator><motor name="m" joint="j" gear="2" ctrlrange="-inf inf"/></actuator>
+    <keyframe><key name="k" qpos=".1"/></keyframe></mujoco>"""
+    from_string(xml)  # infinite ends of control ranges are none
+    with pytest.raises(BadValue, match=words):
+        from_string(xml.replace(*change))
+
+
 def test_time_step_and_integrator_are_the_files() -> None:
     model = from_string(arm(option='timestep="0.004" integrator="RK4"'))
     alone = Articulated(model)

@@ -29,8 +29,14 @@ def from_file(path: str | Path, simplify: Iterable[str] = ()) -> Model:
 
     Raises `Missing` for no such file, `BadValue` outside the subset.
     """
-    if not Path(path).is_file():
-        raise Missing(f"no MJCF file at {path}; give the path of an .xml file")
+    try:
+        there = Path(path).is_file()
+    except (OSError, ValueError):  # no path at all: too long, or with a zero byte
+        there = False
+    if not there:
+        shown = " ".join(str(path).split())
+        shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+        raise Missing(f"no MJCF file at {shown}; give the path of an .xml file")
     compiler = mujoco_package().MjModel.from_xml_path
     return from_mujoco(_compiled(compiler, str(path), f"MJCF file {path}"), simplify)
 

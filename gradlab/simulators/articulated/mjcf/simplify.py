@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from gradlab.foundation.errors import UnknownName
+from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.simulators.articulated.mjcf import shapes, subset
 from gradlab.simulators.articulated.mjcf.package import mujoco_package
 
@@ -20,8 +20,13 @@ def simplified(m: Any, names: Iterable[str]) -> tuple[Any, tuple[str, ...]]:
     "contacts": shapes whose contact is not simulated (meshes, cylinders, boxes with anything but
     planes, ...) no longer touch. "friction": elliptic cones become pyramids, and contacts with
     torsional or rolling friction (condim 4 and 6) keep the sliding one (3). MuJoCo simulates the
-    copy as this project does. Raises `UnknownName` for another name.
+    copy as this project does. Raises `UnknownName` for another name, `BadValue` for no names.
     """
+    if not isinstance(names, Iterable):
+        raise BadValue(
+            f"simplify should be names, got {names!r}; expected some of {', '.join(SIMPLIFICATIONS)}, "
+            'try simplify=["contacts"]'
+        )
     chosen = (names,) if isinstance(names, str) else tuple(names)
     for name in chosen:
         if name not in SIMPLIFICATIONS:

@@ -76,6 +76,7 @@ def blockers(m: Any) -> Iterator[tuple[str, str]]:
     yield from _tendons(m)
     yield from _actuators(m)
     yield from _geoms(m)
+    yield from _not_finite(m)
 
 
 def name_of(m: Any, kind: str, index: int) -> str:
@@ -147,6 +148,8 @@ def _joints(m: Any) -> Iterator[tuple[str, str]]:
             yield who, "a ball joint (try three hinges)"
         if np.any(m.jnt_stiffnesspoly[j]):
             yield who, "a nonlinear spring"
+        if m.jnt_limited[j] and np.isinf(m.jnt_range[j]).any():
+            yield who, "a range without end (try a large number, such as 1000)"
         if m.jnt_actgravcomp[j]:
             yield who, "actuated gravity compensation"
         if kind == FREE and m.jnt_stiffness[j] and not disabled(m, "SPRING"):
@@ -256,6 +259,40 @@ def _geoms(m: Any) -> Iterator[tuple[str, str]]:
         bound = _bounding_radius(int(m.geom_type[g]), m.geom_size[g])
         if abs(bound - m.geom_rbound[g]) > _SURFACE * max(1.0, bound):
             yield who, "size and bounding radius that disagree (compile the model again)"
+
+
+def _not_finite(m: Any) -> Iterator[tuple[str, str]]:
+    """NaN anywhere, and infinity where it ends no range: MuJoCo's compiler lets both pass."""
+    arrays = [("option", name) for name in dir(m.opt)]
+    for kind in ("body", "jnt", "dof", "geom", "actuator"):
+        # those of the reference position, whose names end in 0, follow from the others
+        arrays += [(kind, n) for n in dir(m) if n.startswith(f"{kind}_") and n[-1] != "0"]
+    arrays += [
+        ("model", "qpos0"),
+        ("model", "qpos_spring"),
+        ("key", "key_qpos"),
+        ("key", "key_qvel"),
+    ]
+    seen = set()
+    for kind, field in arrays:
+        numbers = np.asarray(getattr(m.opt if kind == "option" else m, field))
+        if numbers.dtype.kind != "f" or not numbers.size:
+            continue
+        wrong = np.isnan(numbers) if field.endswith("range") else ~np.isfinite(numbers)
+        wrong = np.atleast_1d(wrong)
+        for k in np.flatnonzero(wrong.reshape(len(wrong), -1).any(1)):
+            who = _element(m, kind, int(k))
+            if who not in seen:
+                yield who, f"{field} is NaN or infinite"
+            seen.add(who)
+
+
+def _element(m: Any, kind: str, k: int) -> str:
+    if kind in ("option", "model"):
+        return f"the {kind}"
+    if kind == "dof":
+        kind, k = "jnt", int(m.dof_jntid[k])
+    return name_of(m, "joint" if kind == "jnt" else kind, k)
 
 
 def collides(first: int, second: int) -> bool:
