@@ -66,7 +66,9 @@ def _builder(name: str) -> Callable[..., Problem]:
         body = moved if dynamics else still
         kinds = {body: simulator, kind: task}
         free = [part for part, given in kinds.items() if given is None]
-        check_options(name, options, options_of(free))
+        # what only a body that moves has would be read out of something else
+        absent = frozenset(more) if simulator is None and not dynamics else frozenset()
+        check_options(name, options, options_of(free, but=absent))
         given = own | (more if dynamics else {}) | options
         built = {part: part(**_chosen(part, given)) for part in free}
         chosen = task or built[kind]

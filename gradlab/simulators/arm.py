@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.foundation.arguments import number
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.tensors import Key, Vector, constant, constants_of
 
@@ -134,7 +135,7 @@ class KinematicArm:
     detach_joints: bool = False
 
     def __post_init__(self) -> None:
-        if not self.stride > 0:
+        if not number("stride", self.stride) > 0:
             raise BadValue(f"stride should be positive, got {self.stride}; try 0.2")
 
     @property

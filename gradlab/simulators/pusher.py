@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradlab.foundation.arguments import number
+from gradlab.foundation.arguments import number, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.tensors import Matrix, constant
 
@@ -94,10 +94,11 @@ class PusherT:
     bound = 1.0  # of actions [1]
 
     def __post_init__(self) -> None:
-        for name in ("width", "stiffness", "radius", "dt", "substeps"):
+        whole("substeps", self.substeps)
+        for name in ("width", "stiffness", "radius", "dt"):
             if not number(name, getattr(self, name)) > 0:
                 raise BadValue(f"{name} should be positive, got {getattr(self, name)}; try 1")
-        if self.stiffness > 1 or self.friction < 0:
+        if self.stiffness > 1 or not number("friction", self.friction) >= 0:
             raise BadValue(
                 "stiffness should be at most 1 and friction at least 0, got "
                 f"{self.stiffness} and {self.friction}; try 1.0 and 1.0"

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.foundation.arguments import number, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.tensors import constant
 from gradlab.simulators.arm import FR3, SerialArm
@@ -102,8 +103,9 @@ class ServoArm:
     dry_friction: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("stride", "dt", "substeps"):
-            if not getattr(self, name) > 0:
+        whole("substeps", self.substeps)
+        for name in ("stride", "dt"):
+            if not number(name, getattr(self, name)) > 0:
                 raise BadValue(f"{name} should be positive, got {getattr(self, name)}; try 0.1")
 
     @property

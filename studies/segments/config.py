@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from estimators import FOG, TruncatedBPTT
+from estimators.base import check_window
 from gradlab.foundation.errors import UnknownName
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.schedule import Schedule
@@ -99,12 +100,17 @@ MINUTES = {"smoke": 1}
 
 
 def setup(arm: Arm) -> Prepared:
-    """`apg` or `apg_critic` with the variant's estimator. Raises `UnknownName` for either name."""
+    """`apg` or `apg_critic` with the variant's estimator.
+
+    Raises `UnknownName` for either name, `BadValue` for a window that is no part of an episode.
+    """
     if arm.task not in LONG:
         raise UnknownName("task", arm.task, list(LONG))
     variant = Variant.of(arm.variant)
     name = "apg_critic" if variant.tail == "critic" else "apg"
     problem, _ = named("apg", arm.task, {"horizon": LONG[arm.task]})
+    if variant.window is not None:
+        check_window(variant.window, problem, f"{arm.task} {arm.variant!r}")
     rates = (Schedule(RATE, 0.0), Schedule(RATE, 0.0))
     family = replace(FAMILIES[arm.task], horizon=problem.horizon, rates=rates)
     algorithm: Algorithm = ALGORITHMS[name].build(family)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from estimators import FOG, TruncatedBPTT
-from gradlab.foundation.errors import UnknownName
+from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.loop import init
 from studies import segments
@@ -36,6 +36,9 @@ def test_a_variant_is_its_name() -> None:
             Variant.of(wrong)
     with pytest.raises(UnknownName, match="task"):
         setup(Arm("hovering", "apg", WHOLE))
+    for wrong in ("0 constant", "300 critic"):
+        with pytest.raises(BadValue, match="window between 1 and the horizon 100"):
+            setup(Arm("push_t", "apg", wrong))
 
 
 def test_a_critic_is_there_where_it_is_asked_for() -> None:

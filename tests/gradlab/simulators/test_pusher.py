@@ -150,3 +150,7 @@ def test_mistakes_are_named() -> None:
         PusherT(width=0.0)
     with pytest.raises(BadValue, match="stiffness"):
         PusherT(stiffness=1.5)
+    with pytest.raises(BadValue, match="friction"):
+        PusherT(friction=math.nan)
+    with pytest.raises(BadValue, match="substeps"):
+        PusherT(substeps=True)

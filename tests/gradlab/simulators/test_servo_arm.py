@@ -73,3 +73,13 @@ def test_the_problem_has_velocities_and_options_of_its_own() -> None:
         gradlab.make("franka_reach", dry_friction=True)
     with pytest.raises(BadValue, match="substeps"):
         ServoArm(substeps=0)
+    with pytest.raises(BadValue, match="substeps should be a whole number"):
+        ServoArm(substeps=True)
+
+
+def test_joints_that_follow_at_once_have_no_velocities_to_observe() -> None:
+    """Where they would be read the state has the last action."""
+    with pytest.raises(UnknownName, match="velocities"):
+        gradlab.make("franka_reach", velocities=True)
+    still = gradlab.make("franka_reach", dynamics=True, velocities=False)
+    assert still.task.observation_dim == 28
