@@ -15,11 +15,12 @@ QUESTION = (
     "zeroth-order ones (PG), or blind to jumps, and how does it stand on gradlab's?"
 )
 LEGEND = (
-    "FOG against PG of other episodes, whose relative standard error is in the table; its expectation is\n"
-    "taken out of the squared bias, and its spread is in the intervals: a bias is seen where the interval\n"
-    "is above 0. Variances are those of one sample, summed over all parameters; FOG's rests on as many samples as are said: where they are few, on outliers. Jump:\n"
-    "p-value of the test that no part of the return is unseen by pathwise gradients; it is called below its\n"
-    "share of the level. Lost: samples of FOG that are not finite. Intervals are 95 %."
+    "FOG against PG of other episodes, whose relative standard error is in the table. What that adds to\n"
+    "the squared bias on average is taken out, and its spread is in the intervals: a bias is seen where\n"
+    "its interval is above 0. Variances are those of one sample, summed over all parameters; FOG's rests\n"
+    "on as many samples as are said: where they are few, on outliers. Jump: p-value of the test that no\n"
+    "part of the return is unseen by pathwise gradients; it is called below its share of the level.\n"
+    "Lost: samples of FOG that are not finite. Intervals are 95 %."
 )
 
 
