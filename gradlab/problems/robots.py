@@ -33,6 +33,7 @@ from gradlab.simulators.articulated.mjcf.package import disabled
 from gradlab.simulators.articulated.model import FREE, HINGE
 from gradlab.simulators.articulated.places import (
     Place,
+    driven_roots,
     end_place,
     floor_height,
     place_of,
@@ -92,10 +93,10 @@ def robot(
 
     `task`: "reach" a pose with a body, "track" a path, "stand", "run", or one of your own. `place`
     names the body or site that it is about: by default the end of the longest chain for the first
-    two, the first body that moves for the others. Other options are fields of the task
-    (`gradlab.tasks.robots`: `turning`, `radius`, `fall`, ...), of `Articulated` (`contact`, `dt`,
-    `integrator`, by MuJoCo's words too, `substeps`, `mass_every`) and of `Problem` (`horizon`,
-    `discount`, `policy`, `hidden`, `critic`, `dtype`, `device`, `compile`).
+    two, the first body that moves for the others, of what has actuators. Other options are fields
+    of the task (`gradlab.tasks.robots`: `turning`, `radius`, `fall`, ...), of `Articulated`
+    (`contact`, `dt`, `integrator`, by MuJoCo's words too, `substeps`, `mass_every`) and of
+    `Problem` (`horizon`, `discount`, `policy`, `hidden`, `critic`, `dtype`, `device`, `compile`).
 
     Raises `BadValue` for what is outside the subset of MJCF (docs/own_mjcf.md) or cannot be run,
     `UnknownName` for a task, keyframe, place or option, `Missing` for a file that is not there.
@@ -122,11 +123,7 @@ def robot(
         built: Any = task
     else:
         own = {f.name for f in dataclasses.fields(kind)} - OF_MODEL
-        start, velocity = _start(found, keyframe)
-        built = _task(kind, found, simulator.dt, start, place)
-        if velocity.any():
-            options["start_velocity"] = tuple(map(float, velocity))
-            own.add("start_velocity")
+        built = _task(kind, found, simulator.dt, _start(found, keyframe), place)
         built = dataclasses.replace(built, **{k: v for k, v in options.items() if k in own})
     shared = {k: v for k, v in options.items() if k in SHARED}
     hidden = shared.pop("hidden", HIDDEN)
@@ -198,20 +195,22 @@ def scaled_controls(model: Model) -> Model:
 
     (g₀ + ...) (m + h a) + b of middle m and half-width h is again affine in the action a. Of an
     actuator without `ctrlrange` whose force falls with its length as it rises with control (a
-    position servo) the range is that of its joint.
+    position servo) the range is that of its joint. Where the file disables the clamp of controls
+    (the flag `clampctrl`), its ranges scale too, and actions beyond ±1 go beyond them.
     """
     middle, half = np.zeros(model.nu), np.ones(model.nu)
     limits = {limit.dof: (limit.low, limit.high) for limit in model.limits}
-    ranges = np.array(model.control_range)
+    ranges, m = np.array(model.control_range), model.compiled
+    clamps = not disabled(m, "CLAMPCTRL")
     for a in range(model.nu):
-        low, high = ranges[a]
+        low, high = m.actuator_ctrlrange[a] if m.actuator_ctrllimited[a] else ranges[a]
         dof = int(np.argmax(np.abs(model.gear[a])))
         servo = model.bias[a, 1] == -model.gain[a, 0] != 0
         if not math.isfinite(high - low) and servo and dof in limits:
             low, high = sorted(model.gear[a, dof] * end for end in limits[dof])
         if math.isfinite(high - low):
             middle[a], half[a] = (low + high) / 2, (high - low) / 2
-            ranges[a] = (-1.0, 1.0)
+            ranges[a] = (-1.0, 1.0) if clamps else ranges[a]
     return dataclasses.replace(
         model,
         gain=model.gain * half[:, None],
@@ -240,14 +239,20 @@ def _start(model: Model, keyframe: str | int | None) -> tuple[np.ndarray, np.nda
     return np.array(m.key_qpos[keyframe]), np.array(m.key_qvel[keyframe])
 
 
-def _task(kind: type[Posed], model: Model, dt: float, start: np.ndarray, name: str | None) -> Posed:
-    """A task with what the model says of it."""
+def _task(
+    kind: type[Posed], model: Model, dt: float, begin: tuple[np.ndarray, ...], name: str | None
+) -> Posed:
+    """A task with what the model says of it; it begins at q and q̇ of `begin`."""
+    start, velocity = begin
     fallback = end_place if kind in (Reach, Track) else root_place
     place = fallback(model) if name is None else place_of(model, name)
     free = [int(model.qpos_index[k]) for k in np.flatnonzero(model.kind == FREE)]
     shared: dict[str, Any] = {
-        "start": tuple(map(float, start)), "nv": model.nv, "dt": dt, "place": place,
-        "unseen": 2 if 0 in free else 0, "quaternions": tuple(at + 3 for at in free),
+        "start": tuple(map(float, start)),
+        "start_velocity": tuple(map(float, velocity)) if velocity.any() else (),
+        "nv": model.nv, "dt": dt, "place": place,
+        "unseen": 2 if 0 in free and 0 in driven_roots(model) else 0,
+        "quaternions": tuple(at + 3 for at in free),
     }  # fmt: skip
     pose = place(torch.tensor(start)).numpy()
     if kind is Reach:

@@ -55,19 +55,36 @@ def place_of(model: Model, name: str) -> Place:
 
 
 def root_place(model: Model) -> Place:
-    """The frame of the first body that moves."""
-    return _place(model, int(np.argmax(model.body_link >= 0)), np.eye(4))
+    """The frame of the first body that moves and carries or is moved by an actuator:
+    a robot, not what lies before it in the file.
+    """
+    return _place(model, int(np.argmax(_of_robot(model))), np.eye(4))
 
 
 def end_place(model: Model) -> Place:
-    """The frame of the end of the longest chain: its last site, or its body if it has none."""
-    m = model.compiled
-    depth = [len(model.ancestors(int(link))) for link in model.body_link]
+    """The frame of the end of the longest chain with an actuator: its last site,
+    or its body if it has none.
+    """
+    m, robot = model.compiled, _of_robot(model)
+    depth = [len(model.ancestors(int(link))) for link in np.where(robot, model.body_link, -1)]
     body = len(depth) - 1 - int(np.argmax(depth[::-1]))
     sites = np.flatnonzero(m.site_bodyid == body)
     if not len(sites):
         return _place(model, body, np.eye(4))
     return _place(model, body, pose(m.site_pos[sites[-1]], m.site_quat[sites[-1]]))
+
+
+def driven_roots(model: Model) -> frozenset[int]:
+    """First links of the trees that have an actuator; of all trees where none has."""
+    first = [model.ancestors(link)[-1] for link in range(model.links)]
+    driven = model.link_of_dof[np.flatnonzero(model.gear.any(0))]
+    return frozenset(first[link] for link in driven) or frozenset(first)
+
+
+def _of_robot(model: Model) -> Array:
+    """[nbody]: bodies of the trees that have an actuator."""
+    roots = driven_roots(model)
+    return np.array([k >= 0 and model.ancestors(int(k))[-1] in roots for k in model.body_link])
 
 
 def floor_height(model: Model) -> float:

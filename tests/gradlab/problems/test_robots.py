@@ -183,6 +183,32 @@ def test_it_is_a_problem_for_files_environments_and_commands(
     assert "cosine" in capsys.readouterr().out
 
 
+BOX_FIRST = """<mujoco model="table"><worldbody><body name="box"><freejoint/><geom size=".1"/></body>
+<body name="arm" pos="1 0 0"><joint name="j" axis="0 1 0"/><geom size=".1" pos=".3 0 0"/><body name="hand" pos=".3 0 0">
+<joint axis="0 1 0"/><geom size=".1" pos=".3 0 0"/></body></body>
+<body name="r1" pos="3 0 0"><joint/><geom size=".1" pos=".3 0 0"/><body><joint/><geom size=".1" pos=".3 0 0"/><body name="rope">
+<joint/><geom size=".1" pos=".3 0 0"/></body></body></body></worldbody>
+<actuator><motor joint="j" ctrlrange="-2 6"/></actuator></mujoco>"""
+
+
+def test_tasks_are_about_what_has_actuators() -> None:
+    """Neither the box before the arm nor the passive rope, which is longer; the box is seen."""
+    for task, link in (("stand", 1), ("reach", 2), ("track", 2)):
+        built: Any = gradlab.robot(BOX_FIRST, task).task
+        assert (built.place.link, built.unseen) == (link, 0)
+
+
+def test_control_ranges_scale_where_their_clamp_is_disabled() -> None:
+    flag = '<option><flag clampctrl="disable"/></option><worldbody>'
+    model = from_string(BOX_FIRST.replace("<worldbody>", flag))
+    simulator = Articulated(scaled_controls(model), Convex())
+    zeros = torch.zeros(3, model.nq + model.nv, **DOUBLE)
+    forces = simulator.actuation(
+        torch.tensor([[-1.0], [0.0], [2.0]], **DOUBLE), zeros[:, : model.nq], zeros[:, model.nq :]
+    )
+    assert forces[:, 6].tolist() == [-2, 2, 10]
+
+
 def test_a_keyframe_gives_the_start_its_velocity() -> None:
     key = '<keyframe><key/><key name="going" qpos=".2" qvel="3"/></keyframe></mujoco>'
     xml = HINGE.replace("</mujoco>", key)
