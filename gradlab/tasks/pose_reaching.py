@@ -48,10 +48,12 @@ class PoseReaching(Kept):
         r = −0.2 d + 0.1 exp(−d²/0.02) − 0.1 ρ + 0.1 exp(−ρ²/0.18) − 10⁻⁴‖Δa‖²
 
     with distance d [m] and ρ = min(‖q − q_g‖, ‖q + q_g‖) of the unit quaternions, the same for
-    either sign. The last exponential is in the released code and not in the paper
+    either sign. The last exponential is said to be in the code at d2d04f7, and is not in the paper
     (`turning_bonus=False`). Success: d and ρ below `success_distance` and `success_turn`, the
     margins over these and the lesser of the two; 0.01 m and 0.3 in the released code, 0.005 m and
-    0.1 in the paper. It ends the episode, as in the released code.
+    0.1 in the paper. It ends the episode, as in the released code. `squared_turn=True` puts ρ² in
+    the place of ρ everywhere, as the report of the public repository and its code at 3bbebf2 and
+    0cc29e1 have it, all without the last exponential.
 
     Start: `start="home"`, the home times a number in 0.5 to 1.5 for every joint, within the limits
     (the code of April 2026), or "joints", uniform within them. Goal: `goal="box"`, positions
@@ -77,6 +79,7 @@ class PoseReaching(Kept):
     velocities: bool = (
         False  # of the joints are observed, where the state has them after the joints
     )
+    squared_turn: bool = False  # ρ² in the place of ρ
     default_horizon: int = 30  # [steps]
 
     memory_dim = 7
@@ -159,10 +162,12 @@ class PoseReaching(Kept):
         return torch.minimum(near, 1 - turn / self.success_turn)[..., None]
 
     def _gaps(self, transition: Transition) -> tuple[Tensor, Tensor]:
-        """d [m] and ρ [1]."""
+        """d [m] and ρ [1], or ρ²."""
         hand = self.arm.pose(transition.after[..., : self.arm.joints])
         goal = transition.memory
-        return length(hand[..., :3] - goal[..., :3]), turn_between(hand[..., 3:], goal[..., 3:])
+        turn = turn_between(hand[..., 3:], goal[..., 3:])
+        turn = turn.square() if self.squared_turn else turn
+        return length(hand[..., :3] - goal[..., :3]), turn
 
 
 def turn_between(
