@@ -25,7 +25,7 @@ from gradlab.simulators.articulated.model import Model
 from gradlab.simulators.articulated.simulator import Articulated
 
 # mass [kg], centre [m], inertia about it xx, yy, zz, xy, xz, yz [kg m²]
-_LINKS = (
+LINKS = (
     (2.9274653454, (4.128e-7, -0.0181251324, -0.038603597),
      (0.0239273165, 0.0224821613, 0.0063500983, 1.33179e-5, -1.140477e-4, -0.0019950321)),
     (2.9355370338, (0.0031828864, -0.0743221644, 0.0088146084),
@@ -42,12 +42,12 @@ _LINKS = (
      (2.1092389e-4, 1.7718568e-4, 5.9931906e-5, -2.4332991e-5, 4.5644804e-5, 8.7440702e-5)),
 )  # fmt: skip
 # torque [N m], armature [kg m²], dry friction [N m], kp [N m/rad], kv [N m s/rad]
-_DRIVES = (
+DRIVES = (
     (87, 0.195, 1.137, 4500, 450), (87, 0.195, 1.137, 4500, 450), (87, 0.195, 1.137, 3500, 350),
     (87, 0.195, 1.137, 3500, 350), (12, 0.074, 0.763, 2000, 200), (12, 0.074, 0.44, 2000, 200),
     (12, 0.074, 0.248, 2000, 200),
 )  # fmt: skip
-_DAMPING = 0.21  # of every joint [N m s/rad]
+DAMPING = 0.21  # of every joint [N m s/rad]
 
 
 @functools.cache
@@ -56,15 +56,15 @@ def fr3_model(timestep: float = 0.01, dry_friction: bool = False) -> Model:
     opened, servos = "", ""
     rows = zip(FR3.offsets, FR3.twists, FR3.lengths, FR3.lower, FR3.upper, strict=True)
     for k, (offset, twist, length, low, high) in enumerate(rows):
-        mass, centre, inertia = _LINKS[k]
-        torque, armature, loss, kp, kv = _DRIVES[k]
+        mass, centre, inertia = LINKS[k]
+        torque, armature, loss, kp, kv = DRIVES[k]
         place = (offset, -length * math.sin(twist), length * math.cos(twist))
         turn = (math.cos(twist / 2), math.sin(twist / 2), 0.0, 0.0)
         dry = f'frictionloss="{loss}"' if dry_friction else ""
         opened += (
             f'<body pos="{_text(place)}" quat="{_text(turn)}"><inertial mass="{mass}" '
             f'pos="{_text(centre)}" fullinertia="{_text(inertia)}"/><joint name="joint{k + 1}" '
-            f'range="{low} {high}" armature="{armature}" damping="{_DAMPING}" {dry}/>'
+            f'range="{low} {high}" armature="{armature}" damping="{DAMPING}" {dry}/>'
         )
         servos += (
             f'<position joint="joint{k + 1}" kp="{kp}" kv="{kv}" ctrlrange="{low} {high}" '
@@ -73,7 +73,7 @@ def fr3_model(timestep: float = 0.01, dry_friction: bool = False) -> Model:
     return from_string(
         f'<mujoco model="fr3"><compiler angle="radian" autolimits="true"/>'
         f'<option integrator="implicitfast" timestep="{timestep}"/>'
-        f"<worldbody>{opened}{'</body>' * len(_LINKS)}</worldbody>"
+        f"<worldbody>{opened}{'</body>' * len(LINKS)}</worldbody>"
         f"<actuator>{servos}</actuator></mujoco>"
     )
 

@@ -8,59 +8,33 @@ from __future__ import annotations
 
 import math
 
-# Franka FR3: geometry, masses, inertias from frankarobotics/franka_description (robots/fr3);
-# ranges, armature, damping, dry friction, servo gains from google-deepmind/mujoco_menagerie
-# (franka_fr3)
-# a [m], d [m] and α [rad/(π/2)] of the modified Denavit-Hartenberg frames of joints 1 to 7
-_DH = (
-    (0, 0.333, 0), (0, 0, -1), (0, 0.316, 1), (0.0825, 0, 1), (-0.0825, 0.384, -1), (0, 0, 1),
-    (0.088, 0, 1),
+from gradlab.simulators.arm import FR3
+from gradlab.simulators.servo_arm import DAMPING, DRIVES, LINKS
+
+# of the FR3 as menagerie has them, where `servo_arm` has those of franka_description [rad]
+_RANGES = (
+    (-2.9007, 2.9007), (-1.8361, 1.8361), (-2.9007, 2.9007), (-3.0770, -0.1169), (-2.8763, 2.8763),
+    (0.4398, 4.6216), (-3.0508, 3.0508),
 )  # fmt: skip
-# mass [kg], centre [m], inertia about it xx, yy, zz, xy, xz, yz [kg m²]
-_LINKS = (
-    (2.9274653454, (4.128e-7, -0.0181251324, -0.038603597),
-     (0.0239273165, 0.0224821613, 0.0063500983, 1.33179e-5, -1.140477e-4, -0.0019950321)),
-    (2.9355370338, (0.0031828864, -0.0743221644, 0.0088146084),
-     (0.0419389463, 0.0251451489, 0.0617021447, 2.025733e-4, 0.0040777842, -0.0042252158)),
-    (2.2449013699, (0.0407015686, -0.0048200565, -0.0289730823),
-     (0.0241014255, 0.0197405327, 0.0190444945, 0.0024046946, -0.0028562693, -0.0021042127)),
-    (2.6155955791, (-0.0459100965, 0.063049296, -0.0085187868),
-     (0.0345299832, 0.0288816219, 0.0412547117, 0.0132255227, 0.01015143, -9.762834e-4)),
-    (2.3271207594, (-0.0016039605, 0.0292536262, -0.097296599),
-     (0.0516102785, 0.0478772971, 0.0164236256, -0.0057151734, -0.0035673168, 0.0106739851)),
-    (1.8170376524, (0.0597131221, -0.0410294666, -0.0101692726),
-     (0.0054123336, 0.0140583295, 0.0160808179, 0.0061934564, 0.0014219289, -0.0013140754)),
-    (0.6271432862, (0.0045225817, 0.0086261921, -0.0161633251),
-     (2.1092389e-4, 1.7718568e-4, 5.9931906e-5, -2.4332991e-5, 4.5644804e-5, 8.7440702e-5)),
-)  # fmt: skip
-# low, high [rad], torque [N m], armature [kg m²], dry friction [N m], kp [N m/rad], kv [N m s/rad]
-_JOINTS = (
-    (-2.9007, 2.9007, 87, 0.195, 1.137, 4500, 450),
-    (-1.8361, 1.8361, 87, 0.195, 1.137, 4500, 450),
-    (-2.9007, 2.9007, 87, 0.195, 1.137, 3500, 350),
-    (-3.0770, -0.1169, 87, 0.195, 1.137, 3500, 350),
-    (-2.8763, 2.8763, 12, 0.074, 0.763, 2000, 200),
-    (0.4398, 4.6216, 12, 0.074, 0.44, 2000, 200),
-    (-3.0508, 3.0508, 12, 0.074, 0.248, 2000, 200),
-)
 FR3_HOME = (0, 0, 0, -1.57079, 0, 1.57079, -0.7853)  # [rad]
 
 
 def fr3(integrator: str = "implicitfast", friction: bool = True, timestep: float = 0.002) -> str:
     """The arm FR3 without hand or shapes that touch: position servos with force ranges."""
     opened, servos = "", ""
-    for k, ((a, d, turn), (mass, centre, inertia), joint) in enumerate(
-        zip(_DH, _LINKS, _JOINTS, strict=True), start=1
+    frames = zip(FR3.offsets, FR3.lengths, FR3.twists, strict=True)
+    parts = zip(frames, LINKS, DRIVES, _RANGES, strict=True)
+    for k, ((a, d, alpha), (mass, centre, inertia), drive, (low, high)) in enumerate(
+        parts, start=1
     ):
-        low, high, torque, armature, loss, kp, kv = joint
-        alpha = turn * math.pi / 2
+        torque, armature, loss, kp, kv = drive
         place = f"{a} {-d * math.sin(alpha):.17g} {d * math.cos(alpha):.17g}"
         quaternion = f"{math.cos(alpha / 2):.17g} {math.sin(alpha / 2):.17g} 0 0"
         dry = f'frictionloss="{loss}"' if friction else ""
         opened += f"""<body name="link{k}" pos="{place}" quat="{quaternion}">
 <inertial mass="{mass}" pos="{_text(centre)}" fullinertia="{_text(inertia)}"/>
 <joint name="joint{k}" range="{low} {high}" actuatorfrcrange="{-torque} {torque}" armature="{armature}"
- damping="0.21" {dry}/>
+ damping="{DAMPING}" {dry}/>
 """
         servos += (
             f'<position name="servo{k}" joint="joint{k}" kp="{kp}" kv="{kv}" ctrlrange="{low} {high}" '
