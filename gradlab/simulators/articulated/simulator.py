@@ -345,8 +345,9 @@ class Articulated:
 
 def _settings(given: Articulated) -> tuple[str, float, int]:
     """Integrator, dt and substeps, the file's where they are not given."""
-    step, substeps = given.model.timestep, given.substeps
-    dt: Any = None if given.dt is None else number("dt [s]", given.dt, hint="try dt=0.02")
+    step, dt, substeps = given.model.timestep, given.dt, given.substeps
+    if dt is not None:
+        dt = number("dt [s]", dt, hint="try dt=0.02")
     if substeps is None:
         sound = dt is not None and math.isfinite(dt) and dt > 0
         substeps = max(1, round(dt / step)) if sound else 1
