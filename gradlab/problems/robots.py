@@ -44,6 +44,7 @@ from gradlab.tasks.robots import Posed, Reach, Run, Stand, Track
 
 TASKS: dict[str, type[Posed]] = {"reach": Reach, "track": Track, "stand": Stand, "run": Run}
 PERIOD = 0.02  # control period, as near as whole time steps of the file come [s]
+_STILL = 1e-9  # slope of a place along x by a slide, below which it does not go there [1]
 SPREAD = 0.3  # of goals to reach: share of a joint's range on both sides of the start
 WORDS = {"Euler": "implicit_damping", "RK4": "rk4"}  # MuJoCo's, by ours
 UNLIMITED = {"hinge": 2 * math.pi, "slide": 1.0}  # range of a joint without limits [rad, m]
@@ -268,9 +269,10 @@ def _upright(
 ) -> Posed:
     """A task of standing or running. Raises `BadValue` to run where the base cannot move."""
     base = model.kind[model.ancestors(place.link)[-1]]
-    if kind is Run and base == HINGE:
+    if kind is Run and (base == HINGE or not _goes_along_x(model, place, shared["start"])):
+        why = "is hinged to the world" if base == HINGE else "cannot move along x"
         raise BadValue(
-            f"robot: {model.name} cannot run, its base is hinged to the world; expected a free joint or "
+            f"robot: {model.name} cannot run, its base {why}; expected a free joint or "
             'slides there, try task="stand" or "reach"'
         )
     floor = floor_height(model)
@@ -283,6 +285,13 @@ def _upright(
         floor=floor,  # type: ignore[call-arg]
         upright=tuple(float(x) for x in pose[2, :3]),  # type: ignore[call-arg]
     )
+
+
+def _goes_along_x(model: Model, place: Place, start: tuple[float, ...]) -> bool:
+    """Whether a free joint or a slide below a place moves it along x."""
+    slope = torch.func.jacrev(lambda q: place(q)[0, 3])(torch.tensor(start, dtype=torch.float64))
+    carried = [k for k in model.ancestors(place.link) if model.kind[k] != HINGE]
+    return any(abs(float(slope[model.qpos_index[k]])) > _STILL for k in carried)
 
 
 def _around(model: Model, start: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

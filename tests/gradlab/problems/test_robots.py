@@ -261,6 +261,8 @@ HINGE = """<mujoco model="hinge"><option timestep="0.02"/><worldbody><body><join
         (lambda: gradlab.robot(HINGE, "reach", place="tol"), UnknownName, "body or site of hinge: 'tol'"),
         (lambda: gradlab.robot(HINGE, "reach", place="world"), BadValue, "fixed to the world"),
         (lambda: gradlab.robot(HINGE, "run"), BadValue, "cannot run, its base is hinged"),
+        (lambda: gradlab.robot(HINGE.replace("<joint", "<joint type='slide' axis='0 1 0'"), "run"), BadValue,
+         "cannot run, its base cannot move along x"),
         (lambda: gradlab.robot(HINGE, "reach", turn=1), UnknownName, "option of robot: 'turn'; did you"),
         (lambda: gradlab.robot(HINGE, "reach", low=(1,)), UnknownName, "option of robot: 'low'"),
         (lambda: gradlab.robot(HINGE.split("<actuator>")[0] + "</mujoco>"), BadValue, "no actuators"),
