@@ -54,6 +54,14 @@ def number(name: str, value: Any, hint: str = "") -> float:
         raise BadValue(f"{name} should be one number, got {got(value)}{more}") from None
 
 
+def check_positive(part: object, *names: str, hint: str = "try 1.0") -> None:
+    """Raise `BadValue` unless these fields of `part` are positive numbers."""
+    for name in names:
+        value = getattr(part, name)
+        if not number(name, value) > 0:
+            raise BadValue(f"{name} should be positive, got {value}; {hint}")
+
+
 def check_dtype(dtype: Any) -> None:
     """Raise `BadValue` unless it is a floating dtype of torch."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.foundation.arguments import number
-from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.arguments import check_positive
+from gradlab.foundation.errors import BadShape
 from gradlab.foundation.tensors import Key, Vector, constant, constants_of
 
 
@@ -135,8 +135,7 @@ class KinematicArm:
     detach_joints: bool = False
 
     def __post_init__(self) -> None:
-        if not number("stride", self.stride) > 0:
-            raise BadValue(f"stride should be positive, got {self.stride}; try 0.2")
+        check_positive(self, "stride", hint="try 0.2")
 
     @property
     def state_dim(self) -> int:

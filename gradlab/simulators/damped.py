@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.foundation.arguments import number
-from gradlab.foundation.errors import BadValue
+from gradlab.foundation.arguments import check_positive
 from gradlab.foundation.tensors import constant
 from gradlab.simulators.base import Simulator
 
@@ -36,9 +35,9 @@ class DampedMass:
     limit: float | None = 1.0  # half width of the workspace; None: it has no end [m]
 
     def __post_init__(self) -> None:
-        _check_positive(self, "dims", "dt", "mass")
+        check_positive(self, "dims", "dt", "mass")
         if self.limit is not None:
-            _check_positive(self, "limit")
+            check_positive(self, "limit")
 
     @property
     def state_dim(self) -> int:
@@ -94,7 +93,7 @@ class DampedBlock:
     limit: float = 0.25  # half width of the workspace [m]
 
     def __post_init__(self) -> None:
-        _check_positive(self, "dt", "mass", "inertia", "limit")
+        check_positive(self, "dt", "mass", "inertia", "limit")
 
     @property
     def state_dim(self) -> int:
@@ -142,7 +141,7 @@ class HeldAction:
     bound: float = 1.0  # [1]
 
     def __post_init__(self) -> None:
-        _check_positive(self, "bound")
+        check_positive(self, "bound")
 
     @property
     def state_dim(self) -> int:
@@ -176,10 +175,3 @@ class HeldAction:
 def wrapped(angle: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The same angle in [−π, π); its derivative is 1 everywhere [rad]."""
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
-
-
-def _check_positive(part: object, *names: str) -> None:
-    """Raise `BadValue` unless these fields are positive."""
-    for name in names:
-        if not number(name, getattr(part, name)) > 0:
-            raise BadValue(f"{name} should be positive, got {getattr(part, name)}; try 1.0")

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradlab.foundation.arguments import number, whole
+from gradlab.foundation.arguments import check_positive, number, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.tensors import Matrix, constant
 
@@ -95,9 +95,7 @@ class PusherT:
 
     def __post_init__(self) -> None:
         whole("substeps", self.substeps)
-        for name in ("width", "stiffness", "radius", "dt"):
-            if not number(name, getattr(self, name)) > 0:
-                raise BadValue(f"{name} should be positive, got {getattr(self, name)}; try 1")
+        check_positive(self, "width", "stiffness", "radius", "dt")
         if self.stiffness > 1 or not number("friction", self.friction) >= 0:
             raise BadValue(
                 "stiffness should be at most 1 and friction at least 0, got "

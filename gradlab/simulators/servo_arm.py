@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.foundation.arguments import number, whole
-from gradlab.foundation.errors import BadValue
+from gradlab.foundation.arguments import check_positive, whole
 from gradlab.foundation.tensors import constant
 from gradlab.simulators.arm import FR3, SerialArm
 from gradlab.simulators.articulated.convex import Convex
@@ -104,9 +103,7 @@ class ServoArm:
 
     def __post_init__(self) -> None:
         whole("substeps", self.substeps)
-        for name in ("stride", "dt"):
-            if not number(name, getattr(self, name)) > 0:
-                raise BadValue(f"{name} should be positive, got {getattr(self, name)}; try 0.1")
+        check_positive(self, "stride", "dt", hint="try 0.1")
 
     @property
     def arm(self) -> SerialArm:

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import Event
+from gradlab.foundation.arguments import check_positive
 from gradlab.foundation.tensors import Matrix, constant
 from gradlab.tasks.base import Memoryless, Transition
-from gradlab.tasks.targets import check_positive, success
+from gradlab.tasks.targets import success
 
 GOAL = (256.0, 256.0, math.pi / 4)  # pose [px, px, rad]
 WINDOW = 512.0  # [px]

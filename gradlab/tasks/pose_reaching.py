@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import Event
+from gradlab.foundation.arguments import check_positive
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.tensors import Vector
 from gradlab.tasks.base import Transition
-from gradlab.tasks.targets import Kept, change, check_positive, length, success
+from gradlab.tasks.targets import Kept, change, length, success
 
 LOW, HIGH = (0.05, -0.45, 0.2), (0.7, 0.45, 0.95)  # of goals [m]
 TILT = math.pi / 3  # of goals from straight down, at most [rad]
@@ -86,7 +87,7 @@ class PoseReaching(Kept):
     name = "franka_reach"
 
     def __post_init__(self) -> None:
-        check_positive(self, "success_distance", "success_turn")
+        check_positive(self, "success_distance", "success_turn", hint="try 0.05")
         for name, known in {"start": ("home", "joints"), "goal": ("box", "joints")}.items():
             if getattr(self, name) not in known:
                 raise BadValue(f"{name} should be one of {known}, got {getattr(self, name)!r}")

@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import Event
-from gradlab.foundation.arguments import number
+from gradlab.foundation.arguments import check_positive, number
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.tensors import Vector, constant
 from gradlab.tasks.base import Memoryless, Transition
 from gradlab.tasks.locomotion import draw, perturbed
-from gradlab.tasks.targets import Kept, check_positive, length, success
+from gradlab.tasks.targets import Kept, length, success
 
 Place = Callable[[Tensor], Tensor]
 
@@ -123,7 +123,7 @@ class Reach(Kept, Posed):
 
     def __post_init__(self) -> None:
         Posed.__post_init__(self)
-        check_positive(self, "fine", "success_distance")
+        check_positive(self, "fine", "success_distance", hint="try 0.05")
 
     @property
     def memory_dim(self) -> int:
@@ -215,7 +215,7 @@ class Track(Memoryless, Posed):
 
     def __post_init__(self) -> None:
         Posed.__post_init__(self)
-        check_positive(self, "radius", "period")
+        check_positive(self, "radius", "period", hint="try 0.05")
         whole = isinstance(self.axes, tuple | list) and set(self.axes) <= {0, 1, 2}
         if not whole or len(self.axes) != 2:
             raise BadValue(f"axes should be two of 0, 1, 2 (x, y, z), got {self.axes}; try (0, 2)")

@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import Event
-from gradlab.foundation.arguments import number
-from gradlab.foundation.errors import BadValue
+from gradlab.foundation.arguments import check_positive
 from gradlab.tasks.base import Transition
 
 CANDIDATES = 16  # places that are drawn for an obstacle; the first that is fit is taken
@@ -57,13 +56,6 @@ def angle_between(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return (torch.remainder(angle + math.pi, 2 * math.pi) - math.pi).abs()
 
 
-def check_positive(task: object, *names: str) -> None:
-    """Raise `BadValue` unless these fields are positive."""
-    for name in names:
-        if not number(name, getattr(task, name)) > 0:
-            raise BadValue(f"{name} should be positive, got {getattr(task, name)}; try 0.05")
-
-
 @dataclass(frozen=True)
 class PointTarget(Kept):
     """A point on a line: r = −(p − p_g)². Observation: p, v, p_g.
@@ -85,7 +77,7 @@ class PointTarget(Kept):
     name = "point_mass_1d"
 
     def __post_init__(self) -> None:
-        check_positive(self, "success_distance")
+        check_positive(self, "success_distance", hint="try 0.05")
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -148,7 +140,7 @@ class Navigation(Kept):
     name = "point_mass_navigate"
 
     def __post_init__(self) -> None:
-        check_positive(self, "success_distance")
+        check_positive(self, "success_distance", hint="try 0.05")
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -229,7 +221,7 @@ class BlockTarget(Kept):
     name = "push_t"
 
     def __post_init__(self) -> None:
-        check_positive(self, "success_distance", "success_angle")
+        check_positive(self, "success_distance", "success_angle", hint="try 0.05")
 
     @property
     def events(self) -> tuple[Event, ...]:
