@@ -295,10 +295,16 @@ def _goes_along_x(model: Model, place: Place, start: tuple[float, ...]) -> bool:
 
 
 def _around(model: Model, start: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """q between which goals are: joints near the start, in their ranges; free bodies stay."""
+    """q between which goals are: joints with actuators near the start, in their ranges.
+
+    Others stay as they are at the start: no one could hold them elsewhere (a walker's base in the
+    air).
+    """
     low, high = start.copy(), start.copy()
     limits = {limit.qpos: (limit.low, limit.high) for limit in model.limits}
     for link in np.flatnonzero(model.kind != FREE):
+        if not model.gear[:, model.dof_index[link]].any():
+            continue
         at = int(model.qpos_index[link])
         kind = "hinge" if model.kind[link] == HINGE else "slide"
         least, most = limits.get(at, (-math.inf, math.inf))

@@ -103,8 +103,9 @@ class Reach(Kept, Posed):
         r = −d + exp(−(d/fine)²) − turning·s − control_cost ‖a‖²
 
     with the distance d [m] and s = sin(θ/2) of the angle θ between body and goal. The goal is where
-    the body would be with q uniform between `low` and `high`: it can be reached unless something
-    is in the way. The event `success`, d < `success_distance`, pays nothing.
+    the body would be with q uniform between `low` and `high`, which `gradlab.robot` sets around the
+    start for joints with actuators: it can be reached unless something is in the way, or others
+    move. The event `success`, d < `success_distance`, pays nothing.
 
     Observation: [q, q̇, place, goal], both a position, with its rotation matrix if turns count.
     Non-smooth: the event; d and s at 0 (gradient 0). Raises `BadValue` for lengths that are not

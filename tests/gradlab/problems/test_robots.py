@@ -198,6 +198,13 @@ def test_tasks_are_about_what_has_actuators() -> None:
         assert (built.place.link, built.unseen) == (link, 0)
 
 
+def test_goals_are_where_actuators_can_bring_a_body() -> None:
+    """What has no actuator stays: the box, the hand's hinge, the rope."""
+    task: Any = gradlab.robot(BOX_FIRST, "reach").task
+    moved = [k for k, (low, high) in enumerate(zip(task.low, task.high, strict=True)) if low < high]
+    assert moved == [7]  # of the joint "j", behind the box's seven numbers
+
+
 def test_control_ranges_scale_where_their_clamp_is_disabled() -> None:
     flag = '<option><flag clampctrl="disable"/></option><worldbody>'
     model = from_string(BOX_FIRST.replace("<worldbody>", flag))
