@@ -1,8 +1,8 @@
-"""APG against PPO on four tasks without contact: what a return costs in steps, gradients and time.
+"""What does a return cost in steps, gradients and time: by first-order gradients, and by PPO?
 
-Both have the networks, the normalisation, the optimiser and the schedule of arXiv 2606.21525, whose
-claim is judged: that first-order gradients of whole episodes need 3.9 to 15.9 times fewer gradient
-steps than PPO. Seeds are the unit.
+Four tasks without contact. Both have the networks, the normalisation, the optimiser and the
+schedule of arXiv 2606.21525, whose claim is judged: that first-order gradients of whole episodes
+need 3.9 to 15.9 times fewer gradient steps than PPO. Seeds are the unit.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How long should segments be, and what should come after them? Learning beside its gradient.
+"""How long should segments be, and what should come after them?
 
-Whole episodes in windows of several lengths, with nothing (a constant, the released "Monte-Carlo
-bootstrap" of arXiv 2606.21525) or a critic after each, weighted by γ^start or not, trained from
-several seeds; and of each training's last gradient the bias, the direction and the variance against
-the gradient of whole episodes.
+Learning beside its gradient: whole episodes in windows of several lengths, with nothing (a
+constant, the released "Monte-Carlo bootstrap" of arXiv 2606.21525) or a critic after each, weighted
+by γ^start or not, trained from several seeds; and of each training's last gradient the bias, the
+direction and the variance against the gradient of whole episodes.
 """
 
 from __future__ import annotations
