@@ -26,7 +26,10 @@ from gradlab.study.sources import Code
 
 ROOT = Path(__file__).parents[1]
 FORK = multiprocessing.get_context("fork")
-LONG = ("bias_vs_relaxation", "throughput", "mixture_ratio", "horizon", "leaderboard")
+LONG = (
+    *("reward_robustness", "learning_curves", "mixture_ratio", "bias_vs_relaxation"),
+    *("throughput", "horizon", "leaderboard"),
+)
 # With torch's compiler, which its optimisers import.
 COMMON = ("torch._dynamo", "scipy.stats", "gradlab.study.figures")
 
