@@ -74,19 +74,20 @@ def ratio(ours: Curve, theirs: Curve, count: str, threshold: float, published: b
     """On one task; `count` is a key of `figures.AXES`."""
     cost = AXES[count]
     spent = [curve.first(threshold, cost(curve)) for curve in (ours, theirs)]
-    had = [float(np.median(cost(curve)[:, -1])) for curve in (ours, theirs)]
+    ours_had, theirs_had = (float(np.median(cost(curve)[:, -1])) for curve in (ours, theirs))
     generator = np.random.default_rng(0)
-    drawn = [
-        values[generator.integers(len(values), size=(RESAMPLES, len(values)))] for values in spent
-    ]
-    ends = zip(_over(*map(_middle, drawn), *had), (0.025, 0.975), strict=True)
+    mine, other = (
+        _middle(values[generator.integers(len(values), size=(RESAMPLES, len(values)))])
+        for values in spent
+    )
+    ends = zip(_over(mine, other, ours_had, theirs_had), (0.025, 0.975), strict=True)
     low, high = (float(np.quantile(found, q, method="nearest")) for found, q in ends)
     one, other = (_middle(values[None]) for values in spent)
-    middle = float(_over(one, other, *had)[0][0])
+    middle = float(_over(one, other, ours_had, theirs_had)[0][0])
     one, other = float(one[0]), float(other[0])
     censored = math.isinf(other)
     return Ratio(
-        ours.arm.task, count, threshold, published, one, had[1] if censored else other,
+        ours.arm.task, count, threshold, published, one, theirs_had if censored else other,
         Interval(middle, low, high), censored,
     )  # fmt: skip
 
