@@ -162,7 +162,10 @@ def _of_parameters(parts: Sequence[GradientSamples], reference: int | None) -> d
     """Of every number by itself, without [N, P] where layers are known."""
     walks = by_columns(parts)
     if len(parts) == 2:
-        whole = _of_pair(pair_moments(tiles(walks), len(walks[0])), reference)
+        moments = pair_moments(tiles(walks), len(walks[0]))
+        for part, walk, mean in zip(parts, walks, moments.means, strict=True):
+            part.remember(by_name(walk, mean.to(walk.like.dtype)))
+        whole = _of_pair(moments, reference)
     else:
         whole = _beside([_elementwise(rows, reference) for rows in tiles(walks)])
     by_kind = [None if each is None else by_name(walks[0], each) for each in whole]
@@ -203,11 +206,12 @@ def _elementwise(rows: Sequence[Float[Tensor, "N p"]], reference: int | None) ->
 
 def _of_pair(moments: PairMoments, reference: int | None) -> Products:
     """Of two parts and units of one number; in memory the units are together."""
-    first, second, both, excess, gap = moments
+    first, second, both, excess, means = moments
     rows = torch.stack([first, both, both, second]).unflatten(0, (2, 2))
     covariance = rows.movedim((0, 1), (-2, -1))
     apart = None
     if reference is not None:
+        gap = means[0] - means[1]
         sizes = [torch.zeros_like(gap) if k == reference else gap.square() for k in range(2)]
         apart = torch.diag_embed(torch.stack(sizes, -1))
     return Products(covariance, best_weights(covariance), _alone(covariance), excess, apart)

@@ -94,7 +94,7 @@ class PairMoments(NamedTuple):
     second: Float[Tensor, " p"]
     both: Float[Tensor, " p"]  # covariance
     excess: Float[Tensor, " p"]  # variance that the best weights add for being estimated
-    gap: Float[Tensor, " p"]  # the first mean less the second
+    means: tuple[Float[Tensor, " p"], Float[Tensor, " p"]]
 
 
 def pair_moments(tiles: Iterable[Sequence[Float[Tensor, "N p"]]], count: int) -> PairMoments:
@@ -125,7 +125,7 @@ def pair_moments(tiles: Iterable[Sequence[Float[Tensor, "N p"]]], count: int) ->
     moved = torch.where(known, moved, 0.0)
     degrees = count - 1
     return PairMoments(
-        first / degrees, second / degrees, both / degrees, moved / degrees, means[0] - means[1]
+        first / degrees, second / degrees, both / degrees, moved / degrees, (means[0], means[1])
     )
 
 

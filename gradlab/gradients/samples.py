@@ -27,6 +27,8 @@ from gradlab.statistics.rows import Chunk, DenseRows, summed
 # needed.
 KEPT_NUMBERS = 2**26
 
+Averages = dict[tuple[int, int], Mapping[str, Tensor]]  # of rows begin..end−1
+
 
 class GradientSamples(Shown):
     """N samples of a gradient estimate; means and norms come from here, never from an estimator.
@@ -35,6 +37,29 @@ class GradientSamples(Shown):
     """
 
     group: int  # samples that looked at each other; 1: they are independent
+    # means that somebody found who formed these samples anyway: in common to samples and all rows
+    # of theirs, of which this is the first; of anything else made of them there are none
+    _averages: Averages | None = None
+    _first: int = 0
+
+    def remember(self, mean: Mapping[str, Tensor]) -> None:
+        """Have `mean`, of these samples and of the same rows of what they are rows of, give this."""
+        self._shared()[self._first, self._first + len(self)] = mean
+
+    def _remembered(self) -> dict[str, Tensor] | None:
+        found = (self._averages or {}).get((self._first, self._first + len(self)))
+        return None if found is None else dict(found)
+
+    def _shared(self) -> Averages:
+        if self._averages is None:
+            object.__setattr__(self, "_averages", {})
+        assert self._averages is not None
+        return self._averages
+
+    def _share(self, rows: GradientSamples, begin: int) -> None:
+        """Have the means in common with rows of these samples, from `begin` on."""
+        object.__setattr__(rows, "_averages", self._shared())
+        object.__setattr__(rows, "_first", self._first + begin)
 
     @abstractmethod
     def grouped(self, group: int) -> GradientSamples:
@@ -219,7 +244,8 @@ class Factored(GradientSamples):
             yield self.policy.pull.per_sample(self.params, self.buffers, part.calls)
 
     def mean(self) -> dict[str, Tensor]:
-        return self.policy.pull.mean(self.params, self.buffers, self.calls)
+        found = self._remembered()
+        return found or self.policy.pull.mean(self.params, self.buffers, self.calls)
 
     def prepared(self) -> Factored:
         return replace(self, known=self.factors()) if self.layered else self
@@ -284,7 +310,9 @@ class Factored(GradientSamples):
     def rows(self, begin: int, end: int) -> Factored:
         obs, cotangent = self.obs[begin:end], self.cotangent[begin:end]
         known = None if self.known is None else self.known.rows(begin, end)
-        return replace(self, obs=obs, cotangent=cotangent, known=known)
+        rows = replace(self, obs=obs, cotangent=cotangent, known=known)
+        self._share(rows, begin)
+        return rows
 
     def group_means(self, size: int) -> Factored:
         _check_groups(len(self), size)
@@ -352,11 +380,13 @@ class Dense(GradientSamples):
         return DenseRows(self.leaves)
 
     def rows(self, begin: int, end: int) -> Dense:
-        rows = {name: leaf[begin:end] for name, leaf in self.leaves.items()}
-        return Dense(rows, self.group)
+        leaves = {name: leaf[begin:end] for name, leaf in self.leaves.items()}
+        rows = Dense(leaves, self.group)
+        self._share(rows, begin)
+        return rows
 
     def mean(self) -> dict[str, Tensor]:
-        return {name: leaf.mean(0) for name, leaf in self.leaves.items()}
+        return self._remembered() or {name: leaf.mean(0) for name, leaf in self.leaves.items()}
 
     def group_means(self, size: int) -> Dense:
         _check_groups(len(self), size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from estimators.mixtures.least_error import _by_eigenvectors, best_weights
 from estimators.mixtures.weights import Level, layer_of
 from gradlab.gradients.samples import Dense, Factored, GradientSamples
 from gradlab.policies.factors import Factors, LinearFactor
+from gradlab.policies.pulls import LayerPull
 from gradlab.statistics.rows import DenseRows
 from tests.gradlab.statistics.test_rows import Largest
 from tests.helpers.dense_moments import DenseMoments
@@ -98,7 +100,7 @@ def test_pairs_are_as_any_number_of_parts(kind: str, dtype: torch.dtype, count: 
     power = 1 if dtype == torch.float32 else 2
     close(found.excess, excess, excess * worst**power, tolerance)
     gap = given[..., 0].mean(0) - given[..., 1].mean(0)
-    close(found.gap, gap, given.mean(0).abs().sum(-1), tolerance)
+    close(found.means[0] - found.means[1], gap, given.mean(0).abs().sum(-1), tolerance)
 
 
 def test_pairs_without_variance() -> None:
@@ -107,7 +109,7 @@ def test_pairs_without_variance() -> None:
     still = torch.full_like(a, 0.1)
     tiles_ = (still, b), (a, still), (still, 2 * still), (a, a)
     found = pair_moments([[x.clone() for x in tile] for tile in tiles_], 9)
-    first, second, both, excess, _ = (x.unflatten(0, (4, -1)) for x in found)
+    first, second, both, excess = (x.unflatten(0, (4, -1)) for x in found[:4])
     assert (first[[0, 2]] == 0).all() and (second[[1, 2]] == 0).all() and (both[:3] == 0).all()
     assert (excess == 0).all() and (first[3] == second[3]).all() and (first[1] > 0).all()
     found = products([Dense({"w": still}), Dense({"w": b})], "parameter", 1)["w"]
@@ -318,3 +320,31 @@ def test_an_unknown_policy_and_parts_of_other_forms_are_mixed_in_full() -> None:
     expected = known(problem, params, noise).per_sample()
     for name, leaf in mixed(problem, params, noise).per_sample().items():
         torch.testing.assert_close(leaf, expected[name], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("source", [E.Cross(8), E.Same(8), E.Cross(12, folds=3)])
+def test_means_of_folds_are_those_that_the_weights_were_found_with(
+    source: E.Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights by parameter form all samples of a fold, so that nothing is left to be found of it.
+
+    Of three folds the weights come from two at a time, which are no run of one set.
+    """
+    problem = toy_problem()
+    params, noise = toy_params(problem), problem.draw(24, generator(1))
+    mixture = E.Mixture((E.FOG(), E.PG()), E.BestLinear(), "parameter", source)
+    found = mixture(problem, params, noise)
+    calls: list[int] = []
+    mean = LayerPull.mean
+
+    def counted(self: LayerPull, *args: Any) -> Any:
+        calls.append(1)
+        return mean(self, *args)
+
+    monkeypatch.setattr(LayerPull, "mean", counted)
+    total = found.mean()
+    moments = found.moments()
+    assert bool(calls) == (source == E.Cross(12, folds=3))
+    for name, leaf in found.per_sample().items():
+        torch.testing.assert_close(total[name], leaf.mean(0), rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(moments.mean[name], leaf.mean(0), rtol=1e-12, atol=1e-14)

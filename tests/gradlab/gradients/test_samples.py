@@ -13,7 +13,7 @@ import torch
 import estimators as E
 import gradlab
 from gradlab.gradients import samples as module
-from gradlab.gradients.samples import Factored, concatenate
+from gradlab.gradients.samples import Dense, Factored, concatenate
 from gradlab.policies.perceptron import Perceptron
 
 N, T = 12, 5
@@ -86,3 +86,22 @@ def test_new_cotangents_make_their_factors_anew(pair: tuple[Factored, Factored])
     weighted = first * 0.3, first * weights(N), first.weight_steps(weights(T))
     for found in (*weighted, first + second, first + second.at_step(2)):
         assert isinstance(found, Factored) and found.known is None
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_remembered_mean_is_of_the_same_rows_alone(
+    dense: bool, pair: tuple[Factored, Factored]
+) -> None:
+    """Whoever slices the same rows again finds it, and nothing that is made of them does."""
+    whole = Dense(pair[0].per_sample()) if dense else pair[0]
+    rows = whole.rows(2, 8)
+    expected = rows.mean()
+    mark = {name: torch.full_like(leaf, 7.0) for name, leaf in expected.items()}
+    rows.remember(mark)
+    assert whole.rows(0, 10).rows(2, 8).mean() == mark == rows.mean()
+    others = [whole.rows(2, 7), whole.rows(3, 8), rows * 2.0, rows.grouped(2), rows.group_means(2)]
+    for other in [*others, (rows * torch.ones(6, dtype=torch.float64))]:
+        own = other.mean()
+        leaves = other.per_sample()
+        for name, leaf in own.items():
+            torch.testing.assert_close(leaf, leaves[name].mean(0), rtol=1e-10, atol=1e-12)
