@@ -43,7 +43,7 @@ class GradientSamples(Shown):
     _first: int = 0
 
     def remember(self, mean: Mapping[str, Tensor]) -> None:
-        """Have `mean`, of these samples and of the same rows of what they are rows of, give this."""
+        """Have `mean` give this, here and of the same rows of what these are rows of."""
         self._shared()[self._first, self._first + len(self)] = mean
 
     def _remembered(self) -> dict[str, Tensor] | None:
