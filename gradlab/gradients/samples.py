@@ -15,6 +15,7 @@ from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.display import Facts, Shown, leaves
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.per_sample import PerSample
+from gradlab.gradients.averages import Averages
 from gradlab.gradients.grouping import replicates
 from gradlab.policies.factors import Calls, Factors
 from gradlab.policies.policy import Policy
@@ -27,39 +28,14 @@ from gradlab.statistics.rows import Chunk, DenseRows, summed
 # needed.
 KEPT_NUMBERS = 2**26
 
-Averages = dict[tuple[int, int], Mapping[str, Tensor]]  # of rows begin..end−1
 
-
-class GradientSamples(Shown):
+class GradientSamples(Shown, Averages):
     """N samples of a gradient estimate; means and norms come from here, never from an estimator.
 
     Sums and scalings of samples are samples. `*` takes a number or one weight per sample [N].
     """
 
     group: int  # samples that looked at each other; 1: they are independent
-    # means that somebody found who formed these samples anyway: in common to samples and all rows
-    # of theirs, of which this is the first; of anything else made of them there are none
-    _averages: Averages | None = None
-    _first: int = 0
-
-    def remember(self, mean: Mapping[str, Tensor]) -> None:
-        """Have `mean` give this, here and of the same rows of what these are rows of."""
-        self._shared()[self._first, self._first + len(self)] = mean
-
-    def _remembered(self) -> dict[str, Tensor] | None:
-        found = (self._averages or {}).get((self._first, self._first + len(self)))
-        return None if found is None else dict(found)
-
-    def _shared(self) -> Averages:
-        if self._averages is None:
-            object.__setattr__(self, "_averages", {})
-        assert self._averages is not None
-        return self._averages
-
-    def _share(self, rows: GradientSamples, begin: int) -> None:
-        """Have the means in common with rows of these samples, from `begin` on."""
-        object.__setattr__(rows, "_averages", self._shared())
-        object.__setattr__(rows, "_first", self._first + begin)
 
     @abstractmethod
     def grouped(self, group: int) -> GradientSamples:
