@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from torch import Tensor
+
+Rows = TypeVar("Rows", bound="Averages")
 
 
 class Averages:
@@ -24,10 +27,11 @@ class Averages:
         found = (self._averages or {}).get((self._first, self._first + len(self)))
         return None if found is None else dict(found)
 
-    def _share(self, rows: Averages, begin: int) -> None:
-        """Have the means in common with rows of these samples, from `begin` on."""
+    def _sharing(self, rows: Rows, begin: int) -> Rows:
+        """Rows of these samples from `begin` on, which have the means in common."""
         object.__setattr__(rows, "_averages", self._shared())
         object.__setattr__(rows, "_first", self._first + begin)
+        return rows
 
     def _shared(self) -> dict[tuple[int, int], Mapping[str, Tensor]]:
         if self._averages is None:

@@ -24,9 +24,7 @@ from gradlab.statistics.accumulating import Accumulator
 from gradlab.statistics.moments import BLOCKS, Moments, check_pilot, check_stream
 from gradlab.statistics.rows import Chunk, DenseRows, summed
 
-# Layer factors that samples of several chunks keep; beyond, they are made anew where they are
-# needed.
-KEPT_NUMBERS = 2**26
+KEPT_NUMBERS = 2**26  # of layer factors of several chunks; beyond, they are made anew [1]
 
 
 class GradientSamples(Shown, Averages):
@@ -220,8 +218,7 @@ class Factored(GradientSamples):
             yield self.policy.pull.per_sample(self.params, self.buffers, part.calls)
 
     def mean(self) -> dict[str, Tensor]:
-        found = self._remembered()
-        return found or self.policy.pull.mean(self.params, self.buffers, self.calls)
+        return self._remembered() or self.policy.pull.mean(self.params, self.buffers, self.calls)
 
     def prepared(self) -> Factored:
         return replace(self, known=self.factors()) if self.layered else self
@@ -286,9 +283,7 @@ class Factored(GradientSamples):
     def rows(self, begin: int, end: int) -> Factored:
         obs, cotangent = self.obs[begin:end], self.cotangent[begin:end]
         known = None if self.known is None else self.known.rows(begin, end)
-        rows = replace(self, obs=obs, cotangent=cotangent, known=known)
-        self._share(rows, begin)
-        return rows
+        return self._sharing(replace(self, obs=obs, cotangent=cotangent, known=known), begin)
 
     def group_means(self, size: int) -> Factored:
         _check_groups(len(self), size)
@@ -356,10 +351,8 @@ class Dense(GradientSamples):
         return DenseRows(self.leaves)
 
     def rows(self, begin: int, end: int) -> Dense:
-        leaves = {name: leaf[begin:end] for name, leaf in self.leaves.items()}
-        rows = Dense(leaves, self.group)
-        self._share(rows, begin)
-        return rows
+        rows = {name: leaf[begin:end] for name, leaf in self.leaves.items()}
+        return self._sharing(Dense(rows, self.group), begin)
 
     def mean(self) -> dict[str, Tensor]:
         return self._remembered() or {name: leaf.mean(0) for name, leaf in self.leaves.items()}
