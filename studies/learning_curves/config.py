@@ -16,7 +16,7 @@ AGPO = tuple(name for name in ALGORITHMS if name.startswith("agpo"))  # and its 
 class Config(Trainings):
     tasks: tuple[str, ...] = FLIGHTS
     """Flights (hovering, tracking, landing, racing) and runners (ant, hopper, half_cheetah,
-    humanoid), as studies.train has them."""
+    humanoid, ant_brax), as studies.train has them."""
     algorithms: tuple[str, ...] = ("bptt", "shac", "abpt", "split")
     """Those of studies.train; ppo, sac, td3 of stable-baselines3 (pip install
     'gradlab[baselines]'); my_module:my_algorithm, a function of the problem that returns a
@@ -53,6 +53,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "points": 20,
         "parts": 20,
         "evaluations": 128,
+    },
+    "brax": {
+        "tasks": ("ant_brax",),
+        "algorithms": ("shac", "agpo", "ppo"),
+        "share": 0.05,
+        "compile": True,
+        "evaluations": 32,
     },
     "runners": {
         "tasks": RUNNERS,

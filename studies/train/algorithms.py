@@ -273,6 +273,10 @@ def named(
         problem = gradlab.make(task, horizon=family.horizon, policy=policy, **course)
     elif task in SUITE:
         problem = gradlab.make(task, horizon=family.horizon, policy=policy)
+    elif task == "ant_brax":  # the model, reward and hard contact of Brax's `generalized`
+        problem = gradlab.make(
+            "ant", horizon=family.horizon, policy=policy, preset="brax", contact="brax"
+        )
     else:
         problem = gradlab.make(task, horizon=family.horizon, policy=policy, preset="dflex")
     return problem, chosen.build(family)

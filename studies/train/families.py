@@ -117,6 +117,7 @@ FAMILIES = {
     "hopper": _runner(256, 2e-4),
     "half_cheetah": _runner(64, 2e-3),
     "humanoid": _runner(64, 5e-4, (256, 128)),
+    "ant_brax": _runner(64, 2e-3),  # the sizes of the other ant: Brax's own are for 4,096 episodes
     "point_mass_1d": _suite(30, 4, 80_000),
     "point_mass_navigate": _suite(100, 16, 500_000, window=25),
     "push_t": _suite(30, 32, 500_000),

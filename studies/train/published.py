@@ -6,7 +6,7 @@ from typing import Any
 
 from gradlab.training.schedule import Schedule
 
-RUNNERS = ("ant", "hopper", "half_cheetah", "humanoid")
+RUNNERS = ("ant", "hopper", "half_cheetah", "humanoid", "ant_brax")
 
 
 def _constant(rate: float) -> tuple[Schedule, Schedule]:
@@ -26,6 +26,7 @@ def _table_1(rate: float, keep: float, passes: int = 16) -> dict[str, Any]:
 
 AGPO_RUNNERS = {
     "ant": _table_1(7e-4, 0.2),
+    "ant_brax": _table_1(7e-4, 0.2),
     "humanoid": _table_1(7e-4, 0.8),
     "hopper": _table_1(2e-4, 0.2),
     "half_cheetah": _table_1(2e-4, 0.8, 4),
@@ -42,6 +43,7 @@ AHAC_RUNNERS = _everywhere(
     "AHAC's configuration (Georgiev et al. 2024); the critic's rate beside the ant is its default",
     {**LARGE, "rates": (Schedule(2e-3, 1e-5), Schedule(2e-3, 1e-5))},
     ant={"rates": (Schedule(2e-3, 1e-5), Schedule(5e-4, 1e-5))},
+    ant_brax={"rates": (Schedule(2e-3, 1e-5), Schedule(5e-4, 1e-5))},
 )
 RPO_RUNNERS = _everywhere(
     "RPO (arXiv 2508.06214v3), where it says; the rest is SHAC's",
