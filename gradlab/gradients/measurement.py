@@ -169,7 +169,7 @@ def measure(
                 seconds[name] += (spent + saved) * clocked
                 shared[name] += saved * clocked
             for name, chunk in _summed(samples, centres, position, lost).items():
-                centres.setdefault(name, chunk.pilot)
+                centres[name] = chunk.pilot  # cast once
                 totals[name].add(chunk)
             position += noise.count
             bar.update(noise.count)

@@ -22,7 +22,7 @@ from gradlab.policies.policy import Policy
 from gradlab.policies.pulls import LayerPull
 from gradlab.statistics.accumulating import Accumulator
 from gradlab.statistics.moments import BLOCKS, Moments, check_pilot, check_stream
-from gradlab.statistics.rows import Chunk, DenseRows, summed
+from gradlab.statistics.rows import Chunk, DenseRows, summed, walked
 
 KEPT_NUMBERS = 2**26  # of layer factors of several chunks; beyond, they are made anew [1]
 
@@ -123,17 +123,15 @@ class GradientSamples(Shown, Averages):
         *,
         lost: Bool[Tensor, " n"] | None = None,
         per_parameter: bool = False,
+        look: bool = True,
     ) -> Chunk:
         """What `moments` adds up, of n replicates: whole groups of `group`, the first sample having
-        global index `start`."""
-        return summed(
-            replicates(self),
-            start // self.group,
-            pilot,
-            BLOCKS,
-            lost=lost,
-            per_parameter=per_parameter,
-        )
+        global index `start`. Without a `look` at whether samples are lost the host reads nothing:
+        the sums stand where all of `squares` is finite."""
+        part, first = replicates(self), start // self.group
+        if not look:
+            return walked(part, first, pilot, BLOCKS, per_parameter=per_parameter)
+        return summed(part, first, pilot, BLOCKS, lost=lost, per_parameter=per_parameter)
 
     def __add__(self, other: GradientSamples) -> GradientSamples:
         if not isinstance(other, GradientSamples):

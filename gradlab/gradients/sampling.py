@@ -99,10 +99,13 @@ def noise_stream(
     block, first = divmod(begin, NOISE_BLOCK)
     while position < count:
         want = min(chunk_size, count - position)
-        while sum(part.count for part in held) < want:
-            drawn = problem.draw(NOISE_BLOCK, block_generator(seed, block))
-            held.append(drawn.rows(first, NOISE_BLOCK))
-            block, first = block + 1, 0
+        lacking = want - sum(part.count for part in held)
+        if lacking > 0:
+            more = -(-(first + lacking) // NOISE_BLOCK)
+            blocks = [block_generator(seed, block + k) for k in range(more)]
+            drawn = problem.draw_blocks(NOISE_BLOCK, blocks)
+            held.append(drawn.rows(first, drawn.count))
+            block, first = block + more, 0
         joined = concatenate(held) if len(held) > 1 else held[0]
         yield joined.rows(0, want)
         held = [joined.rows(want, joined.count)]

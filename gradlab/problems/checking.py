@@ -17,6 +17,7 @@ from torch import Tensor
 from gradlab.events import Event
 from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.errors import BadShape, BadValue, GradlabError
+from gradlab.policies.policy import Policy
 from gradlab.simulators.base import Simulator
 from gradlab.tasks.base import KnowsItsEnd, Task, Transition
 
@@ -48,6 +49,15 @@ TAKES = {
 }
 OURS = "gradlab."
 SLOW = "gradlab.simulators.articulated"  # a step takes up to 0.4 s, elsewhere all takes 1 to 2 ms
+
+
+def check_policy(policy: object) -> None:
+    """Raise `BadValue` unless it is a policy."""
+    if not isinstance(policy, Policy):
+        kind = policy if isinstance(policy, type) else type(policy)
+        module = issubclass(kind, torch.nn.Module)
+        hint = "gradlab.ModulePolicy(module)" if module else "gradlab.GaussianPolicy()"
+        raise BadValue(f"policy should be a policy, got {got(policy)}; try {hint}")
 
 
 def check_part(kind: str, part: object) -> None:

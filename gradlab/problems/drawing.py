@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.foundation import counters
 from gradlab.foundation.errors import BadShape, BadValue
-from gradlab.foundation.noise import Noise
+from gradlab.foundation.noise import Noise, concatenate
+
+_ACTION, _PROCESS, _SEED = range(3)  # sub-streams of a counted draw
 
 
 def drawn(
-    initial: Float[Tensor, "N ni"],
+    begin: Callable[[torch.Generator], Float[Tensor, "N ni"]],
+    generators: Sequence[torch.Generator],
     sizes: tuple[int, int, int],
-    generator: torch.Generator,
     dtype: torch.dtype,
     device: torch.device | str,
+    *,
+    counted: bool,
 ) -> Noise:
-    """Noise of N episodes that begin with `initial`; `sizes` are T, nu and nw.
+    """Noise of N episodes for each generator, which begin with `begin(generator)`.
 
-    Drawn in float64 on the CPU and then cast, so that every dtype and device sees the same numbers.
+    `sizes` are T, nu and nw. Drawn in float64 and then cast, so that every dtype sees the same
+    numbers: on the CPU, where every device sees the same, or `counted`, on the device by Philox.
+    There a generator gives the key, and whatever is drawn for an episode depends on the key and on
+    the episode's number alone, its first steps not on the horizon.
     """
     horizon, actions, processes = sizes
-    kwargs = {"generator": generator, "dtype": torch.float64}
-    action = torch.randn(len(initial), horizon, actions, **kwargs)
-    process = torch.randn(len(initial), horizon, processes, **kwargs)
-    seed = torch.randint(2**62, (len(initial),), generator=generator)
     cast = {"dtype": dtype, "device": device}
-    return Noise(initial.to(**cast), action.to(**cast), process.to(**cast), seed.to(device))
+    if not counted:
+        parts = []
+        for generator in generators:
+            initial = begin(generator)
+            kwargs = {"generator": generator, "dtype": torch.float64}
+            action = torch.randn(len(initial), horizon, actions, **kwargs)
+            process = torch.randn(len(initial), horizon, processes, **kwargs)
+            seed = torch.randint(2**62, (len(initial),), generator=generator)
+            kept = [part.to(**cast) for part in (initial, action, process)]
+            parts.append(Noise(*kept, seed.to(device)))
+        return concatenate(parts) if len(parts) > 1 else parts[0]
+    keys = torch.stack([counters.key(generator) for generator in generators]).to(device)
+    starts = [begin(generator) for generator in generators]
+    rows = len(starts[0])
+    action = counters.normals(keys, rows, (horizon, actions), _ACTION)
+    process = counters.normals(keys, rows, (horizon, processes), _PROCESS)
+    seed = counters.seeds(keys, rows, _SEED)
+    return Noise(torch.cat(starts).to(**cast), action.to(dtype), process.to(dtype), seed)
 
 
 def check_noise(

@@ -1,12 +1,10 @@
-"""A problem: simulator, task, policy and objective,
-with everything an estimator may ask of them.
-"""
+"""A problem: simulator, task, policy and objective, and everything an estimator may ask of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -16,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.events import STEPS, Hard, Step, last_margin
+from gradlab.foundation import placement
 from gradlab.foundation.arguments import (
     check_device,
     check_dtype,
     check_generator,
-    got,
     number,
     whole,
 )
@@ -33,7 +31,7 @@ from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import Matrix, Vector, shared
 from gradlab.policies.factors import Call
 from gradlab.policies.policy import BoundPolicy, Policy
-from gradlab.problems.checking import can_run, check_part, check_parts
+from gradlab.problems.checking import can_run, check_part, check_parts, check_policy
 from gradlab.problems.critic import Critic, View
 from gradlab.problems.drawing import check_noise, drawn
 from gradlab.problems.segment import Segment, Widths, check_moment, check_time, packed
@@ -66,6 +64,7 @@ class Problem(Shown):
     event_step: Step = field(default_factory=Hard)
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
+    noise: str | None = None  # "cpu" or "device", where it is drawn; None: "device" on a GPU
     compile: bool = False
     checkpoint: bool = False  # keep only states, and run each step again in the backward pass
     skewed: tuple[tuple[str, Vector | Matrix], ...] = ()  # a policy to start from: `reference`
@@ -80,6 +79,7 @@ class Problem(Shown):
             raise BadValue(f"discount must lie in (0, 1], got {self.discount}")
         check_dtype(self.dtype)
         check_device(self.device)
+        placement.check_noise(self.noise)
         if not isinstance(self.critic, Critic | None):
             raise BadValue(
                 f"critic should be a Critic, got {type(self.critic).__name__}; a fitted one is bound "
@@ -138,6 +138,7 @@ class Problem(Shown):
             **({} if self.segment is None else {"segment": self.segment.summary}),
             "events": "hard" if self.hard else repr(self.event_step),
             "dtype": f"{str(self.dtype).removeprefix('torch.')} on {self.device}",
+            **({} if self.noise is None else {"noise": f"of the {self.noise}"}),
             "compile": "yes" if self.compile else "no",
         }
 
@@ -296,15 +297,20 @@ class Problem(Shown):
     def draw(self, count: int, generator: torch.Generator) -> Noise:
         """All the randomness of `count` episodes.
 
-        Drawn in float64 on the CPU and then cast, so that every dtype and device sees the same
-        numbers. The first draw takes the parts through a step (`problems.checking`): raises
-        `BadValue` or `BadShape` for a method with a mistake.
+        In float64 and then cast; on the CPU, so that every device sees the same, or on the device,
+        but for what episodes begin with (`noise`). The first draw takes the parts through a step
+        (`problems.checking`): raises `BadValue` or `BadShape` for a method with a mistake.
         """
+        return self.draw_blocks(count, [generator])
+
+    def draw_blocks(self, count: int, generators: Sequence[torch.Generator]) -> Noise:
+        """What `draw` gives of each generator, one after another, in one go on the device."""
         count = whole("the number of episodes to draw", count)
-        check_generator(generator)
-        self._dry_run()
+        return self._drawn(lambda generator: self._beginning(count, generator), generators)
+
+    def _beginning(self, count: int, generator: torch.Generator) -> Tensor:
         if self.segment is None:
-            return self._drawn(self.task.draw_initial(count, generator), generator)
+            return self.task.draw_initial(count, generator)
         pool = self.segment.moments
         if pool is None:
             raise Missing(
@@ -312,7 +318,7 @@ class Problem(Shown):
                 "problem.noise_from(moments, generator), or from_moments(length, moments)"
             )
         chosen = torch.randint(len(pool.step), (count,), generator=generator)
-        return self._drawn(packed(pool.take(chosen.to(pool.step.device))), generator)
+        return packed(pool.take(chosen.to(pool.step.device)))
 
     def noise_from(self, moments: Moment, generator: torch.Generator) -> Noise:
         """All the randomness of one segment from each of these moments [N], and the moments.
@@ -324,16 +330,19 @@ class Problem(Shown):
                 f"{self.name} begins at its initial states; for a problem that begins at moments "
                 "try problem.from_moments(length)"
             )
-        check_generator(generator)
-        self._dry_run()
         check_moment(moments, self.widths, None, self.dtype, self.name)
         check_time(moments, self.horizon, self.episode, self.name)
-        return self._drawn(packed(moments), generator)
+        return self._drawn(lambda _: packed(moments), [generator])
 
-    def _drawn(self, initial: Tensor, generator: torch.Generator) -> Noise:
-        """The rest of the randomness, after what episodes begin with."""
+    def _drawn(
+        self, begin: Callable[[torch.Generator], Tensor], generators: Sequence[torch.Generator]
+    ) -> Noise:
+        for generator in generators:
+            check_generator(generator)
+        self._dry_run()
         sizes = self.horizon, self.simulator.action_dim, self.simulator.noise_dim
-        return drawn(initial, sizes, generator, self.dtype, self.device)
+        counted = placement.drawn_there(self.noise, self.device)
+        return drawn(begin, generators, sizes, self.dtype, self.device, counted=counted)
 
     def check_noise(self, noise: Noise) -> None:
         """Raise `BadShape` unless the noise was drawn for this, `BadValue` if it is empty."""
@@ -375,15 +384,6 @@ class Problem(Shown):
                 f"{who} needs a V critic and {self.name} has none; {FIT.format(kind='v')}"
             )
         return self.critic.v
-
-
-def check_policy(policy: object) -> None:
-    """Raise `BadValue` unless it is a policy."""
-    if not isinstance(policy, Policy):
-        kind = policy if isinstance(policy, type) else type(policy)
-        module = issubclass(kind, torch.nn.Module)
-        hint = "gradlab.ModulePolicy(module)" if module else "gradlab.GaussianPolicy()"
-        raise BadValue(f"policy should be a policy, got {got(policy)}; try {hint}")
 
 
 @shared

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 
+from gradlab.foundation import placement
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.naming import Names
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.policies.policy import Policy
 from gradlab.problems import apg, contact_toys, flights, known_answers, robots, runners
+from gradlab.problems.checking import check_policy
 from gradlab.problems.critic import Critic
-from gradlab.problems.problem import Problem, check_policy
+from gradlab.problems.problem import Problem
 from gradlab.simulators.base import Simulator
 from gradlab.tasks.base import Task
 
@@ -66,6 +68,7 @@ def make(
     critic: Critic | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    noise: str | None = None,
     compile: bool | None = None,
     **options: Any,
 ) -> Problem:
@@ -74,7 +77,9 @@ def make(
 
     "my_package.problems:docking" and "my_file.py:docking" name a builder, or a problem, by where it
     is; "robot.xml" is what `gradlab.robot` makes of the file, with its options. What is left out is
-    as the problem has it (float32 on the CPU for those of gradlab).
+    as the problem has it (float32 on the CPU for those of gradlab), or where a run is placed
+    (`foundation.placement`: the options --device and --noise of a study). `noise` says where noise
+    is drawn: "cpu", the same numbers for every device, or "device", which is what a GPU is used to.
     `policy` is one, or a function of (observation_dim, action_dim) that returns one.
     `hidden=(64, 64)` is the short form for another policy: the problem's own with these layers.
 
@@ -91,9 +96,14 @@ def make(
         raise BadValue("policy and hidden both say what the policy is; give one of them")
     if horizon is not None:
         horizon = whole("horizon", horizon, hint="try horizon=32")
+    here = placement.current()
+    if here is not None:
+        device = here.device if device is None else device
+        noise = here.noise if noise is None else noise
     shared = {
         "horizon": horizon, "discount": discount, "policy": policy, "hidden": hidden, "task": task,
-        "simulator": simulator, "critic": critic, "dtype": dtype, "device": device, "compile": compile,
+        "simulator": simulator, "critic": critic, "dtype": dtype, "device": device, "noise": noise,
+        "compile": compile,
     }  # fmt: skip
     given = {option: value for option, value in shared.items() if value is not None}
     if isinstance(name, str) and name.lower().endswith(".xml"):

@@ -40,14 +40,14 @@ class Accumulator:
         self._deviation: Leaves = {}  # {leaf: [G, p]}: Σ (g − c), float64
         self._half_squares: Leaves = {}
         self._powers: Powers | None = None
-        self._lost = 0
+        self._lost: Tensor | int = 0  # counted where the chunks are, read in the end
 
     def add(self, chunk: Chunk) -> None:
         """One more chunk. Raises `BadValue` if it is about another pilot."""
         blocks = len(next(iter(chunk.deviation.values())))
         count = by_block((~chunk.lost)[:, None].to(torch.int64), chunk.first, blocks)[:, 0]
         powers = Powers.of(_of_parts(chunk), chunk.lost, chunk.first)
-        self._lost += int(chunk.lost.sum())
+        self._lost = self._lost + chunk.lost.sum()
         if self._powers is None:
             self._pilot, self._count, self._powers = chunk.pilot, count.clone(), powers
             self._half_squares = dict(chunk.half_squares)
@@ -92,7 +92,7 @@ class Accumulator:
             norm_m3=m3,
             norm_m4=m4,
             pilot=pilot,
-            nonfinite=self._lost,
+            nonfinite=int(self._lost),
         )
 
 

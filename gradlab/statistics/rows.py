@@ -96,11 +96,9 @@ def summed(
     """
     first = start % blocks
     if lost is None:
-        mean = samples.mean() if pilot is None else pilot
-        if all_finite(mean.values()):
-            chunk = _Walk(samples, blocks, first, mean, per_parameter=per_parameter).chunk()
-            if all_finite([chunk.squares]):
-                return chunk
+        chunk = walked(samples, start, pilot, blocks, per_parameter=per_parameter)
+        if all_finite([chunk.squares]):
+            return chunk
         lost = lost_rows(samples)
     if pilot is None:
         about = _Walk(samples, blocks, first, None, lost, double=True).chunk()
@@ -111,6 +109,22 @@ def summed(
         return chunk
     # squares that overflow in the samples' own dtype alone
     return _Walk(samples, blocks, first, pilot, lost, per_parameter, double=True).chunk()
+
+
+def walked(
+    samples: PerSample,
+    start: int,
+    pilot: Mapping[str, Tensor] | None,
+    blocks: int,
+    *,
+    per_parameter: bool = False,
+) -> Chunk:
+    """The sums as if no sample were lost, for `summed` and for what cannot wait for the host.
+
+    They stand where all of `squares` is finite; a pilot that is not makes none of them so.
+    """
+    centre = samples.mean() if pilot is None else pilot
+    return _Walk(samples, blocks, start % blocks, centre, None, per_parameter).chunk()
 
 
 def lost_rows(samples: PerSample) -> Bool[Tensor, " n"]:
@@ -139,12 +153,11 @@ class _Walk:
     def chunk(self) -> Chunk:
         count, like = len(self.samples), self.samples.like
         dtype = torch.float64 if self.double else like.dtype
-        centre, deviation, half_squares = {}, {}, {}
+        centre, deviation, half_squares = self._centres(), {}, {}
         squares: list[Tensor] = []
         for k, layer in enumerate(self.samples.layers()):
             sizes = {name: math.prod(shape) for name, shape in layer.items()}
             for name, size in sizes.items():
-                centre[name] = self._centre(name, layer[name])
                 deviation[name] = like.new_empty(self.blocks, size, dtype=dtype)
                 squares.append(like.new_empty(count, dtype=torch.float64))
                 if self.per_parameter:
@@ -168,11 +181,19 @@ class _Walk:
             lost = torch.zeros(count, dtype=torch.bool, device=like.device)
         return Chunk(centre, self.first, lost, torch.stack(squares), deviation, half_squares)
 
-    def _centre(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _centres(self) -> Leaves:
+        """The pilot as the samples have it; the very same where it is that of an earlier chunk."""
         like = self.samples.like
+        shapes = {name: shape for layer in self.samples.layers() for name, shape in layer.items()}
         if self.pilot is None:
-            return like.new_zeros(shape)
-        return self.pilot[name].detach().to(like).reshape(shape)
+            return {name: like.new_zeros(shape) for name, shape in shapes.items()}
+        given = dict(self.pilot)
+        cast = {n: given[n].detach().to(like).reshape(shape) for n, shape in shapes.items()}
+        same = list(given) == list(cast) and all(
+            (x.dtype, x.device, x.shape, x.requires_grad) == (y.dtype, y.device, y.shape, False)
+            for x, y in zip(given.values(), cast.values(), strict=True)
+        )
+        return self.pilot if same and isinstance(self.pilot, dict) else cast
 
     def _formed(self, layer: int, rows: slice, centre: Leaves) -> Leaves:
         """g_i − c, 0 where lost."""

@@ -17,12 +17,13 @@ from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 
 from gradlab.foundation.errors import BadValue, GradlabError, NotWritten, UnknownName
 from gradlab.foundation.memory import keep_freed_memory
+from gradlab.foundation.placement import Placement
 from gradlab.study.definition import Study
 from gradlab.study.runner import Result, run_study
 
@@ -32,7 +33,8 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, err
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run; none of this changes the table (`--retrain` and `--keep` may)."""
+    """How to run; of this the device, where noise is drawn, `--retrain` and `--keep` may change the
+    table."""
 
     preset: str = "default"
     """Named set of values for the options of the study; options given beside it win."""
@@ -47,7 +49,14 @@ class RunOptions:
             help_behavior_hint="(default: what the preset says, else one for each usable core)",
         ),
     ] = None
-    """Worker processes."""
+    """Worker processes. On a GPU one, unless asked otherwise."""
+    device: str = "cpu"
+    """Where tensors live: cpu or cuda. Another device is another run."""
+    noise: Annotated[
+        Literal["cpu", "device"] | None,
+        tyro.conf.arg(help_behavior_hint="(default: device on a GPU, cpu elsewhere)"),
+    ] = None
+    """Where noise is drawn: cpu, the same numbers for every device, or device, by counting."""
     retrain: bool = False
     """Build the artefacts that come with the repository anew."""
     fresh: bool = False
@@ -129,6 +138,7 @@ def _run(definition: Study, args: Sequence[str], command: str) -> Result:
         config,
         Path(options.out or Path("runs") / definition.name / options.preset),
         jobs=jobs,
+        placement=Placement(options.device, options.noise),
         retrain=options.retrain,
         fresh=options.fresh,
         keep=options.keep,

@@ -20,7 +20,7 @@ from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, Row
 
 INFINITE = {"infinite": True}  # metadata of a config field in which ∞ has a meaning
-RUN_OPTIONS = ("preset", "out", "jobs", "retrain", "fresh", "keep")
+RUN_OPTIONS = ("preset", "out", "jobs", "device", "noise", "retrain", "fresh", "keep")
 
 
 def no_artefacts(config: Any) -> Iterable[Artefact]:
@@ -52,6 +52,10 @@ class Study:
     """Read-only folder of artefacts that come with the repository."""
     cells: Callable[[Any], Iterable[Cell]]
     run_cell: Callable[[Any, Cell, Mapping[str, Saved]], Iterable[Row]]
+    cpu_only: str | None = None
+    """Why no other device will do, as a clause: "its simulators are on the CPU"; None: any."""
+    cpu_part: str | None = None
+    """What of it stays on the CPU whatever the device, as a clause."""
     measured: tuple[str, ...] = ()
     """Columns that a clock or a memory meter fills in: kept in timings.parquet, so that
     rows.parquet is the same for every run; `plot`, `summarise` and `answer` see both."""

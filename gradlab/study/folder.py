@@ -134,7 +134,7 @@ class Folder:
         if not self.manifest.exists():
             write_json(self.manifest, {**identity, "completed": False})
             return {}
-        found = self._read_manifest()
+        found = {"device": "cpu", "noise": "cpu", **self._read_manifest()}  # unless it says others
         if differences := list(_differences(found, identity)):
             raise Conflict(
                 f"{self.path} holds the results of another config ({'; '.join(differences)}); "

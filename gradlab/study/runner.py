@@ -19,8 +19,9 @@ from joblib.parallel import LokyBackend, get_active_backend
 
 from gradlab.foundation import naming
 from gradlab.foundation.checkpoints import read_header
-from gradlab.foundation.errors import BadValue, Missing
+from gradlab.foundation.errors import BadValue, Missing, Unavailable
 from gradlab.foundation.files import digest, write_json, write_whole
+from gradlab.foundation.placement import Placement, placed
 from gradlab.study.answer import Answer
 from gradlab.study.cells import Artefact, Cell, in_order
 from gradlab.study.definition import Study, as_json, check_numbers
@@ -31,6 +32,8 @@ from gradlab.study.sources import Code, accepted
 from gradlab.study.storage import read_cell, write_rows
 from gradlab.study.survey import Survey
 from gradlab.study.worker import Job, pause, stop_when_alone, work
+
+CPU = Placement()
 
 
 class Result(NamedTuple):
@@ -49,6 +52,7 @@ def run_study(
     out: Path,
     *,
     jobs: int | None = None,
+    placement: Placement = CPU,
     retrain: bool = False,
     fresh: bool = False,
     keep: bool = False,
@@ -59,9 +63,11 @@ def run_study(
     manifest.
 
     Args:
-        config: an instance of `study.config`; with `study` and `retrain` it identifies the folder.
-        jobs: workers; default: the usable cores. No part of the identity: results do not depend on
-        it.
+        config: an instance of `study.config`; with `study`, `placement` and `retrain` it identifies
+        the folder.
+        jobs: workers; default: the usable cores, on a GPU one. No part of the identity: results do
+        not depend on it.
+        placement: device and noise of every problem that is made.
         retrain: build committed artefacts anew.
         fresh: delete the results in `out` first.
         keep: go on with results there that other code made.
@@ -77,9 +83,12 @@ def run_study(
     if jobs is not None and jobs < 1:
         raise BadValue(f"expected jobs >= 1, got {jobs}; leave it out to use every core")
     check_numbers(config)
+    check_placement(study, placement)
     folder = Folder(Path(out))
     identity = {"study": study.name, "config": as_json(config), "retrain": retrain}
-    with naming.noted() as named:  # tasks and estimators of users' own modules
+    where = {"device": placement.device, "noise": placement.drawn}
+    # tasks and estimators of users' own modules
+    with naming.noted() as named, placed(placement):
         cells = list(study.cells(config))
         if not cells:
             raise BadValue(f"{study.name} has nothing to do with these options; ask for more")
@@ -93,7 +102,7 @@ def run_study(
         begin = time.perf_counter()
         if fresh:
             folder.clear(study.name)
-        earlier = folder.claim(identity)
+        earlier = folder.claim({**identity, **where})
         code = _code(study, artefacts, named)
         made_by = {"command": command, "git_revision": git_revision(), "versions": versions()}
         record = {
@@ -102,15 +111,17 @@ def run_study(
             "preset": preset,
             "code": asdict(code),
             "kept": accepted(folder, earlier, code, keep),
-            **_conditions(identity["config"]),
+            **where,
+            **_conditions(placement),
         }
         write_json(folder.manifest, {**record, "completed": False})
         committed = None if retrain else study.committed
-        survey = Survey.of(folder, artefacts, cells, digest(identity), committed)
-        header = {**made_by, "code": code.digest}
-        used = _carry_out(
-            study, config, folder, survey, header, jobs, _minutes(study, config, preset)
-        )
+        # of runs on the CPU as it was before there were others
+        fingerprint = digest(identity if _usual(placement) else {**identity, **where})
+        survey = Survey.of(folder, artefacts, cells, fingerprint, committed)
+        header = {**made_by, **where, "code": code.digest}
+        run = _Run(study, config, placement, folder, survey, header)
+        used = _carry_out(run, jobs, _minutes(study, config, preset))
         rows, headers = _gather(study, folder, cells)
         if (now := _code(study, artefacts, named)).digest != code.digest:
             note(
@@ -140,11 +151,29 @@ def _shown(study: Study, rows: pd.DataFrame, out: Path) -> Result:
     return result
 
 
-def _conditions(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Where and in which precision a run computes."""
+def check_placement(study: Study, placement: Placement) -> None:
+    """Raises `Unavailable` for a GPU that is not there or where a study can use none, `BadValue`
+    for what is no device; says what stays on the CPU."""
+    if study.cpu_only is not None and not placement.on_cpu:
+        raise Unavailable(
+            f"{study.name} runs on the CPU alone, since {study.cpu_only}; leave out "
+            f"--device {placement.device}"
+        )
+    placement.check()
+    if study.cpu_part is not None and not placement.on_cpu:
+        note(f"{study.name}: {study.cpu_part} on the CPU, the rest on {placement.device}")
+
+
+def _usual(placement: Placement) -> bool:
+    return placement.on_cpu and placement.drawn == "cpu"
+
+
+def _conditions(placement: Placement) -> dict[str, Any]:
+    """On what and in which precision a run computes."""
+    on_gpu = torch.device(placement.device).type == "cuda"
     return {
-        "device": settings.get("device", "cpu"),
-        "dtype": settings.get("dtype", str(torch.get_default_dtype())),
+        **({"gpu": torch.cuda.get_device_name(placement.device)} if on_gpu else {}),
+        "dtype": str(torch.get_default_dtype()),
         "host_cores": os.cpu_count(),
     }
 
@@ -154,22 +183,26 @@ def _code(study: Study, artefacts: Mapping[str, Artefact], named: Iterable[str])
     return Code.of([study.config, study.cells, study.run_cell, study.artefacts, *builds], named)
 
 
-def _carry_out(
-    study: Study,
-    config: Any,
-    folder: Folder,
-    survey: Survey,
-    header: Mapping[str, Any],
-    jobs: int | None,
-    typical: float | None,
-) -> int:
+class _Run(NamedTuple):
+    """What every job of a run is made of."""
+
+    study: Study
+    config: Any
+    placement: Placement
+    folder: Folder
+    survey: Survey
+    header: Mapping[str, Any]
+
+
+def _carry_out(run: _Run, jobs: int | None, typical: float | None) -> int:
     """Does everything that is left; returns the number of jobs used."""
+    survey = run.survey
     units = [*survey.artefacts.values(), *survey.cells]
-    waiting = [_job(study, config, folder, survey, header, unit) for unit in survey.left]
+    waiting = [_job(run, unit) for unit in survey.left]
     costs = {job.name: job.unit.cost for job in waiting}
-    progress = Progress(study.name, len(units), sum(unit.cost for unit in units))
+    progress = Progress(run.study.name, len(units), sum(unit.cost for unit in units))
     progress.skip(len(units) - len(waiting), sum(u.cost for u in units) - sum(costs.values()))
-    used = max(1, min(jobs or usable_cores(), len(waiting)))
+    used = max(1, min(jobs or (usable_cores() if run.placement.on_cpu else 1), len(waiting)))
 
     def feed() -> Iterator[Any]:
         """The next unit whose artefacts exist, asked for whenever a worker is free."""
@@ -184,7 +217,7 @@ def _carry_out(
 
     if not waiting:
         return used
-    print(_plan(survey, folder, used, typical), file=sys.stderr, flush=True)
+    print(_plan(survey, run.folder, used, typical), file=sys.stderr, flush=True)
     # One unit at a time for each worker, chosen when it is free. (joblib's stubs know only
     # strings.)
     single: Any = 1
@@ -224,14 +257,8 @@ def _plan(survey: Survey, folder: Folder, jobs: int, typical: float | None) -> s
     return f"{' and '.join(parts)} to do in {folder.path} with {workers}; {long}"
 
 
-def _job(
-    study: Study,
-    config: Any,
-    folder: Folder,
-    survey: Survey,
-    header: Mapping[str, Any],
-    unit: Artefact | Cell,
-) -> Job:
+def _job(run: _Run, unit: Artefact | Cell) -> Job:
+    folder, survey = run.folder, run.survey
     stamp: dict[str, Any]
     if isinstance(unit, Artefact):
         path = folder.artefact(unit.name)
@@ -241,12 +268,13 @@ def _job(
         path = folder.cell(unit.key)
         stamp = {"cell": unit.key, "config": survey.fingerprint}
     return Job(
-        study=study,
-        config=config,
+        study=run.study,
+        config=run.config,
+        placement=run.placement,
         unit=unit,
         path=path,
         needs={name: survey.paths[name] for name in unit.needs},
-        header={**header, **stamp},
+        header={**run.header, **stamp},
         locks=folder.worker_locks,
     )
 

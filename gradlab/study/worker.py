@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from gradlab.foundation.checkpoints import content_checksum, read_artefact, write_artefact
 from gradlab.foundation.memory import keep_freed_memory
+from gradlab.foundation.placement import Placement, placed
 from gradlab.study.cells import Artefact, Cell
 from gradlab.study.definition import Study
 from gradlab.study.seeds import seed_for
@@ -30,6 +31,7 @@ class Job:
 
     study: Study
     config: Any
+    placement: Placement
     unit: Artefact | Cell
     path: Path
     """Where the result goes."""
@@ -56,7 +58,7 @@ def work(job: Job) -> str:
     """Does a job and returns its name. An exception carries the name as a note."""
     with _held(job.locks):
         _stop_if_alone()
-        with _quiet_torch(seed_for(job.config.seed, job.name)):
+        with _quiet_torch(seed_for(job.config.seed, job.name)), placed(job.placement):
             try:
                 _do(job)
             except Exception as error:
@@ -73,6 +75,8 @@ def pause() -> None:
 def _do(job: Job) -> None:
     begin = time.perf_counter()
     needs = {name: read_artefact(path)[0] for name, path in job.needs.items()}
+    made_from = {name: content_checksum(saved) for name, saved in needs.items()}
+    needs = {name: saved.to(job.placement.device) for name, saved in needs.items()}
     if isinstance(job.unit, Artefact):
         saved = job.unit.build(job.unit, needs)
         seconds = time.perf_counter() - begin
@@ -82,7 +86,6 @@ def _do(job: Job) -> None:
         {"cell": job.unit.key, **row} for row in job.study.run_cell(job.config, job.unit, needs)
     ]
     seconds = time.perf_counter() - begin
-    made_from = {name: content_checksum(saved) for name, saved in needs.items()}
     write_cell(job.path, rows, {**job.header, "needs": made_from, "seconds": seconds})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from gradlab.foundation import placement
 from gradlab.study import Cell, Saved
 from gradlab.study.tables import flat
 from studies.shared.medians import median_interval
@@ -69,7 +70,7 @@ def _race_rows(config: Config, setting: dict[str, Any]) -> Iterator[dict[str, An
             repeats=config.repeats,
             clock=config.clock,
             threads=config.threads,
-            device=config.device,
+            device=placement.device(),
             seed=config.seed,
         )
     )
@@ -110,7 +111,7 @@ def _combination_row(config: Config, name: str) -> dict[str, Any]:
         config.repeats,
         config.clock,
         config.threads,
-        config.device,
+        placement.device(),
         config.seed,
     )
     result = separately(task)
@@ -134,7 +135,7 @@ def _combination_row(config: Config, name: str) -> dict[str, Any]:
 
 def _conditions(config: Config) -> dict[str, Any]:
     """What a time depends on beside the setting."""
-    return {"device": config.device, "threads": config.threads}
+    return {"device": placement.device(), "threads": config.threads}
 
 
 def _stream_row(config: Config, count: int) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def _stream_row(config: Config, count: int) -> dict[str, Any]:
             config.stream_horizon,
             config.stream_hidden,
             config.threads,
-            config.device,
+            placement.device(),
             config.seed,
         )
     )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from gradlab.foundation.errors import BadValue, Unavailable, UnknownName
+from gradlab.foundation.errors import BadValue, UnknownName
 from studies.throughput.combinations import COMBINATIONS
 from studies.throughput.stopwatch import CLOCKS, CONTENDERS, PROBLEMS
 
@@ -48,8 +46,6 @@ class Config:
     """
     threads: int = 1
     """Threads of torch and of XLA."""
-    device: str = "cpu"
-    """cpu or cuda."""
     stream_counts: tuple[int, ...] = (100_000, 1_000_000)
     """Lengths of the streams whose peak memory is measured; none to leave them out."""
     stream_problem: str = "lq"
@@ -108,10 +104,6 @@ def check(config: Config) -> None:
             raise UnknownName("contender", contender, CONTENDERS)
     if config.clock not in CLOCKS:
         raise UnknownName("clock", config.clock, CLOCKS)
-    if config.device not in ("cpu", "cuda"):
-        raise UnknownName("device", config.device, ("cpu", "cuda"))
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise Unavailable("expected a CUDA device for --device cuda, and torch finds none; try cpu")
     counts = (*config.samples, *config.horizons, *config.stream_counts)
     if min(*counts, config.repeats, config.threads, config.stream_chunk) < 1:
         raise BadValue("samples, horizons, repeats, threads and stream sizes must be at least 1")

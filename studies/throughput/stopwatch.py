@@ -31,6 +31,7 @@ from gradlab.foundation.errors import BadValue, Unavailable, UnknownName
 from gradlab.foundation.generators import generator
 from gradlab.foundation.memory import keep_freed_memory
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.placement import Placement, current, placed
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
@@ -116,7 +117,9 @@ def separately(task: Task) -> dict[str, Any]:
     env = {**os.environ, **dict.fromkeys(names, threads)}
     env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     kind = type(task).__name__
-    text = json.dumps({"kind": kind, "threads": task.threads, "task": dataclasses.asdict(task)})
+    here = current() or Placement(task.device)
+    message = {"kind": kind, "threads": task.threads, "noise": here.noise}
+    text = json.dumps({**message, "task": dataclasses.asdict(task)})
     done = subprocess.run(
         [sys.executable, "-m", "studies.throughput.stopwatch", text],
         env=env,
@@ -385,8 +388,9 @@ def _main(text: str) -> None:
         "Stream": (Stream, streamed),
     }
     kind, measure = kinds[message["kind"]]
-    print(json.dumps(measure(kind(**message["task"]))), flush=True)
-    if message["task"]["device"] == "cuda":
+    with placed(Placement(message["task"]["device"], message["noise"])):
+        print(json.dumps(measure(kind(**message["task"]))), flush=True)
+    if message["task"]["device"].startswith("cuda"):
         os._exit(
             0
         )  # torch 2.11 aborts at the end of a process whose CUDA threads have run backward

@@ -12,6 +12,7 @@ import tyro
 from estimators import Split
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue
+from gradlab.foundation.placement import Placement
 from gradlab.problems.problem import Problem
 from gradlab.tasks.base import Detachable
 from gradlab.training.algorithm import Algorithm
@@ -21,7 +22,7 @@ from studies.train.algorithms import ALGORITHMS, FAMILIES, FLIGHTS, named
 # what a training's numbers depend on: a compiled step and another device round otherwise
 SETTINGS = (
     *("algorithm", "task", "seed", "updates", "hidden", "detached", "on_nonfinite"),
-    *("restart", "compile", "device"),
+    *("restart", "compile", "device", "noise"),
 )
 WIDTH = 0.2  # of Split behind truths: on hovering less noise than 0.05 or 0.5 [margin scale]
 
@@ -67,6 +68,11 @@ class Options:
     """Compile the step of the simulation: worth it for long trainings."""
     device: str = "cpu"
     """Where tensors live, such as cuda."""
+    noise: Annotated[
+        Literal["cpu", "device"] | None,
+        tyro.conf.arg(help_behavior_hint="(default: device on a GPU, cpu elsewhere)"),
+    ] = None
+    """Where noise is drawn: cpu, the same numbers for every device, or device, by counting."""
     render: bool = False
     """Write a GIF of an episode of the trained policy at the end."""
     tensorboard: bool = False
@@ -109,6 +115,7 @@ class Options:
 def settings(options: Options) -> dict[str, Any]:
     """What makes a run this run: where it differs, its state is another run's."""
     kept = {name: getattr(options, name) for name in SETTINGS}
+    kept["noise"] = Placement(options.device, options.noise).drawn
     return {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
 
 
@@ -123,7 +130,10 @@ def prepared(options: Options) -> tuple[Problem, Algorithm]:
                 f"--detached is for flights, got {options.task}; try one of {', '.join(FLIGHTS)}"
             )
         problem = problem.replace(task=problem.task.with_detached(*options.detached))
-    problem = problem.replace(compile=options.compile, device=options.device)
+    placement = Placement(options.device, options.noise)
+    placement.check()
+    place = {"device": placement.device, "noise": placement.noise}
+    problem = problem.replace(compile=options.compile, **place)
     changes: dict[str, Any] = {"on_nonfinite": options.on_nonfinite}
     if options.updates is not None:
         changes["updates"] = options.updates

@@ -107,8 +107,8 @@ def _begun(options: Options, problem: Problem, algorithm: Algorithm) -> Standing
     if not (options.folder / STATE).is_file():
         state = init(problem, algorithm, options.seed)
         return Standing(state, [_row(options, problem, algorithm, state, None, Tally())])
-    now, theirs = Standing.read(options.folder, options.device)
-    ours = settings(options)
+    now, said = Standing.read(options.folder, options.device)
+    ours, theirs = settings(options), said and {"noise": "cpu", **said}  # as all noise once was
     if theirs != ours:
         differs = [name for name in ours if not theirs or theirs.get(name) != ours[name]]
         raise BadValue(

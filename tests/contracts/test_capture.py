@@ -36,11 +36,16 @@ ALLOWED = {
     ): "a level by steps asks whether they are known",
     ("estimators/mixtures/dealing.py", "_alike"): "shares stay factored if steps are the same",
     ("estimators/evolution.py", "perturbations"): "every episode's seed makes its own directions",
-    ("gradlab/statistics/rows.py", "all_finite"): "rows are looked for only if some are lost",
-    ("gradlab/statistics/accumulating.py", "add"): "lost rows are counted, once a chunk",
+    ("gradlab/statistics/rows.py", "all_finite"): "the weights of a mixture leave out what is lost",
     ("gradlab/problems/problem.py", "draw"): "a pilot is drawn on the host, as all noise is",
 }
+# of the statistics, outside of what is captured: `summed(look=False)` waits for nothing
+LOOKS = {
+    ("gradlab/statistics/rows.py", "all_finite"): "rows are looked for only if some are lost",
+    ("gradlab/statistics/accumulating.py", "sums"): "lost rows are counted, once a stream",
+}
 ESTIMATORS = registered()
+PLAIN = ("fog", "pg", "qg", "nstep", "split", "relaxed_fog", "lambda_return", "zero_step")
 DRAWS = {
     "mixture-pilot",
     "total-propagation-pilot",
@@ -62,8 +67,30 @@ def found(estimator: Estimator, problem: Problem) -> set[Found]:
     with watched() as waits:
         samples = estimator(problem, params, noise)
         samples.mean()
+        pilot = samples.summed(look=False).pilot
+        samples.summed(8, pilot, look=False, per_parameter=True)
+    with watched() as looked:
         samples.moments()
-    return {one for one in waits if (one.file, one.function) not in ALLOWED}
+    places = {one for one in waits if (one.file, one.function) not in ALLOWED}
+    return places | {one for one in looked if (one.file, one.function) not in {**ALLOWED, **LOOKS}}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_is_captured_needs_no_allowance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain pullback: rollout, backward, factors and the statistics of a chunk."""
+    monkeypatch.setattr("tests.contracts.test_capture.ALLOWED", {})
+    assert not found(ESTIMATORS[name], toy_problem(switching=True, horizon=4))
+
+
+def test_a_stream_waits_once_a_chunk() -> None:
+    """For whether samples were lost; the pilot of a chunk is known to be that of the last."""
+    problem = toy_problem(horizon=2)
+    params = problem.init(torch.Generator().manual_seed(0))
+    samples = E.FOG()(problem, params, problem.draw(12, torch.Generator().manual_seed(1)))
+    samples.moments(chunk_size=4)
+    with watched() as waits:
+        samples.moments(chunk_size=4)
+    assert {(one.file, one.function) for one in waits} <= LOOKS.keys()
 
 
 @pytest.mark.parametrize("switching", [False, True])
