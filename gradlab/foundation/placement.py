@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -79,6 +80,12 @@ def placed(placement: Placement) -> Iterator[None]:
 def current() -> Placement | None:
     """Where problems are put; None outside of a run."""
     return _HERE.get()
+
+
+def here() -> dict[str, Any]:
+    """The options that put a problem, which `gradlab.make` does not make, where the run is."""
+    placement = _HERE.get() or Placement()
+    return {"device": placement.device, "noise": placement.noise}
 
 
 def device() -> str:

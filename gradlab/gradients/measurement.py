@@ -162,9 +162,11 @@ def measure(
                 if not several and position == begin and not problem.compile:
                     _warm_up(named[name], problem, params, noise, count - begin)
                 before = memo.saved
+                _finish(noise)
                 start = time.perf_counter()
                 some = _samples(named[name], problem, params, noise, memo if share else None)
                 samples[name] = some.prepared()
+                _finish(noise)
                 spent, saved = time.perf_counter() - start, memo.saved - before
                 seconds[name] += (spent + saved) * clocked
                 shared[name] += saved * clocked
@@ -187,6 +189,12 @@ def measure(
 
 
 WARM_AT_MOST = 0.01  # of the episodes are run twice
+
+
+def _finish(noise: Noise) -> None:
+    """A GPU is told what to do long before it has done it: a clock must wait for it."""
+    if noise.action.is_cuda:
+        torch.cuda.synchronize(noise.action.device)
 
 
 def _warm_up(one: Sampler, problem: Problem, params: Params, noise: Noise, count: int) -> None:

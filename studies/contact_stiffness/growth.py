@@ -124,7 +124,9 @@ def step_jacobians(
             f"expected states [{count}, {horizon + 1}, ns] for noise [{count}, {horizon}, nu], got "
             f"{list(states.shape)}"
         )
-    times = torch.arange(horizon, dtype=states.dtype).expand(count, -1).flatten()
+    times = (
+        torch.arange(horizon, dtype=states.dtype, device=states.device).expand(count, -1).flatten()
+    )
     flat, noise = states[:, :-1].flatten(0, 1), eps.flatten(0, 1)
     chunks = []
     for begin in range(0, len(flat), ROWS):
@@ -148,8 +150,8 @@ def product_log_norms(jacobians: Float[Tensor, "N T n n"]) -> Float[Tensor, "N T
     if not bool(jacobians.isfinite().all()):
         raise BadValue("step Jacobians are not finite; leave those episodes out and count them")
     matrices = jacobians.double()
-    product = torch.eye(matrices.shape[-1], dtype=torch.float64).expand_as(matrices[:, 0])
-    total = torch.zeros(len(matrices), dtype=torch.float64)
+    product = torch.eye(matrices.shape[-1]).to(matrices).expand_as(matrices[:, 0])
+    total = matrices.new_zeros(len(matrices))
     out = []
     for factor in matrices.unbind(1):
         product = factor @ product
@@ -173,9 +175,9 @@ def summed_log_norms(jacobians: Float[Tensor, "N T n n"]) -> Float[Tensor, "N T"
     if not bool(jacobians.isfinite().all()):
         raise BadValue("step Jacobians are not finite; leave those episodes out and count them")
     matrices = jacobians.double()
-    one = torch.eye(matrices.shape[-1], dtype=torch.float64).expand_as(matrices[:, 0])
+    one = torch.eye(matrices.shape[-1]).to(matrices).expand_as(matrices[:, 0])
     reach, total = torch.zeros_like(one), torch.zeros_like(one)
-    scale = torch.zeros(len(matrices), dtype=torch.float64)
+    scale = matrices.new_zeros(len(matrices))
     out = []
     for factor in matrices.unbind(1):
         # both sums are kept over e^scale, so that nothing overflows
@@ -212,9 +214,9 @@ def product_growth(
     """
     count = len(log_norms)
     last = max(horizons)
-    typical = _mean((log_norms[:, last - 1] / last).numpy())
-    steps = _mean(step_log_norms[:, :last].mean(1).numpy())
-    chosen = log_norms[:, [h - 1 for h in horizons]].numpy()
+    typical = _mean((log_norms[:, last - 1] / last).cpu().numpy())
+    steps = _mean(step_log_norms[:, :last].mean(1).cpu().numpy())
+    chosen = log_norms[:, [h - 1 for h in horizons]].cpu().numpy()
     generator = np.random.default_rng(seed)
     picks = generator.integers(count, size=(RESAMPLES, count))
     resampled = np.array([_square_slope(chosen[pick], horizons) for pick in picks])

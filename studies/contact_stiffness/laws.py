@@ -107,7 +107,7 @@ def _jacobian_rows(
     columns = [horizon - 1 for horizon in horizons]
     ends: list[dict[str, float]] = [{} for _ in horizons]
     for law in ("product", "summed"):
-        chosen = norms[law][:, columns].double().numpy()
+        chosen = norms[law][:, columns].double().cpu().numpy()
         values = growth.log_mean_square(chosen)
         resampled = growth.resampled_mean_squares(chosen, RESAMPLES)
         low, high = np.quantile(resampled, [0.025, 0.975], axis=0)

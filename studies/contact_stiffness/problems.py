@@ -20,6 +20,7 @@ from torch import Tensor
 import gradlab
 from gradlab.events import Event
 from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.foundation.placement import device, here
 from gradlab.gradients.sampling import block_generator
 from gradlab.policies.gaussian import GaussianPolicy, LinearPolicy
 from gradlab.problems.problem import Problem
@@ -120,9 +121,10 @@ def problem_of(task: str, width: float, horizon: int) -> Problem:
 def policy_of(task: str) -> Params:
     """The seeded random policy of a runner, or the launch of the toy: the same for every width."""
     if task == PEGS:
+        cast: dict[str, Any] = {"dtype": torch.float64, "device": device()}
         return {
-            "layers.0.weight": torch.tensor([[LAUNCH_MEAN]], dtype=torch.float64),
-            "log_std": torch.tensor([math.log(LAUNCH_STD)], dtype=torch.float64),
+            "layers.0.weight": torch.tensor([[LAUNCH_MEAN]], **cast),
+            "log_std": torch.tensor([math.log(LAUNCH_STD)], **cast),
         }
     problem = problem_of(task, 0.01, 1)
     return problem.init(block_generator(seed_for(POLICY_SEED, task, "policy"), 0))
@@ -249,6 +251,7 @@ def _pegs_problem(landscape: Pegs) -> Problem:
         horizon=1,
         discount=1.0,
         dtype=torch.float64,
+        **here(),
     )
 
 

@@ -88,7 +88,7 @@ def first_weight(
 ) -> Float[Tensor, " R"]:
     """The mean weight of the first part in each of `count` batches; at the output, for the mean."""
     if not isinstance(estimator, Mixture | Switch):
-        return torch.full((count,), torch.nan, dtype=torch.float64)
+        return noise.action.new_full((count,), torch.nan, dtype=torch.float64)
     weights = estimator.weights(problem, params, noise)
     found = weights.values
     if weights.level == "output":  # (mean, log std)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import gradlab
 from gradlab.foundation.errors import UnknownName
+from gradlab.foundation.placement import device, here
 from gradlab.oracle import closed_forms
 from gradlab.policies.gaussian import LinearPolicy
 from gradlab.problems.problem import Problem
@@ -65,8 +66,8 @@ class Toy:
     def direction(self) -> Tensor:
         """Along which the coordinate moves the policy's weights."""
         if self.name != "tennis":
-            return torch.ones(1, 1, dtype=torch.float64)
-        along = torch.zeros(3, 7, dtype=torch.float64)
+            return torch.ones(1, 1, dtype=torch.float64, device=device())
+        along = torch.zeros(3, 7, dtype=torch.float64, device=device())
         along[0, 0], along[0, 4] = 1.0, -1.0  # the paddle goes to where the ball is
         return along
 
@@ -83,9 +84,11 @@ def _decision(
 ) -> Problem:
     """With a fixed std, and the critic that knows the value without noise, the paper's baseline."""
     policy = LinearPolicy(1, 1, std=std, bias=False)
-    problem = Problem(name, Static(), Decision(landscape), policy, 1, 1.0, dtype=torch.float64)
+    problem = Problem(
+        name, Static(), Decision(landscape), policy, 1, 1.0, dtype=torch.float64, **here()
+    )
     # Q of one decision is the landscape, whatever the policy is
-    any_mean = {WEIGHT: torch.zeros(1, 1, dtype=torch.float64)}
+    any_mean = {WEIGHT: torch.zeros(1, 1, dtype=torch.float64, device=device())}
     return problem.replace(critic=closed_forms.solve(problem, any_mean).critic)
 
 

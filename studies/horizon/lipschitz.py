@@ -18,6 +18,7 @@ from estimators.base import SurrogateEstimator
 from estimators.value import QG, q_values
 from gradlab.foundation.modes import differentiating
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.tensors import positions
 from gradlab.gradients.samples import Factored
 from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.critic import Critic, View
@@ -57,7 +58,7 @@ def action_slopes(problem: Problem, params: Params, noise: Noise) -> Float[Tenso
         path = rollout(problem, policy, noise)
     output = path.output.detach().requires_grad_()
     action = policy.policy.action(policy.latent(output, noise.action))
-    obs, steps = path.obs.flatten(0, 1)[:, None], torch.zeros(1, dtype=torch.long)
+    obs, steps = path.obs.flatten(0, 1)[:, None], positions((0,), path.obs)
     rows: list[Factored] = []
     for k in range(action.shape[-1]):
         (back,) = torch.autograd.grad(action[..., k].sum(), output, retain_graph=True)

@@ -58,7 +58,7 @@ def growth(task: str) -> float:
     simulator = problem.simulator
     assert isinstance(simulator, PointMass)
     a, b = (torch.tensor(m, dtype=torch.float64) for m in (simulator.transition, simulator.control))
-    closed = a + b @ problem.reference["layers.0.weight"]
+    closed = a + b @ problem.reference["layers.0.weight"].cpu()
     return float(torch.linalg.eigvals(closed).abs().max())
 
 

@@ -137,7 +137,7 @@ def lipschitz(problem: Problem, params: Params, stream: Stream) -> Slopes:
 def weight_sum(weights: StepWeights, discount: float) -> float:
     """S of the bias's bound."""
     alpha, beta, before = weights.alpha[0], weights.beta[0], weights.call[0]
-    powers = discount ** torch.arange(len(alpha) + 1, dtype=torch.float64)
+    powers = discount ** torch.arange(len(alpha) + 1, dtype=torch.float64).to(alpha.device)
     return float((powers[:-1] * (1 - alpha) * before).sum() + powers[-1] * beta[-1])
 
 

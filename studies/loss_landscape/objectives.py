@@ -204,7 +204,7 @@ def objectives_over_plane(
     pure = over_plane(function, plane, points, chunk)
     values: dict[Key, Tensor] = {(name, "-"): pure[name] for name in PURE}
     weights: dict[Key, Tensor] = {}
-    centre = torch.zeros(1, 2, dtype=points.dtype)
+    centre = points.new_zeros(1, 2)
     for alpha in alphas:
         found = over_plane(weigh, plane, points if alpha == "point" else centre, chunk)
         for mixture in MIXTURES:

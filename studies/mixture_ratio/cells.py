@@ -161,7 +161,7 @@ def interval(values: Tensor) -> Interval:
 
 def student(values: Tensor) -> Interval:
     """The mean of independent numbers by Student's law."""
-    found = values.double().numpy()
+    found = values.double().cpu().numpy()
     middle = float(found.mean())
     reach = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(found) - 1))
     reach *= float(found.std(ddof=1)) / math.sqrt(len(found))

@@ -91,7 +91,7 @@ class Errors:
 
     def replicates(self) -> tuple[np.ndarray, np.ndarray]:
         """Along and squared of every pair of groups."""
-        return torch.cat(self.along).numpy(), torch.cat(self.squared).numpy()
+        return torch.cat(self.along).cpu().numpy(), torch.cat(self.squared).cpu().numpy()
 
 
 Key = tuple[str, str, str]  # rule, level, source

@@ -19,6 +19,7 @@ STUDY = Study(
     presets=config.PRESETS,
     minutes=config.MINUTES,
     artefacts=cells.artefacts,
+    cpu_only="Brax's engines run in JAX on the CPU",
     cells=cells.cells,
     run_cell=cells.run_cell,
     answer=answer.answer,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from gradlab.study import Study
 from studies.reward_robustness import answer, cells, config, report
 from studies.shared.curves import parts
+from studies.shared.curves.baselines import CPU_PART
 
 STUDY = Study(
     module=__name__,
@@ -17,6 +18,7 @@ STUDY = Study(
     presets=config.PRESETS,
     minutes=config.MINUTES,
     artefacts=cells.artefacts,
+    cpu_part=CPU_PART,
     cells=cells.cells,
     run_cell=parts.run_cell,
     measured=parts.MEASURED,

@@ -106,7 +106,7 @@ def _noise(
         )
         for r in range(seeds)
     ]
-    return torch.stack(parts).to(problem.dtype)
+    return torch.stack(parts).to(problem.device, problem.dtype)
 
 
 def _values(

@@ -94,11 +94,11 @@ def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator
     for k, step in enumerate(bench.steps):
         if (seen := _measured(config, bench, step)) is None:
             continue
-        index = seen.states.numpy()  # a tensor with one entry would be taken for a number
+        index = seen.states.cpu().numpy()  # a tensor with one entry would be taken for a number
         for name, found in seen.variances.items():
-            variances[name][k, index] = found.value.numpy()
+            variances[name][k, index] = found.value.cpu().numpy()
         for name, flag in seen.contact._asdict().items():
-            flags[name][k, index] = flag.numpy()
+            flags[name][k, index] = flag.cpu().numpy()
         for row in _step_rows(bench, step, seen):
             yield {**shared, "step": step, **row}
     fields = {name: statistics.logs(values) for name, values in variances.items()}
@@ -187,7 +187,7 @@ def _measured(config: Config, bench: Bench, step: int) -> Measured | None:
         config.states, size, 2, bench.problem.simulator.action_dim,
         generator=block_generator(seed_for(bench.seed, "noise", step), 0), dtype=torch.float64,
     )  # fmt: skip
-    noise = noise[states].flatten(0, 1).to(bench.problem.dtype)
+    noise = noise[states.cpu()].flatten(0, 1).to(start.state)
     sampled = gradients_at(
         bench.problem, bench.params, start.repeat(size), noise, config.estimators
     )
@@ -221,7 +221,7 @@ def _state_rows(
 
 def _over_states(name: str, found: Variance, across: Interval) -> dict[str, Any]:
     """Median and quantiles over states, and the variance over states of one sample each."""
-    known = found.value[found.value.isfinite()].numpy()
+    known = found.value[found.value.isfinite()].cpu().numpy()
     quantiles = np.quantile(known, (0.05, 0.25, 0.75, 0.95)) if len(known) else [np.nan] * 4
     return {
         "kind": "step", "estimator": name, **flat("value", median_interval(known)),

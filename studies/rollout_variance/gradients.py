@@ -68,7 +68,7 @@ def step_noise(problem: Problem, action: Float[Tensor, "N 2 nu"]) -> Noise:
         action.new_zeros(count, 0),
         action,
         action.new_zeros(count, 2, problem.simulator.noise_dim),
-        torch.zeros(count, dtype=torch.long),
+        action.new_zeros(count, dtype=torch.long),
     )
 
 
@@ -204,7 +204,8 @@ def gram_of(samples: GradientSamples, size: int) -> Float[Tensor, "S size size"]
         rows = rows.unflatten(0, (-1, size))
         return rows @ rows.mT
     factors = samples.factors()
-    total = torch.zeros(len(samples) // size, size, size, dtype=torch.float64)
+    like = samples.cotangent
+    total = like.new_zeros(len(samples) // size, size, size, dtype=torch.float64)
     for layer in factors.linear:
         x, c = (part.double().unflatten(0, (-1, size)) for part in layer[1:])
         calls = x.shape[2]

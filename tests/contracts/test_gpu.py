@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
 import estimators as E
 import gradlab
+from gradlab.foundation import counters
+from gradlab.foundation.errors import Unavailable
+from gradlab.foundation.generators import generator
+from gradlab.foundation.placement import Placement
+from gradlab.gradients.sampling import noise_stream
+from gradlab.study import Study, run_study
+from tests.contracts.test_devices import STUDIES, TINY, tiny
+from tests.helpers.runs import undrawn
 
 pytestmark = [
     pytest.mark.gpu,
@@ -20,10 +32,10 @@ ESTIMATORS = [E.FOG(), E.PG(), E.PG(baseline="loo", group_size=16), E.Split(0.1)
 @pytest.mark.parametrize("name", ["hovering", "tracking", "landing", "racing", "lq"])
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: e.label)
 def test_same_gradients_on_cpu_and_gpu(name: str, estimator: E.Estimator) -> None:
-    """Noise is drawn on the CPU, so float64 gradients differ by rounding alone."""
+    """Noise is the CPU's, so float64 gradients differ by rounding alone."""
     means = []
     for device in ("cpu", "cuda"):
-        problem = gradlab.make(name, horizon=8, dtype=torch.float64, device=device)
+        problem = gradlab.make(name, horizon=8, dtype=torch.float64, device=device, noise="cpu")
         generator = torch.Generator().manual_seed(0)
         params = problem.init(generator)
         noise = problem.draw(32, torch.Generator().manual_seed(1))
@@ -44,3 +56,69 @@ def test_compiled_step_on_gpu() -> None:
     compiled = E.FOG()(problem.replace(compile=True), params, noise).mean()
     for leaf, value in eager.items():  # float32, T = 8 steps
         assert (value - compiled[leaf]).abs().max() <= 1e-4 * value.abs().max()
+
+
+def test_words_are_the_same_bits_and_normal_numbers_the_same_to_rounding() -> None:
+    """Counted on either device; √, log and cos differ by a few units in the last place there."""
+    keys = torch.stack([counters.key(generator("gpu", k)) for k in range(3)])
+    assert torch.equal(counters.seeds(keys, 500, 2), counters.seeds(keys.cuda(), 500, 2).cpu())
+    given = torch.randint(2**32, (6, 10_000), generator=generator("gpu", "words"))
+    here, there = (
+        torch.stack(counters.philox(tuple(x[:4]), tuple(x[4:]))).cpu()  # pyright: ignore
+        for x in (given, given.cuda())
+    )
+    assert torch.equal(here, there)
+    here, there = (counters.normals(k, 500, (8, 4), 0).cpu() for k in (keys, keys.cuda()))
+    # numbers of up to 9 from angles of up to 2π: a few units of 2⁻⁵² in each
+    assert (here - there).abs().max() <= 1e-13
+
+
+def test_noise_of_the_device_is_that_device_s_stream() -> None:
+    """Drawn there without being asked, the same for any chunk, and the CPU's when counted too."""
+    there = gradlab.make("hovering", horizon=8, dtype=torch.float64, device="cuda")
+    whole = next(noise_stream(there, 3000, 7, 3000))
+    assert whole.action.is_cuda and whole.seed.is_cuda and whole.initial.is_cuda
+    parts = [part.action for part in noise_stream(there, 3000, 7, 700)]
+    assert torch.equal(torch.cat(parts), whole.action)
+    counted = next(noise_stream(there.replace(device="cpu", noise="device"), 3000, 7, 3000))
+    assert (counted.action - whole.action.cpu()).abs().max() <= 1e-13
+    assert torch.equal(counted.initial, whole.initial.cpu())
+    host = next(noise_stream(there.replace(noise="cpu"), 3000, 7, 3000))
+    assert not torch.equal(host.action, whole.action)
+
+
+def test_drawing_there_is_fast() -> None:
+    """32,768 episodes; the CPU takes 150 ms and more for theirs."""
+    problem = gradlab.make("hovering", horizon=64, device="cuda")
+    chunks = noise_stream(problem, 4 * 32_768, 1, 32_768)
+    next(chunks)
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    next(chunks)
+    torch.cuda.synchronize()
+    assert time.perf_counter() - begin < 0.1
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_on_the_gpu(name: str, tmp_path: Path) -> None:
+    """The smallest run that there is of it, and its manifest."""
+    study = undrawn(Study.of(f"studies.{name}"))
+    config = tiny(name) if name in TINY else study.preset("smoke")[0]
+    if study.cpu_only is not None:
+        with pytest.raises(Unavailable, match="runs on the CPU alone"):
+            run_study(study, config, tmp_path, jobs=1, placement=Placement("cuda"))
+        return
+    run_study(study, config, tmp_path, jobs=1, placement=Placement("cuda"))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["device"], manifest["noise"]) == ("cuda", "device")
+    assert manifest["gpu"] == torch.cuda.get_device_name()
+
+
+def test_statistics_without_a_look_are_the_same() -> None:
+    problem = gradlab.make("hovering", horizon=8, device="cuda")
+    params = problem.init(torch.Generator().manual_seed(0))
+    samples = E.FOG()(problem, params, problem.draw(64, torch.Generator().manual_seed(1)))
+    blind, seen = samples.summed(look=False), samples.summed()
+    assert torch.equal(blind.squares, seen.squares)
+    for leaf, value in seen.deviation.items():
+        assert torch.equal(blind.deviation[leaf], value)

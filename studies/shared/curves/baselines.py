@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gradlab.foundation.errors import Missing
 from gradlab.foundation.generators import generator
+from gradlab.foundation.placement import Placement
 from gradlab.gradients.sampling import NOISE_BLOCK
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.stepping import VectorEpisodes
@@ -29,6 +30,7 @@ BASELINES = ("ppo", "sac", "td3")
 RATES = {"ppo": 1e-3, "sac": 3e-4, "td3": 1e-3}  # Table 4 of ABPT for hovering; the library's
 EPOCHS, MINIBATCHES = 5, 4  # of PPO: ABPT's "critic steps per minibatch"; ours
 
+CPU_PART = "what PPO, SAC and TD3 of stable-baselines3 train is"
 Act = Callable[[NDArray], NDArray]
 Look = Callable[[int, int, float, Act], None]
 
@@ -67,6 +69,12 @@ def baseline(name: str, family: Family, like: Algorithm) -> Baseline:
     return replace(own, **family.ppo) if name == "ppo" else own
 
 
+def on_cpu(problem: Problem) -> Problem:
+    """The problem where the library trains, with the same noise as on the problem's device."""
+    noise = Placement(str(problem.device), problem.noise).drawn
+    return problem.replace(device="cpu", noise=noise)
+
+
 def check_installed(name: str) -> None:
     """Raises `Missing`, in one line, without the library."""
     if importlib.util.find_spec("stable_baselines3") is None:
@@ -82,6 +90,7 @@ def train(problem: Problem, chosen: Baseline, seed: int, rounds: list[int], look
     `look(rounds, gradient steps, seconds, act)`: seconds of processor time without its own.
     """
     check_installed(chosen.name)
+    problem = on_cpu(problem)
     with torch.random.fork_rng(devices=[]):
         kept = np.random.get_state()
         try:
@@ -186,7 +195,7 @@ def evaluated(problem: Problem, act: Act, episodes: int, seed: int) -> Evaluatio
 
 def _evaluated(problem: Problem, act: Act, episodes: int, seed: int, block: int) -> Evaluation:
     """The first so many episodes of a block."""
-    problem = problem.replace(discount=1.0)
+    problem = on_cpu(problem).replace(discount=1.0)
     noise = problem.draw(episodes, generator("evaluation", seed, block))
     run = VectorEpisodes(problem, episodes)
     run.begin(list(range(episodes)), noise)
