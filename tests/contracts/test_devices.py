@@ -120,7 +120,7 @@ def test_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def small() -> tuple[Study, Any]:
     study = undrawn(study_of("jumps"))
-    return study, dataclasses.replace(tiny("jumps"), cases=("quadratic", "heaviside"))
+    return study, dataclasses.replace(tiny("jumps"), cases=("quadratic",))
 
 
 def test_a_run_there_is_that_of_the_cpu_and_another_run(tmp_path: Path) -> None:

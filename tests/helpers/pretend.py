@@ -43,6 +43,9 @@ class Elsewhere(Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"Elsewhere({self.inner})"
 
+    def tolist(self) -> Any:  # torch has none for classes of tensors
+        return self.inner.tolist()
+
     @classmethod
     def __torch_dispatch__(
         cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
