@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gradlab.foundation.arguments import number
@@ -123,16 +123,19 @@ def _check_width(width: float) -> None:
 
 def running_maximum(
     margins: Float[Tensor, "*batch T E"],
-    cut_every: int | None = None,
+    cuts: int | Bool[Tensor, "*batch T"] | None = None,
     carried: Float[Tensor, "*batch E"] | None = None,
 ) -> Float[Tensor, "*batch T E"]:
     """M_t = max_{k<=t} m_k along time; `carried` is the maximum of what came before.
 
-    Where several steps tie, the gradient goes to one of them. With `cut_every=n` the extremum
-    carried into each window of n steps is a constant (as the state there is).
+    Where several steps tie, the gradient goes to one of them. With `cuts=n` the extremum
+    carried into each window of n steps is a constant (as the state there is); with flags, into the
+    windows that begin at the steps where they are True.
     """
+    if isinstance(cuts, Tensor):
+        return _cut_maximum(margins, cuts, carried)
     horizon = margins.shape[-2]
-    window = cut_every or horizon
+    window = cuts or horizon
     pieces: list[Tensor] = []
     for begin in range(0, horizon, window):
         piece = margins[..., begin : begin + window, :]
@@ -147,10 +150,33 @@ def running_maximum(
     return torch.cat(pieces, dim=-2)
 
 
+def _cut_maximum(
+    margins: Float[Tensor, "*batch T E"],
+    cut: Bool[Tensor, "*batch T"],
+    carried: Float[Tensor, "*batch E"] | None,
+) -> Float[Tensor, "*batch T E"]:
+    """`running_maximum` whose gradient goes to steps of t's own window alone."""
+    begin = window_begins(cut)
+    if carried is None:
+        running, where = torch.cummax(margins, dim=-2)
+    else:
+        running, where = torch.cummax(torch.cat([carried.unsqueeze(-2), margins], dim=-2), dim=-2)
+        # what is carried stands before step 0, in the first window
+        running, where = running[..., 1:, :], where[..., 1:, :] - 1
+        begin = torch.where(begin == 0, -1, begin)
+    return torch.where(where >= begin.unsqueeze(-1), running, running.detach())
+
+
+def window_begins(cut: Bool[Tensor, "*batch T"]) -> Int[Tensor, "*batch T"]:
+    """The first step of the window that each step is in, 0 of the first one."""
+    index = torch.arange(cut.shape[-1], device=cut.device)
+    return torch.where(cut, index, 0).cummax(dim=-1).values
+
+
 def running_maximum_since_switch(
     margins: Float[Tensor, "*batch T"],
     visit: Float[Tensor, "*batch T"],
-    cut_every: int | None = None,
+    cuts: int | Bool[Tensor, "*batch T"] | None = None,
     carried: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch T"]:
     """max of m_k over the steps k <= t of the same visit (as numbered by `visit`).
@@ -162,15 +188,21 @@ def running_maximum_since_switch(
     index = torch.arange(horizon, device=margins.device)
     same = (visit[..., :, None] == visit[..., None, :]) & (index[:, None] >= index[None, :])
     grid = margins[..., None, :]
-    if cut_every is not None:
-        earlier = (index[:, None] // cut_every) > (index[None, :] // cut_every)
+    window = index if cuts is None else _windows(cuts, index)
+    if cuts is not None:
+        earlier = window[..., :, None] > window[..., None, :]
         grid = torch.where(earlier, grid.detach(), grid)
     running = torch.where(same, grid, -torch.inf).max(dim=-1).values
     if carried is None:
         return running
     before = carried.unsqueeze(-1).expand(running.shape)
-    if cut_every is not None:
-        before = torch.where(index >= cut_every, before.detach(), before)
+    if cuts is not None:
+        before = torch.where(window > 0, before.detach(), before)
     # `max` along a dimension, not `maximum`, which halves the gradient where the two tie
     longer = torch.stack([running, before], dim=-1).max(dim=-1).values
     return torch.where(visit == 0, longer, running)
+
+
+def _windows(cuts: int | Bool[Tensor, "*batch T"], index: Int[Tensor, " T"]) -> Tensor:
+    """A number for the window that each step is in, 0 for the first one."""
+    return window_begins(cuts) if isinstance(cuts, Tensor) else index // cuts

@@ -30,7 +30,7 @@ from gradlab.foundation.moment import Moment, beginning
 from gradlab.foundation.tensors import flags, positions
 from gradlab.problems.critic import View
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.margins import afresh, cut_between, running_margins
+from gradlab.rollouts.margins import Cuts, afresh, cut_between, running_margins
 from gradlab.rollouts.rollout import Trajectory
 from gradlab.tasks.base import Transition
 
@@ -61,18 +61,23 @@ def reward_to_go(value: Float[Tensor, "*batch T"]) -> Float[Tensor, "*batch T"]:
     return value.flip(-1).cumsum(-1).flip(-1)
 
 
-def evaluate(problem: Problem, path: Trajectory, cut_every: int | None = None) -> Outcome:
+def evaluate(
+    problem: Problem,
+    path: Trajectory,
+    cut_every: int | None = None,
+    cut_at: Bool[Tensor, "*batch T"] | None = None,
+) -> Outcome:
     """Value, rewards, survival and events of a trajectory under the problem's `event_step`.
 
     A path may be shorter than the horizon, and may begin anywhere: its value is discounted from
     where γ began to count, and it earns what it would earn as part of the whole. With `cut_every=n`
     whatever is carried into a window of n steps (survival, running extrema) is a constant there, as
     the state is in a rollout with the same `cut_every`; what is carried into the first one is as
-    attached as its start.
+    attached as its start. `cut_at` are windows of each episode's own, as those of a rollout.
 
     A path to the end of a segment that bootstraps also earns γ^T alive_T V(s_T), in its last step.
     """
-    result = _earned(problem, path, cut_every)
+    result = _earned(problem, path, cut_every if cut_at is None else cut_at)
     if not bootstraps(problem, path):
         return result
     value = result.value
@@ -93,7 +98,7 @@ def bootstrap(problem: Problem, path: Trajectory, result: Outcome) -> Float[Tens
     return while_alive(result, v(views(problem, path, result, times)), times)[..., 0]
 
 
-def _earned(problem: Problem, path: Trajectory, cut_every: int | None) -> Outcome:
+def _earned(problem: Problem, path: Trajectory, cuts: Cuts) -> Outcome:
     """`evaluate` without what follows after the last step."""
     after = path.state[..., 1:, :]
     memory = path.memory[..., :-1, :]
@@ -111,21 +116,21 @@ def _earned(problem: Problem, path: Trajectory, cut_every: int | None) -> Outcom
 
     margins = problem.task.margins(made)
     carried = None if start is None else start.running
-    running, fresh = running_margins(problem, margins, cut_every, carried)
+    running, fresh = running_margins(problem, margins, cuts, carried)
     reached = problem.event_step(running)
     # what had happened before each step; a repeating event starts afresh after it happened
     first = torch.zeros_like(reached[..., :1, :])
     if start is not None:
         first = problem.event_step(start.running).unsqueeze(-2)
     happened = torch.cat([first, reached], dim=-2)
-    known = cut_between(happened[..., :-1, :], cut_every)
+    known = cut_between(happened[..., :-1, :], cuts)
     increment = reached - torch.where(fresh, torch.zeros_like(known), known)
 
     ending = [i for i, event in enumerate(events) if event.terminates]
     over = _over(problem, margins[..., positions(ending, margins)], path, ending)
     alive = torch.where(over, 0.0, _survival(problem, running, ending, start))
     over = over[..., :-1]
-    alive_now = cut_between(alive[..., :-1, None], cut_every)[..., 0]
+    alive_now = cut_between(alive[..., :-1, None], cuts)[..., 0]
     value, reward = alive_now * torch.where(over, 0.0, dense), dense
     for i, event in enumerate(events):
         if event.bonus == 0.0 and event.survival == 0.0:
@@ -134,7 +139,7 @@ def _earned(problem: Problem, path: Trajectory, cut_every: int | None) -> Outcom
         share = alive_now
         if i in ending:
             free = _survival(problem, running, others, start)[..., :-1]
-            share = cut_between(torch.where(over, 0.0, free)[..., None], cut_every)[..., 0]
+            share = cut_between(torch.where(over, 0.0, free)[..., None], cuts)[..., 0]
         earned = event.bonus * increment[..., i] + event.survival * (1 - reached[..., i])
         value, reward = value + share * torch.where(over, 0.0, earned), reward + earned
     return Outcome(weight * value, reward, dense, alive, happened, margins, running, discount)

@@ -30,6 +30,7 @@ from gradlab.foundation.tensors import constant
 from gradlab.policies.policy import BoundPolicy, Policy
 from gradlab.problems.problem import Problem
 from gradlab.problems.segment import check_moment, check_time
+from gradlab.rollouts.margins import Cuts
 from gradlab.rollouts.passage import (
     Ending,
     Here,
@@ -78,6 +79,7 @@ def rollout(
     start: Moment | None = None,
     length: int | None = None,
     cut_every: int | None = None,
+    cut_at: Bool[Tensor, "*batch T"] | None = None,
     relay: Relay | None = None,
 ) -> Trajectory:
     """Run `length` steps from the initial states that `noise` holds, or from the moment `start`.
@@ -91,7 +93,8 @@ def rollout(
 
     With `cut_every=n` the state at n, 2n, ... is a constant for what follows it (tiled windows):
     `before` has the constant, while `state` keeps the attached value, so that a window's end can
-    still be differentiated. What a recurrent policy carries is cut with the state.
+    still be differentiated. What a recurrent policy carries is cut with the state. `cut_at` does
+    the same at the steps where an episode's own flag is True (of step 0 it says nothing).
 
     A `relay` decides what flows back at the state, the policy's output or the action of every
     step (`relay.py`). Nothing does through it once an episode has ended. Memory and carry pass
@@ -101,9 +104,9 @@ def rollout(
     the policy's `memo` knows its path: the same states come from the same inputs, wherever a window
     is cut. There it is a constant.
 
-    Raises `BadValue` for more steps than `noise` or the horizon have, `BadShape` for a start of
-    other episodes or another problem. On a GPU nobody asks `start` for its times: look after them
-    yourself.
+    Raises `BadValue` for more steps than `noise` or the horizon have or for cuts of both kinds,
+    `BadShape` for a start of other episodes or another problem. On a GPU nobody asks `start` for
+    its times: look after them yourself.
     """
     if not isinstance(policy, BoundPolicy):
         raise BadValue(
@@ -113,10 +116,16 @@ def rollout(
     if cut_every is not None:
         cut_every = whole("cut_every", cut_every)
     length = _length(problem, noise, start, length)
+    if cut_at is not None and (cut_every is not None or cut_at.shape[-1] != length):
+        raise BadValue(
+            f"expected cut_at to have a flag for each of {length} steps, and no cut_every beside "
+            f"it, got {list(cut_at.shape)} and cut_every={cut_every}"
+        )
+    cuts = cut_every if cut_at is None else cut_at
     if relay is not None:
         check_relay(relay)
     if policy.memo is None or relay is not None:
-        return _run(problem, policy, noise, start, length, cut_every, relay)
+        return _run(problem, policy, noise, start, length, cuts, relay)
     tensors = [*policy.params.values(), *policy.buffers.values(), *noise, *(start or ())]
     key = (*_same_states(problem, policy.policy), length, *tensors)
     if policy.tape is None and not _attached(tensors):
@@ -124,7 +133,7 @@ def rollout(
         if known is not None:
             return known
     began = time.perf_counter()
-    path = _run(problem, policy, noise, start, length, cut_every, None)
+    path = _run(problem, policy, noise, start, length, cuts, None)
     policy.memo.keep(key, path.detach(), time.perf_counter() - began)
     return path
 
@@ -145,7 +154,7 @@ def _run(
     noise: Noise,
     start: Moment | None,
     length: int,
-    cut_every: int | None,
+    cuts: Cuts,
     relay: Relay | None,
 ) -> Trajectory:
     """The loop itself."""
@@ -168,10 +177,10 @@ def _run(
     starts: list[tuple[Tensor, ...]] = []
     states, memories, carries = [state], [begin.memory], [begin.carry if carry is None else carry]
     params = policy.params if policy.tape is None else policy.constants
-    for times in _blocks(length, cut_every, stride(problem, relay)):
+    for times in _blocks(length, cuts, stride(problem, relay)):
         t = times.start
-        if cut_every is not None and t > 0 and t % cut_every == 0:
-            here = _cut(problem, here)
+        if cuts is not None and t > 0:
+            here = _cut(problem, here, cuts, t)
         if relay is not None and "state" in nodes:
             state = here.state
             if here.ending is not None:  # what a relay sends back does not reach an ended episode
@@ -198,7 +207,7 @@ def _run(
         before, memory_before, used = (
             torch.stack(column, dim=-2) for column in list(zip(*starts, strict=True))[:3]
         )
-    elif cut_every is not None or "state" in nodes:
+    elif cuts is not None or "state" in nodes:
         before = torch.stack([part[0] for part in starts], dim=-2)
     kept = torch.stack(carries, dim=-2)
     carry_before = kept[..., :-1, :]
@@ -208,11 +217,12 @@ def _run(
     return Trajectory(*chosen, carry_before, kept, _ended(path, begin.ended), start)
 
 
-def _blocks(length: int, cut_every: int | None, at_once: int) -> list[slice]:
+def _blocks(length: int, cuts: Cuts, at_once: int) -> list[slice]:
     """The steps that are taken together: `at_once`, or one by one where fewer are left.
 
     No block goes past a cut. Other sizes would be graphs of their own, each to be compiled.
     """
+    cut_every = 1 if isinstance(cuts, Tensor) else cuts
     blocks: list[slice] = []
     t = 0
     while t < length:
@@ -223,8 +233,18 @@ def _blocks(length: int, cut_every: int | None, at_once: int) -> list[slice]:
     return blocks
 
 
-def _cut(problem: Problem, here: Here) -> Here:
-    """The same place, as a constant."""
+def _cut(problem: Problem, here: Here, cuts: int | Tensor, t: int) -> Here:
+    """The same place, as a constant where a window begins at step t."""
+    if isinstance(cuts, Tensor):
+        begins = cuts[..., t : t + 1]
+        state, carry = (
+            None if part is None else torch.where(begins, part.detach(), part)
+            for part in (here.state, here.carry)
+        )
+        assert state is not None
+        return here._replace(state=state, carry=carry)
+    if t % cuts:
+        return here
     carry = None if here.carry is None else _constant(problem, here.carry.detach())
     return here._replace(state=_constant(problem, here.state.detach()), carry=carry)
 

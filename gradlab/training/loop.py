@@ -19,6 +19,7 @@ from gradlab.foundation.errors import NotFinite
 from gradlab.foundation.generators import generator
 from gradlab.policies.normalised import MEAN, observed
 from gradlab.problems.problem import Problem
+from gradlab.problems.stiffness import Stiff
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.ascent import gradient_again, gradient_of, segment_of
 from gradlab.training.critic import SoftSteps, Targets
@@ -27,7 +28,6 @@ from gradlab.training.nonfinite import where
 from gradlab.training.optimiser import Tensors
 from gradlab.training.pieces import Piece, ends_of, joined, pieces_of, seen_of
 from gradlab.training.restarts import fresh, onward
-from gradlab.training.segments import Stiff
 from gradlab.training.state import TrainingState
 
 __all__ = ["Info", "gradient_of", "init", "segment_of", "train", "update"]

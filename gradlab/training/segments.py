@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -58,17 +58,6 @@ class Replay:
         segment = problem.from_moments(1, bootstrap=False, discount_from="episode").segment
         assert segment is not None
         return segment.unpacked(visited[rows], problem.widths), chosen.to(visited.device)
-
-
-@runtime_checkable
-class Stiff(Protocol):
-    """A simulator with contact, which knows how stiff it is."""
-
-    def stiffness(
-        self, state: Float[Tensor, "*batch ns"], action: Float[Tensor, "*batch nu"]
-    ) -> Float[Tensor, "*batch"]:
-        """AHAC's c_t: the norm of contact forces over accelerations of at least 1."""
-        ...
 
 
 @dataclass(frozen=True)
