@@ -1,7 +1,7 @@
 """Policy-gradient estimators.
 
 Read `base`, then `pathwise`, `score`, `value`, `abpt`, `mixtures`, `alphas`, `agpo`,
-`output_mixtures`, `total_propagation`, `switch`, `truncated`.
+`output_mixtures`, `total_propagation`, `switch`, `window_rules`, `truncated`.
 """
 
 from estimators.abpt import ABPT as ABPT
@@ -41,3 +41,6 @@ from estimators.value import QG as QG
 from estimators.value import LambdaReturn as LambdaReturn
 from estimators.value import NStep as NStep
 from estimators.value import ZeroStep as ZeroStep
+from estimators.window_rules import JacobianGrowth as JacobianGrowth
+from estimators.window_rules import JumpWindow as JumpWindow
+from estimators.window_rules import Windows as Windows

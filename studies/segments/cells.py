@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 import gradlab
-from estimators import FOG
+from estimators import FOG, TruncatedBPTT
 from gradlab.gradients.measurement import measure
+from gradlab.gradients.sampling import Sampler, block_generator
 from gradlab.problems.problem import Problem
 from gradlab.statistics import Interval
 from gradlab.study import Artefact, Cell, Saved
@@ -18,8 +21,11 @@ from studies.segments.config import Config, arms, setup
 from studies.shared.curves import parts
 from studies.shared.curves.arms import Arm
 
+Params = dict[str, Tensor]
 MEASURED = parts.MEASURED
 QUANTITIES = ("bias", "cosine", "variance")  # of the gradient; variance over ‖truth‖²
+LENGTH = "window"  # the mean length of windows then [steps]
+FEW = 64  # episodes that it is the mean of
 
 
 def artefacts(config: Config) -> Iterator[Artefact]:
@@ -36,6 +42,7 @@ def cells(config: Config) -> Iterator[Cell]:
 def run_cell(config: Config, cell: Cell, needs: Mapping[str, Saved]) -> Iterator[dict[str, Any]]:
     """One row per evaluation; those at the end of a part say what the gradient is worth there."""
     nothing = {f"{name}{end}": None for name in QUANTITIES for end in ("", "_low", "_high")}
+    nothing[LENGTH] = None
     for row in parts.run_cell(config, cell, needs):
         yield {**nothing, **row}
 
@@ -76,4 +83,13 @@ def worth(
     found_of = {}
     for name, three in values.items():
         found_of |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, three), strict=True))
-    return found_of
+    return {**found_of, LENGTH: mean_window(problem, algorithm.estimator, state.params, seed)}
+
+
+def mean_window(problem: Problem, estimator: Sampler, params: Params, seed: int) -> float:
+    """T over the mean number of windows of an episode [steps]."""
+    if not isinstance(estimator, TruncatedBPTT):
+        return float(problem.horizon)
+    noise = problem.draw(FEW, block_generator(seed, 0))
+    cut = estimator.windows(problem, params, noise).cut
+    return problem.horizon / (1 + float(cut.double().sum(-1).mean()))

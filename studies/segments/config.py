@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from estimators import FOG, TruncatedBPTT
+from estimators import FOG, Independent, JacobianGrowth, JumpWindow, TruncatedBPTT
 from estimators.base import check_window
+from estimators.window_rules import WindowRule
 from gradlab.foundation.errors import UnknownName
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.schedule import Schedule
@@ -17,6 +19,9 @@ from studies.train.families import FAMILIES
 WHOLE = "whole episodes"
 TAILS = {"constant": "none", "critic": "v"}
 WEIGHTED = "weighted"
+SHORTEST = 10  # of windows that grow, and the first of the lengths that are tried for jumps [steps]
+TRIED = (10, 25, 50, None)  # lengths of "jump"
+PILOT = 32  # episodes behind a choice of "jump": an update has 4 or 16, too few for the test
 # horizons [steps] of the paper, where they are longer than those its numbers are of
 LONG = {"point_mass_1d": 200, "point_mass_navigate": 100, "push_t": 100}
 RATE = 2.5e-3  # ten times the paper's: so few updates learn nothing at its own
@@ -24,9 +29,12 @@ UPDATES = 60  # of a training with --share 1; each is of whole episodes
 
 
 class Variant(NamedTuple):
-    """A window, what comes after it, and whether its start discounts it."""
+    """A window, or a rule that chooses it, what comes after it, and whether its start discounts it.
 
-    window: int | None  # None: whole episodes
+    A rule is "growth" with its limit, "growth 1.2", or "jump".
+    """
+
+    window: int | str | None  # None: whole episodes; a string: a rule
     tail: str = "constant"
     weighted: bool = False
 
@@ -41,17 +49,39 @@ class Variant(NamedTuple):
         """Raises `UnknownName` for what is no variant."""
         if name == WHOLE:
             return cls(None)
-        parts = name.split()
-        known = parts[0].isdigit() and 2 <= len(parts) <= 3 and parts[1] in TAILS
-        if not known or parts[2:] not in ([], [WEIGHTED]):
-            raise UnknownName("variant", name, [WHOLE, "10 constant", "10 critic weighted"])
-        return cls(int(parts[0]), parts[1], len(parts) == 3)
+        found = NAME.fullmatch(name)
+        if found is None:
+            examples = [WHOLE, "10 constant", "10 critic weighted", "growth 1.2 critic"]
+            raise UnknownName("variant", name, examples)
+        window, tail, weighted = found.groups()
+        return cls(int(window) if window.isdigit() else window, tail, weighted is not None)
+
+    @property
+    def length(self) -> int | None:
+        """The steps of a window that is as long in every episode; None: whole, or by a rule."""
+        return self.window if isinstance(self.window, int) else None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether a rule chooses windows."""
+        return isinstance(self.window, str)
 
     @property
     def estimator(self) -> FOG | TruncatedBPTT:
         if self.window is None:
             return FOG()
-        return TruncatedBPTT(self.window, TAILS[self.tail], self.weighted)  # pyright: ignore
+        window = _rule(self.window) if isinstance(self.window, str) else self.window
+        return TruncatedBPTT(window, TAILS[self.tail], self.weighted)  # pyright: ignore
+
+
+NAME = re.compile(rf"(\d+|growth \d+(?:\.\d+)?|jump) ({'|'.join(TAILS)})(?: ({WEIGHTED}))?")
+
+
+def _rule(name: str) -> WindowRule:
+    """What chooses windows."""
+    if name == "jump":
+        return JumpWindow(TRIED, source=Independent(size=PILOT))
+    return JacobianGrowth(float(name.split()[1]), shortest=SHORTEST)
 
 
 @dataclass(frozen=True)
@@ -61,9 +91,11 @@ class Config(Trainings):
     variants: tuple[str, ...] = (
         "10 constant", "25 constant", "50 constant", "10 critic", "25 critic", "50 critic",
         "10 constant weighted", "10 critic weighted", WHOLE,
+        "growth 1.2 constant", "growth 1.2 critic", "jump constant",
     )  # fmt: skip
     """A window [steps], "constant" or "critic" for what comes after it, "weighted" for γ^start; or
-    "whole episodes"."""
+    "whole episodes". Instead of a number a rule: "growth 1.2" ends windows of at least 10 steps
+    where Jacobians have grown by that, "jump" takes the longest in which no jump is found."""
     points: int = 6
     """Evaluations of a training, after equal shares of its steps; one more before it."""
     parts: int = 2
@@ -77,7 +109,7 @@ class Config(Trainings):
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "tasks": ("point_mass_navigate",),
-        "variants": ("10 constant", "10 critic", WHOLE),
+        "variants": ("10 constant", "10 critic", WHOLE, "growth 1.2 constant"),
         "seeds": (0, 1),
         "share": 0.05,
         "points": 2,
@@ -109,8 +141,8 @@ def setup(arm: Arm) -> Prepared:
     variant = Variant.of(arm.variant)
     name = "apg_critic" if variant.tail == "critic" else "apg"
     problem, _ = named("apg", arm.task, {"horizon": LONG[arm.task]})
-    if variant.window is not None:
-        check_window(variant.window, problem, f"{arm.task} {arm.variant!r}")
+    if variant.length is not None:
+        check_window(variant.length, problem, f"{arm.task} {arm.variant!r}")
     rates = (Schedule(RATE, 0.0), Schedule(RATE, 0.0))
     family = replace(FAMILIES[arm.task], horizon=problem.horizon, rates=rates)
     algorithm: Algorithm = ALGORITHMS[name].build(family)

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LOOKS = {"constant": "fog", "critic": "nstep"}
+MARKERS = {"growth": "D", "jump": "*"}
 ROWS = ("return after training", "relative bias", "variance of an episode / ‖truth‖²")
 NOTE = (
     "Return: interquartile mean over seeds with bootstrap intervals at 95 %. Bias and variance: median over seeds, least and "
-    "largest; against whole episodes, at each training's last policy. Dotted: whole episodes."
+    "largest; against whole episodes, at each training's last policy. Dotted: whole episodes. "
+    "By a rule: at the mean length of windows it chose at the end."
 )
 
 
@@ -37,6 +39,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
                 for tail in LOOKS:
                     _line(panel, shown, tail, found, known)
                 _whole(panel, shown, found, known)
+                _rules(panel, shown, found, known)
                 panel.set_title(task)
                 panel.set_xlabel("window [steps]")
                 panel.set_ylabel(title)
@@ -55,9 +58,9 @@ def _line(panel: Axes, shown: int, tail: str, found: list[Curve], known: Any) ->
     points = []
     for curve in found:
         variant = Variant.of(curve.arm.variant)
-        if variant.window is None or variant.tail != tail or variant.weighted:
+        if variant.length is None or variant.tail != tail or variant.weighted:
             continue
-        points.append((variant.window, *_three(shown, curve, known)))
+        points.append((variant.length, *_three(shown, curve, known)))
     if points:
         x, y, low, high = np.array(sorted(points)).T
         figures.line(panel, x, y, low, high, name=LOOKS[tail], label=f"{tail} after a window")
@@ -65,8 +68,27 @@ def _line(panel: Axes, shown: int, tail: str, found: list[Curve], known: Any) ->
 
 def _whole(panel: Axes, shown: int, found: list[Curve], known: Any) -> None:
     for curve in found:
-        if Variant.of(curve.arm.variant).window is None:
+        if Variant.of(curve.arm.variant) == Variant(None):
             panel.axhline(_three(shown, curve, known)[0], linestyle=":", color="0.4")
+
+
+def _rules(panel: Axes, shown: int, found: list[Curve], known: Any) -> None:
+    """Windows that a rule chose, at their mean length."""
+    from gradlab.study import figures
+
+    for curve in found:
+        variant = Variant.of(curve.arm.variant)
+        if not variant.adaptive:
+            continue
+        measured = known[curve.arm]
+        x = middle(measured[max(measured)], "window")
+        y, low, high = (np.array([value]) for value in _three(shown, curve, known))
+        rule = str(variant.window).split()[0]
+        panel.errorbar(
+            [x], y, [y - low, high - y],
+            fmt=MARKERS[rule], mfc="none", color=figures.look(LOOKS[variant.tail]).colour,
+            label=f"by {rule}, {variant.tail}",
+        )  # fmt: skip
 
 
 def _three(shown: int, curve: Curve, known: Any) -> tuple[float, float, float]:

@@ -26,6 +26,7 @@ class Worth:
     bias: float | None  # relative to the gradient of whole episodes [1]
     cosine: float | None
     variance: float | None  # of an episode, over the squared norm of that gradient [1]
+    window: float | None  # mean length of windows [steps]
 
     @property
     def arm(self) -> Arm:
