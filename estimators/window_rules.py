@@ -97,6 +97,17 @@ def _check_source(source: object) -> None:
     source.check()
 
 
+def _origins(source: Source, group: int, count: int) -> list[list[tuple[int, int]]]:
+    """The episodes that each block of windows comes from, all of a pilot's for its only one."""
+    if isinstance(source, Independent):
+        return [[(0, count)]]
+    return [
+        [(begin + a, begin + b) for a, b in ranges]
+        for begin in range(0, count, group)
+        for ranges in source.origins(group)
+    ]
+
+
 @dataclass(frozen=True)
 class JacobianGrowth:
     """A window ends at the first state where growth is not below `limit`, and begins anew there.
@@ -161,15 +172,9 @@ class JacobianGrowth:
         factors, alive = self._factors(problem, policy, noise)
         if self.source is None:
             return self._cut(factors[:, None], alive[:, None])
-        size = noise.count if isinstance(self.source, Independent) else self.group
-        origins = self.source.origins(size)
         blocks = [
-            [
-                torch.cat([part[begin + a : begin + b] for a, b in ranges])
-                for part in (factors, alive)
-            ]
-            for begin in range(0, noise.count, size)
-            for ranges in origins
+            [torch.cat([part[a:b] for a, b in ranges]) for part in (factors, alive)]
+            for ranges in _origins(self.source, self.group, noise.count)
         ]
         return self._cut(*(torch.stack(part) for part in zip(*blocks, strict=True)))
 
@@ -239,9 +244,7 @@ def step_jacobians(
     state = begin.state.requires_grad_()
     with torch.enable_grad():
         after = rollout(problem, policy, single, start=begin, length=1).state[..., 1, :]
-        rows = [torch.zeros_like(state) for _ in times[:0]]
-        for i in range(after.shape[-1]):
-            rows.append(_slope(after[:, i].sum(), state))
+        rows = [_slope(after[:, i].sum(), state) for i in range(after.shape[-1])]
     flat = torch.stack(rows, dim=-2).double()
     return flat.unflatten(0, (len(times), -1)).transpose(0, 1), ~path.ended
 
@@ -306,13 +309,8 @@ class JumpWindow:
     def windows(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Windows:
         if isinstance(self.source, Independent):
             noise = self.source.draw(problem, 2)
-        size = noise.count if isinstance(self.source, Independent) else self.group
-        origins = [
-            [(begin + a, begin + b) for a, b in ranges]
-            for begin in range(0, noise.count, size)
-            for ranges in self.source.origins(size)
-        ]
         lengths = [problem.horizon if n is None else n for n in self.lengths]
+        origins = _origins(self.source, self.group, noise.count)
         couples = [_couples(problem, policy, noise, n) for n in lengths]
         each = [[_no_jump(pairs, ranges, self.level) for pairs in couples] for ranges in origins]
         p = torch.tensor(each, dtype=torch.float64, device=noise.action.device)
