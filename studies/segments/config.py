@@ -95,8 +95,8 @@ class Config(Trainings):
     )  # fmt: skip
     """A window [steps], "constant" or "critic" for what comes after it, "weighted" for γ^start; or
     "whole episodes". Instead of a number a rule: "growth 1.2" ends windows of at least 10 steps
-    where Jacobians have grown by that, "jump" takes the longest of 10, 25, 50 and all steps in which
-    no jump is found, and needs 16 episodes at once: not on the line, which has 4."""
+    where Jacobians have grown by that, "jump" takes the longest of 10, 25, 50 and all steps in
+    which no jump is found, and needs 16 episodes at once: not on the line, which has 4."""
     points: int = 6
     """Evaluations of a training, after equal shares of its steps; one more before it."""
     parts: int = 2
