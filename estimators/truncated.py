@@ -45,8 +45,8 @@ class TruncatedBPTT(TwoPassEstimator):
     declared are 1, and γ^{−w} is bias to them.
     Requires: a V critic for `tail="v"`, if n < T.
     Unbiased when: as FOG, if in addition weights are on and n = T or V is exact and smooth. The
-    same holds for `JacobianGrowth`, whose cuts are stopping times, if its source is None or
-    `Independent`, or a `JumpWindow` of other episodes; else cuts know of noise after them.
+    same holds for `JacobianGrowth`, whose cuts are stopping times, and for a `JumpWindow` of other
+    episodes (`Cross`, `Independent`); one of `Same` knows of noise after its cuts.
     Cost: T environment steps, one backward pass; with a rule what it costs, on top.
     Reference: arXiv 2606.21525 (segmented backpropagation); truncated BPTT, Williams and Peng 1990.
     """

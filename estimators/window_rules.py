@@ -122,7 +122,8 @@ class JacobianGrowth:
     Gradients through memory or through what a recurrent policy carries are not in it.
 
     `source=None`: every episode has windows of its own. `Same`, `Cross`, `Independent`: all of a
-    block have the same, by the root mean square of growth over the episodes that are alive.
+    block have the same, by the root mean square of growth over the episodes that are alive; that
+    too is known when s_t is reached.
 
     Reference: arXiv 2606.21525 names it as future work; "step" and "contact": AHAC (Georgiev et al.
     2024), which shortens the segments of all episodes instead. The stopping times are ours.

@@ -11,7 +11,7 @@ import pandas as pd
 from gradlab.foundation.errors import BadValue
 
 WIDTH = 100  # columns of the screen text
-LINES = 40  # of the screen text, table included
+LINES = 37  # of the screen text, table included; with where the files are at most 40
 _LABELS = {
     "question": "Question",
     "answer": "Answer",
@@ -50,7 +50,7 @@ class Answer:
             )
 
     def __str__(self) -> str:
-        """At most 40 lines of at most 100 columns (where the table's columns fit them).
+        """At most 37 lines of at most 100 columns (where the table's columns fit them).
 
         Rows of the table for which there is no room are counted, not shown.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple
 from estimators import FOG, JacobianGrowth, JumpWindow, Same, TruncatedBPTT
 from estimators.base import check_window
 from estimators.window_rules import WindowRule
-from gradlab.foundation.errors import UnknownName
+from gradlab.foundation.arguments import whole
+from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.schedule import Schedule
 from studies.shared.curves.arms import Arm, Prepared, Trainings, check
@@ -25,6 +27,7 @@ TESTED = 16  # episodes behind a choice of "jump", the fewest that its test take
 # horizons [steps] of the paper, where they are longer than those its numbers are of
 LONG = {"point_mass_1d": 200, "point_mass_navigate": 100, "push_t": 100}
 RATE = 2.5e-3  # ten times the paper's: so few updates learn nothing at its own
+GROUPS = 5  # of episodes that look at each other, without which a bias has no interval
 UPDATES = 60  # of a training with --share 1; each is of whole episodes
 
 
@@ -151,7 +154,18 @@ def setup(arm: Arm) -> Prepared:
 
 
 def arms(config: Config) -> list[Arm]:
-    """Every variant on every task. Raises what `check` does."""
+    """Every variant on every task.
+
+    Raises what `check` does, and `BadValue` for episodes that are no measurement of a gradient.
+    """
     asked = [Arm(task, "apg", name) for task in config.tasks for name in config.variants]
+    groups = {Variant.of(name).estimator.group for name in config.variants}
+    whole_groups, least = math.lcm(*groups), GROUPS * max(groups, default=1)
+    if whole("episodes", config.episodes) < least or config.episodes % whole_groups:
+        many = "" if whole_groups == 1 else f", a multiple of {whole_groups},"
+        raise BadValue(
+            f"episodes should be at least {least}{many} to measure a gradient, got "
+            f"{config.episodes}; try --episodes 1024"
+        )
     check(config, asked, setup)
     return asked

@@ -37,6 +37,7 @@ ALLOWED = {
     ("estimators/mixtures/dealing.py", "_alike"): "shares stay factored if steps are the same",
     ("estimators/evolution.py", "perturbations"): "every episode's seed makes its own directions",
     ("gradlab/statistics/rows.py", "all_finite"): "the weights of a mixture leave out what is lost",
+    ("gradlab/problems/segment.py", "check_time"): "on the CPU alone: a GPU is not asked for times",
     ("gradlab/problems/problem.py", "draw"): "a pilot is drawn on the host, as all noise is",
 }
 # of the statistics, outside of what is captured: `summed(look=False)` waits for nothing

@@ -34,6 +34,7 @@ THIRDS = E.Weights("global", {"": torch.full((1, 3), 1 / 3, dtype=torch.float64)
 FORMS: dict[str, Estimator] = {
     "pg-loo": E.PG(baseline="loo", group_size=4),
     "nstep-tiled": E.NStep(1, "tiled"),
+    "truncated-growth": E.TruncatedBPTT(E.JacobianGrowth(0.9)),
     "agpo-tiled": E.AGPO(1, starts="tiled", source=E.Same(4)),
     "sum": E.FOG() + 2.0 * E.PG(baseline="loo", group_size=2),
     "difference": E.FOG() - E.PG() / 2.0,

@@ -279,9 +279,29 @@ def test_claims_of_what_was_not_trained_are_not_judged() -> None:
     assert "2 against 2 cannot have p below 0.33" in found.rests_on
     both = pd.DataFrame(_rows("racing", "bptt") + _rows("racing", "split", 1.0))
     said = learning_curves.answer.answer(both).answer
-    assert said.startswith("Racing passes more gates with split than with bptt: cannot be told")
-    assert "BPTT is worst on racing: cannot be told" in said
+    assert said == "None of 2 claims can be told at this budget (all in summary.txt)."
+    assert "BPTT is worst on racing" in learning_curves.STUDY.summarise(both)
     assert len(str(found).splitlines()) <= 40
+
+
+def test_what_is_told_comes_first_and_the_rest_is_one_sentence() -> None:
+    known = {one.arm: one for one in (curve("h", [5.0, 6.0, 7.0, 8.0]), curve("l", [1.0, 2.0, 3.0, 4.0]),
+                                      curve("m", [0.0, 9.0, 5.5, 3.5]))}  # fmt: skip
+    h, low, m = (Arm("racing", name) for name in ("h", "l", "m"))
+
+    def said(*pairs: tuple) -> str:
+        claims = [Claim(f"Claim {i}", "", (pair,)) for i, pair in enumerate(pairs)]
+        return words._said([judge(claim, known) for claim in claims])
+
+    yes, no, open_ = against(h, low), against(low, h), against(m, h)
+    assert said(open_) == "Claim 0: cannot be told at this budget."
+    found = said(open_, no, yes, open_)
+    assert found.startswith("Claim 2: holds (h over l P = 1.00 [1.00, 1.00], p = 0.029). Claim 1: ")
+    assert found.endswith("). 2 of 4 claims cannot be told at this budget (all in summary.txt).")
+    many = said(*[yes] * 12)
+    assert many.startswith("Claim 0: holds (p = 0.029). ") and "more that are told" not in many
+    lots = said(*[yes] * 40)
+    assert len(lots) < words.ROOM + 80 and lots.endswith("more that are told (all in summary.txt).")
 
 
 def _rows(task: str, name: str, more: float = 0.0, variant: str = "") -> list[dict[str, Any]]:
@@ -367,8 +387,8 @@ def test_answers_reports_and_figures_of_a_table(study: Any, tmp_path: Path) -> N
         [row for k, (t, n, v) in enumerate(arms) for row in _rows(t, n, 0.5 * k, v)]
     )
     said = study.STUDY.answer(table)
-    assert "cannot be told at this budget" in said.answer and len(said.table) == len(arms)
-    assert "1. Claims" in study.STUDY.summarise(table)
+    assert "can be told at this budget" in said.answer and len(said.table) == len(arms)
+    assert "cannot be told at this budget" in study.STUDY.summarise(table)
     study.STUDY.plot(table, tmp_path / "figure")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 

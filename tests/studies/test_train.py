@@ -86,6 +86,7 @@ def test_published_numbers_are_those_of_the_papers() -> None:
 VARIANTS = (
     "apg_mc",
     "apg_critic",
+    "apg_adaptive",
     "agpo_fixed",
     "agpo_maxnorm",
     "agpo_quantile",

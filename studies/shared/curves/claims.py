@@ -110,6 +110,15 @@ class Judged(NamedTuple):
             said = f"told in {told} of {len(self.found)} comparisons"
         return f"{self.claim.text}: {self.verdict} ({said})."
 
+    @property
+    def brief(self) -> str:
+        """The claim, the verdict, and its p-value or how many comparisons say so by themselves."""
+        said = f"p = {self.found[0].p:.2g}"
+        if len(self.found) > 1:
+            told = sum(one.verdict() == self.verdict for one in self.found)
+            said = f"{told} of {len(self.found)} comparisons"
+        return f"{self.claim.text}: {self.verdict} ({said})."
+
 
 def chance(one: Versus) -> str:
     """The probability of improvement with its interval, and the exact p-value."""

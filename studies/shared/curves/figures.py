@@ -21,6 +21,7 @@ LOOKS = {
     "apg": "fog",
     "apg_mc": "split",
     "apg_critic": "nstep",
+    "apg_adaptive": "abpt",
     "shac": "nstep",
     "ppo": "pg",
     "pg": "evolution_strategies",

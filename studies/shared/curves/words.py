@@ -11,9 +11,21 @@ from numpy.typing import NDArray
 
 from gradlab.statistics import Interval
 from gradlab.study import Answer, text
-from studies.shared.curves.claims import Claim, Judged, chance, judged, versus
+from studies.shared.curves.claims import (
+    FAILS,
+    HOLDS,
+    UNKNOWN,
+    Claim,
+    Judged,
+    chance,
+    judged,
+    versus,
+)
 from studies.shared.curves.rows import Curve, average, by_task, curves, learnt
 
+ROOM = 400  # for the claims that are told, five lines or so [characters]
+WHERE = "all in summary.txt"
+NONE = "None of {} claims can"
 LEGEND = (
     "Scores are those of whole episodes with the policy's mean action, undiscounted, the same episodes for\n"
     "all. Seeds are the unit: the interquartile mean over seeds (Agarwal et al. 2021) with a bootstrap\n"
@@ -31,14 +43,38 @@ def answer(
     """The claims that were judged, or who is best, and a line per arm."""
     known = curves(table)
     found = judged(claims, known)
-    said = " ".join(one.sentence for one in found)
     return Answer(
         question=question,
-        answer=said or " ".join(_leaders(by_task(known))),
+        answer=_said(found) if found else " ".join(_leaders(by_task(known))),
         rests_on=_rests_on(list(known.values()), found),
         would_change=would_change,
         table=pd.DataFrame([line(curve) for curve in known.values()]),
     )
+
+
+def _said(found: Sequence[Judged]) -> str:
+    """The claims that hold, those that do not, and one sentence about those that are undecided.
+
+    With their comparisons, or without where that is too long for a screen; what still finds no room
+    is counted. All of them are in the summary.
+    """
+    told = [one for verdict in (HOLDS, FAILS) for one in found if one.verdict == verdict]
+    unclear = [one.claim.text for one in found if one.verdict == UNKNOWN]
+    sentences = [one.sentence for one in told]
+    if sum(map(len, sentences)) > ROOM:
+        sentences = [one.brief for one in told]
+    shown = 0
+    while shown < len(told) and sum(map(len, sentences[: shown + 1])) <= ROOM:
+        shown += 1
+    said = sentences[:shown]
+    if shown < len(told):
+        said.append(f"And {len(told) - shown} more that are told ({WHERE}).")
+    if len(unclear) == 1:
+        said.append(f"{unclear[0]}: {UNKNOWN}.")
+    elif unclear:
+        of = f"{len(unclear)} of {len(found)} claims cannot" if told else NONE.format(len(found))
+        said.append(f"{of} be told at this budget ({WHERE}).")
+    return " ".join(said)
 
 
 def _leaders(tasks: dict[str, list[Curve]]) -> Iterator[str]:

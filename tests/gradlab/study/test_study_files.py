@@ -189,9 +189,9 @@ def test_an_answer_fits_a_screen() -> None:
     assert lines[4:] == ["", "name   value", "row 0  0.0", "row 1  1.0"]
     for rows, sentence in ((3, "word " * 200), (200, "Yes."), (31, "Yes."), (0, "Yes.")):
         text = str(answer_of(rows, sentence)).splitlines()
-        assert len(text) <= 40 and max(map(len, text)) <= 100
+        assert len(text) <= 37 and max(map(len, text)) <= 100
     cut = str(answer_of(200)).splitlines()
-    assert len(cut) == 40 and cut[-1] == "... and 167 more rows" and cut[-2] == "row 32  32.0"
+    assert len(cut) == 37 and cut[-1] == "... and 170 more rows" and cut[-2] == "row 29  29.0"
 
 
 def test_an_answer_needs_its_sentences_and_a_table() -> None:
