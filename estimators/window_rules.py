@@ -209,7 +209,7 @@ class JacobianGrowth:
         cuts, grown = [none], [factors.new_ones(blocks)]
         for t in range(1, horizon):
             last = factors[:, :, t - 1]
-            first = (t == begin + 1)[:, None, None, None]
+            first = torch.eq(begin, t - 1)[:, None, None, None]
             product = torch.where(first, one, last @ product)
             growth = _root_mean(product if self.measure == "product" else last, alive[..., t])
             long = (t - begin >= self.shortest) & ~(growth < self.limit)
