@@ -253,4 +253,20 @@ def _one_line(box: str, options: Sequence[str]) -> str:
     said = " ".join(kept) or "cannot read the options"
     if unknown := re.search(r"Unrecognized options?: (--[\w-]+)", said):
         return str(UnknownName("option", unknown[1].replace("_", "-"), options))
-    return f"{said}; see --help"
+    return _plainly(said) or f"{said}; see --help"
+
+
+def _plainly(said: str) -> str | None:
+    """What an option should be and what came, where tyro gives a converter's own words."""
+    found = re.search(r"Error parsing (--[\w-]+): ", said)
+    if not found:
+        return None
+    # of an option that may be None the words of its other type are the ones that help
+    one = re.search(r"(invalid literal for int|could not convert string to float)[^']*('.*?')", said)
+    if one:
+        kind = "a whole number" if "int" in one[1] else "a number"
+        return f"{found[1]} should be {kind}, got {one[2]}; see --help"
+    several = re.search(r"Could not find valid parse for arguments: \[(.*)\]", said)
+    if several:
+        return f"{found[1]} cannot take {several[1]}; see --help"
+    return None
