@@ -262,7 +262,9 @@ def _plainly(said: str) -> str | None:
     if not found:
         return None
     # of an option that may be None the words of its other type are the ones that help
-    one = re.search(r"(invalid literal for int|could not convert string to float)[^']*('.*?')", said)
+    one = re.search(
+        r"(invalid literal for int|could not convert string to float)[^']*('.*?')", said
+    )
     if one:
         kind = "a whole number" if "int" in one[1] else "a number"
         return f"{found[1]} should be {kind}, got {one[2]}; see --help"
