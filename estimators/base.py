@@ -31,6 +31,7 @@ from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
+from gradlab.gradients.captured import sampled
 from gradlab.gradients.engines import Context, Engine, check_independent, per_sample_gradients
 from gradlab.gradients.samples import GradientSamples, concatenate
 from gradlab.gradients.sampling import sharing_order
@@ -115,7 +116,7 @@ class Estimator(ABC):
             params, noise = ordinary(params), ordinary(noise)
             starts = range(0, noise.count, size)
             chunks = [noise.rows(i, min(i + size, noise.count)) for i in starts]
-            parts = [self.sample(problem, params, chunk, Context()) for chunk in chunks]
+            parts = [sampled(self, problem, params, chunk) for chunk in chunks]
             return concatenate(parts).grouped(group)
 
     def sharing(
@@ -270,8 +271,7 @@ CHECKED: set[tuple] = set()  # classes and hashes of what was seen to be indepen
 
 
 def _key(estimator: Estimator, *shape: Any) -> tuple:
-    """The same for equal estimators on problems of one shape;
-    options that have no hash do not count.
+    """The same for equal estimators on problems of one shape; options without a hash do not count.
 
     The class is in it by itself: the hash of a dataclass is that of (some of) its fields alone.
     """

@@ -12,6 +12,7 @@ from estimators.base import Cost, Estimator, Params
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.generators import generator
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.reading import drawing
 from gradlab.gradients.engines import Context
 from gradlab.gradients.samples import Dense, GradientSamples
 from gradlab.problems.problem import Problem
@@ -65,6 +66,7 @@ class EvolutionStrategies(Estimator):
 
 def perturbations(params: Params, noise: Noise) -> Params:
     """ε_i for each row's seed: standard normal, {name: [N, *param]}."""
+    drawing("EvolutionStrategies")
     rows: dict[str, list[Tensor]] = {name: [] for name in params}
     for seed in noise.seed.tolist():
         draws = generator("perturbation", seed)

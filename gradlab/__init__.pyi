@@ -27,6 +27,7 @@ from .foundation.generators import generator as generator
 from .foundation.memory import keep_freed_memory as keep_freed_memory
 from .foundation.moment import Moment as Moment
 from .foundation.noise import Noise as Noise
+from .gradients.captured import release_graphs as release_graphs
 from .gradients.engines import per_sample_gradients as per_sample_gradients
 from .gradients.measurement import Measurement as Measurement
 from .gradients.measurement import measure as measure

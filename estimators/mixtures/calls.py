@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.foundation.reading import numbers, true
+from gradlab.foundation.tensors import positions
 from gradlab.gradients.samples import Factored, GradientSamples
 from gradlab.policies.factors import Factors
 
@@ -47,12 +49,13 @@ def by_step(parts: Sequence[GradientSamples], horizon: int) -> list[Factors] | N
     for part in parts:
         if not isinstance(part, Factored) or not part.layered:
             return None
-        order = {step: k for k, step in enumerate(part.steps.tolist())}
-        if not len(order) == len(part.steps) == horizon:
+        places = {step: k for k, step in enumerate(numbers(part.steps))}
+        if not len(places) == len(part.steps) == horizon:
             return None
-        index, factors = [order[t] for t in range(horizon)], part.factors()
+        index, factors = [places[t] for t in range(horizon)], part.factors()
         if index != list(range(horizon)):
-            factors = factors.map(lambda each, index=index: each[:, index])
+            order = positions(index, part.obs)
+            factors = factors.map(lambda each, order=order: each[:, order])
         found.append(factors)
     return found
 
@@ -83,7 +86,7 @@ def _little(covariance: Float[Tensor, "T k k"], squared_mean: Float[Tensor, "T k
     alike = torch.linalg.eigvalsh(
         torch.nan_to_num(covariance * scale[..., :, None] * scale[..., None, :])
     )
-    return bool((size <= CLOSE * squared_mean).any() | (alike[..., 0] <= CLOSE).any())
+    return true((size <= CLOSE * squared_mean).any() | (alike[..., 0] <= CLOSE).any())
 
 
 def centred_products(

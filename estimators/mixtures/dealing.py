@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.reading import same
 from gradlab.gradients.samples import Dense, Factored, GradientSamples
 
 Batches = Literal["shared", "separate"]
@@ -58,4 +59,4 @@ def gathered(samples: Sequence[GradientSamples], block: int) -> GradientSamples:
 
 def _alike(a: Factored, b: Factored) -> bool:
     """Whether samples of both may stand one after another."""
-    return a.same_policy(b) and torch.equal(a.steps, b.steps)
+    return a.same_policy(b) and same(a.steps, b.steps)

@@ -26,6 +26,7 @@ from gradlab.foundation.arguments import got
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.reading import true
 from gradlab.gradients.engines import Context
 from gradlab.gradients.samples import Factored, GradientSamples, concatenate
 from gradlab.problems.problem import Problem
@@ -306,7 +307,7 @@ def _samples(
             ]
     if level in ("step", "output"):
         for part, found in zip(parts, samples, strict=True):
-            if not isinstance(found, Factored) or bool((found.steps < 0).any()):
+            if not isinstance(found, Factored) or true((found.steps < 0).any()):
                 raise BadValue(
                     f'level="{level}" needs the time step of every policy call and {part.label} '
                     'does not tell it; use engine="pullback" and steps= when the surrogate calls '

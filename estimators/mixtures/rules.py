@@ -13,6 +13,8 @@ from torch import Tensor
 from estimators.mixtures.calls import CLOSE, exact
 from estimators.mixtures.elementwise import parameter_variances
 from estimators.mixtures.weights import Level, layer_of
+from gradlab.foundation.reading import numbers, true
+from gradlab.foundation.tensors import positions
 from gradlab.gradients.samples import Factored, GradientSamples
 from gradlab.policies.factors import Factors
 from gradlab.statistics.rows import all_finite, summed
@@ -147,14 +149,15 @@ def _of_steps(samples: GradientSamples, horizon: int) -> Float[Tensor, " T"]:
     """Trace of the covariance of each time step's contribution to the gradient, in float64."""
     assert isinstance(samples, Factored)
     count = len(samples)
-    order = {step: k for k, step in enumerate(samples.steps.tolist())}
+    order = {step: k for k, step in enumerate(numbers(samples.steps))}
     if samples.layered and len(order) == len(samples.steps) == horizon:
         # one call per step: all steps at once
         index = [order[t] for t in range(horizon)]
         variance, squared_mean = _of_calls(samples.factors(), samples.bias)
-        if bool((variance <= CLOSE * squared_mean).any()) and samples.obs.dtype != torch.float64:
+        rounded = samples.obs.dtype != torch.float64
+        if rounded and true((variance <= CLOSE * squared_mean).any()):
             variance, _ = _of_calls(exact(samples).factors(), samples.bias)
-        return variance if index == sorted(index) else variance[index]
+        return variance if index == sorted(index) else variance[positions(index, variance)]
     double = exact(samples)
     out = []
     for t in range(horizon):

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.reading import drawing
 from gradlab.gradients.sampling import block_generator
 from gradlab.problems.problem import Problem
 
@@ -96,6 +97,7 @@ class Independent:
 
     def draw(self, problem: Problem, parts: int) -> Noise:
         """The pilot's episodes, of streams that no study or statistic draws from."""
+        drawing("a pilot (Independent)")
         return problem.draw(self.episodes(parts), block_generator(self.seed, -1))
 
 

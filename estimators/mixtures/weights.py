@@ -14,6 +14,7 @@ from torch import Tensor
 from estimators.mixtures.blended import Blended
 from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadShape, BadValue
+from gradlab.foundation.reading import expected
 from gradlab.gradients.samples import Factored, GradientSamples
 from gradlab.policies.factors import Factors, LinearFactor
 from gradlab.problems.problem import Problem
@@ -191,19 +192,19 @@ def check_weights(
 
     `BadShape` for names or shapes of another level or number of parts, `BadValue` for other sums.
     """
-    expected = _shapes(level, parts, problem)
+    shapes = _shapes(level, parts, problem)
     came = {key: tuple(value.shape) for key, value in weights.items()}
-    if came != expected:
-        key = next(k for k in {**expected, **came} if expected.get(k) != came.get(k))
+    if came != shapes:
+        key = next(k for k in {**shapes, **came} if shapes.get(k) != came.get(k))
         raise BadShape(
-            f"{who} should have weights of shape {expected.get(key, 'absent')} for {key!r} at "
+            f"{who} should have weights of shape {shapes.get(key, 'absent')} for {key!r} at "
             f"level={level!r} with {parts} parts, got {came.get(key, 'absent')}; "
             "the first dimension is that of the parts"
         )
     for key, value in weights.items():
         sums = value.double().sum(0)
         off = ~((sums - 1).abs() <= TOLERANCE)
-        if bool(off.any()):
+        if expected(off.any(), False):
             where = f" for {key!r}" if key else ""
             raise BadValue(
                 f"the weights of {who} should sum to 1 over the parts{where}, "

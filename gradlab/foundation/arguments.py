@@ -83,6 +83,15 @@ def check_device(device: Any) -> None:
         raise Unavailable(f'device={device!r} needs a GPU that torch can use; try device="cpu"')
 
 
+def check_compile(value: Any) -> None:
+    """Raise `BadValue` unless it is True, False or "graph"."""
+    if not (isinstance(value, bool) or value == "graph"):
+        raise BadValue(
+            f'compile should be True, False or "graph" (on a GPU), got {got(value)}; '
+            "try compile=True"
+        )
+
+
 def check_generator(generator: Any) -> None:
     """Raise `BadValue` unless it is a generator of torch."""
     if not isinstance(generator, torch.Generator):

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -21,6 +21,7 @@ from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
+from gradlab.gradients import captured
 from gradlab.gradients.samples import GradientSamples
 from gradlab.gradients.sampling import Sampler, SharingSampler, noise_stream, sharing_order
 from gradlab.problems.problem import Problem
@@ -54,6 +55,7 @@ class Measurement(Shown):
     the first, compiled or not, and nothing runs twice. With fewer, and nothing compiled, every
     estimator first runs untimed on a group of its episodes (2 at least), if that is at most 1 % of
     them. Other measurements are timed as they are, with the warm-up: take a larger `count`.
+    With `compile="graph"` they are those of whole chunks, statistics included; nothing is shared.
     """
 
     moments: dict[str, Moments]
@@ -152,27 +154,20 @@ def measure(
     size = math.ceil(chunk_size / group) * group
     several = (count - begin) // size > 1  # full chunks
     chunks = noise_stream(problem, count, seed, size, begin)
+    runs = _Runs(named, order, problem, captured.uncaptured(problem), params, share)
     with tqdm(total=count - begin, unit="episode", disable=progress is not True) as bar:
         for noise in chunks:
-            samples: dict[str, GradientSamples] = {}
-            memo = Memo()
             clocked = not several or (position > begin and noise.count == size)
             timed += noise.count if clocked else 0
-            for name in order:
-                if not several and position == begin and not problem.compile:
-                    _warm_up(named[name], problem, params, noise, count - begin)
-                before = memo.saved
-                _finish(noise)
-                start = time.perf_counter()
-                some = _samples(named[name], problem, params, noise, memo if share else None)
-                samples[name] = some.prepared()
-                _finish(noise)
-                spent, saved = time.perf_counter() - start, memo.saved - before
-                seconds[name] += (spent + saved) * clocked
-                shared[name] += saved * clocked
-            for name, chunk in _summed(samples, centres, position, lost).items():
+            if not several and position == begin and not problem.compile:
+                runs.warm_up(noise, count - begin)
+            done = runs.replayed(noise, position, centres) if noise.count == size else None
+            sums, spent = done or runs.run(noise, position, centres, lost)
+            for name, chunk in sums.items():
                 centres[name] = chunk.pilot  # cast once
                 totals[name].add(chunk)
+                seconds[name] += sum(spent[name]) * clocked
+                shared[name] += spent[name].saved * clocked
             position += noise.count
             bar.update(noise.count)
             if any(lost.values()):
@@ -197,24 +192,83 @@ def _finish(noise: Noise) -> None:
         torch.cuda.synchronize(noise.action.device)
 
 
-def _warm_up(one: Sampler, problem: Problem, params: Params, noise: Noise, count: int) -> None:
-    """Runs an estimator on a few of the episodes, if they are few beside `count`.
+class Spent(NamedTuple):
+    """Time for the gradients of a chunk."""
 
-    torch's own generator, which an estimator of a user may draw from, is left as it was.
-    """
-    few = max(2, one.group)
-    if few <= WARM_AT_MOST * count and few <= noise.count:
+    own: float  # [s]
+    saved: float = 0.0  # on rollouts that another estimator ran [s]
+
+
+Done = tuple[dict[str, Chunk], dict[str, Spent]]  # by name
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Who runs, in which order, on what."""
+
+    named: Mapping[str, Sampler]
+    order: Sequence[str]
+    problem: Problem
+    plain: Problem  # the same, where nothing is captured
+    params: Params
+    share: bool
+
+    def warm_up(self, noise: Noise, count: int) -> None:
+        """Runs every estimator on a few of the episodes, if they are few beside `count`.
+
+        torch's own generator, which an estimator of a user may draw from, is left as it was.
+        """
         used = noise.initial.device
-        with torch.random.fork_rng([used] if used.type == "cuda" else []):
-            _samples(one, problem, params, noise.rows(0, few), Memo()).prepared()
+        for name in self.order:
+            few = max(2, self.named[name].group)
+            if few <= WARM_AT_MOST * count and few <= noise.count:
+                with torch.random.fork_rng([used] if used.type == "cuda" else []):
+                    self._samples(name, noise.rows(0, few), Memo()).prepared()
 
+    def replayed(self, noise: Noise, position: int, centres: Mapping[str, Params]) -> Done | None:
+        """Sums over a chunk by replays of whole graphs; None where nothing is captured, or samples
+        that are not finite must be looked for."""
+        if self.problem.compile != "graph":
+            return None
+        sums: dict[str, Chunk] = {}
+        spent: dict[str, Spent] = {}
+        for name in self.order:
+            _finish(noise)
+            start, centre = time.perf_counter(), centres.get(name)
+            chunk = captured.summed(
+                self.named[name], self.problem, self.params, noise, position, centre
+            )
+            if chunk is None:
+                return None
+            _finish(noise)
+            sums[name], spent[name] = chunk, Spent(time.perf_counter() - start)
+        return sums, spent
 
-def _samples(
-    one: Sampler, problem: Problem, params: Params, noise: Noise, memo: Memo | None
-) -> GradientSamples:
-    if memo is not None and isinstance(one, SharingSampler):
-        return one.sharing(problem, params, noise, memo)
-    return one(problem, params, noise)
+    def run(
+        self,
+        noise: Noise,
+        position: int,
+        centres: Mapping[str, Params],
+        lost: dict[str, int],
+    ) -> Done:
+        """Sums over a chunk, without the samples that any estimator lost; `lost` is added to."""
+        samples: dict[str, GradientSamples] = {}
+        spent: dict[str, Spent] = {}
+        memo = Memo()
+        for name in self.order:
+            _finish(noise)
+            before, start = memo.saved, time.perf_counter()
+            some = self._samples(name, noise, memo if self.share else None)
+            samples[name] = some.prepared()
+            _finish(noise)
+            spent[name] = Spent(time.perf_counter() - start, memo.saved - before)
+        return _summed(samples, centres, position, lost), spent
+
+    def _samples(self, name: str, noise: Noise, memo: Memo | None) -> GradientSamples:
+        one = self.named[name]
+        if memo is not None and isinstance(one, SharingSampler):
+            return one.sharing(self.plain, self.params, noise, memo)
+        return one(self.plain, self.params, noise)
 
 
 def named_samplers(

@@ -15,6 +15,8 @@ from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.display import Facts, Shown, leaves
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.per_sample import PerSample
+from gradlab.foundation.reading import numbers, same, true
+from gradlab.foundation.tensors import positions
 from gradlab.gradients.averages import Averages
 from gradlab.gradients.grouping import replicates
 from gradlab.policies.factors import Calls, Factors
@@ -264,7 +266,7 @@ class Factored(GradientSamples):
 
     def weight_steps(self, weights: Float[Tensor, " T"] | Float[Tensor, "N T"]) -> Factored:
         """Multiply every call by the weight of its time step."""
-        if bool((self.steps < 0).any()):
+        if true((self.steps < 0).any()):
             raise BadValue(
                 "per-step weights need to know the time step of every policy call; "
                 "pass steps= when the surrogate calls the policy"
@@ -273,7 +275,7 @@ class Factored(GradientSamples):
 
     def at_step(self, step: int) -> Factored:
         """The calls of one time step alone."""
-        keep = self.steps == step
+        keep = positions((k for k, t in enumerate(numbers(self.steps)) if t == step), self.obs)
         obs, cotangent = self.obs[:, keep], self.cotangent[:, keep]
         known = None if self.known is None else self.known.calls(keep)
         return replace(self, obs=obs, cotangent=cotangent, steps=self.steps[keep], known=known)
@@ -308,7 +310,7 @@ class Factored(GradientSamples):
 
     def same_calls(self, other: Factored) -> bool:
         """Whether both are policy calls at the same observations, in the same order."""
-        return torch.equal(self.steps, other.steps) and torch.equal(self.obs, other.obs)
+        return same(self.steps, other.steps) and same(self.obs, other.obs)
 
     def with_cotangent(self, cotangent: Float[Tensor, "N K nz"]) -> Factored:
         """The same calls with other cotangents."""

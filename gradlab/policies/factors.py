@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -38,8 +38,8 @@ class Factors(NamedTuple):
         """Samples begin..end−1."""
         return self.map(lambda part: part[begin:end])
 
-    def calls(self, keep: Bool[Tensor, " K"]) -> Factors:
-        """Some of the calls of every sample."""
+    def calls(self, keep: Int[Tensor, " k"]) -> Factors:
+        """Some of the calls of every sample, by their numbers."""
         return self.map(lambda part: part[:, keep])
 
     def grouped(self, size: int) -> Factors:

@@ -16,6 +16,7 @@ from torch import Tensor
 from gradlab.events import STEPS, Hard, Step, last_margin
 from gradlab.foundation import placement
 from gradlab.foundation.arguments import (
+    check_compile,
     check_device,
     check_dtype,
     check_generator,
@@ -50,8 +51,8 @@ class Problem(Shown):
     """J(θ) = E[ Σ_{t<T} γ^t alive_t r_t ] of a policy on a task in a simulator.
 
     Immutable: `replace` returns a copy. `dtype` is that of rollouts; statistics are float64.
-    `compile` and `checkpoint` change time and memory, not numbers; only ordinary autograd goes
-    through them, so that the vmap engine does without.
+    `compile` and `checkpoint` change time and memory, not numbers; the vmap engine does without.
+    `compile="graph"` captures whole chunks on a GPU (`gradients/captured.py`).
     """
 
     name: str
@@ -65,11 +66,10 @@ class Problem(Shown):
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
     noise: str | None = None  # "cpu" or "device", where it is drawn; None: "device" on a GPU
-    compile: bool = False
+    compile: bool | str = False
     checkpoint: bool = False  # keep only states, and run each step again in the backward pass
     skewed: tuple[tuple[str, Vector | Matrix], ...] = ()  # a policy to start from: `reference`
-    # of the policy's network, such as the mean of observations; None: its first ones
-    buffers: dict[str, Tensor] | None = field(default=None, compare=False)
+    buffers: dict[str, Tensor] | None = field(default=None, compare=False)  # of the policy
     segment: Segment | None = None  # of longer episodes: `from_moments`
 
     def __post_init__(self) -> None:
@@ -80,6 +80,7 @@ class Problem(Shown):
         check_dtype(self.dtype)
         check_device(self.device)
         placement.check_noise(self.noise)
+        check_compile(self.compile)
         if not isinstance(self.critic, Critic | None):
             raise BadValue(
                 f"critic should be a Critic, got {type(self.critic).__name__}; a fitted one is bound "
@@ -139,7 +140,7 @@ class Problem(Shown):
             "events": "hard" if self.hard else repr(self.event_step),
             "dtype": f"{str(self.dtype).removeprefix('torch.')} on {self.device}",
             **({} if self.noise is None else {"noise": f"of the {self.noise}"}),
-            "compile": "yes" if self.compile else "no",
+            "compile": "graph" if self.compile == "graph" else "yes" if self.compile else "no",
         }
 
     def _dry_run(self) -> None:

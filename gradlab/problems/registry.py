@@ -69,7 +69,7 @@ def make(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     noise: str | None = None,
-    compile: bool | None = None,
+    compile: bool | str | None = None,
     **options: Any,
 ) -> Problem:
     """The problem of that name: "hovering", "tracking", "landing", "racing",

@@ -129,7 +129,7 @@ def some_steps(
     A relay at the policy's output or at the action parts a pass there, into pieces that are
     compiled or checkpointed one by one.
     """
-    moving = problem.simulator, problem.task, policy, problem.compile
+    moving = problem.simulator, problem.task, policy, bool(problem.compile)
     if relay is None:
         whole = _rerun(problem, _several(*moving))
         return lambda t, *arguments: whole(*arguments)

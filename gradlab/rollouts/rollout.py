@@ -141,7 +141,7 @@ def rollout(
 def _same_states(problem: Problem, policy: Policy) -> tuple[Any, ...]:
     """What a path depends on, of a problem: not on what is paid for it."""
     moving = problem.simulator, problem.task, policy, problem.last_margin
-    return *moving, problem.dtype, problem.compile
+    return *moving, problem.dtype, bool(problem.compile)
 
 
 def _attached(tensors: list[Tensor]) -> bool:

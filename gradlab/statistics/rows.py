@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.per_sample import TILE_NUMBERS, Layer, PerSample
+from gradlab.foundation.reading import expected
 
 FEW = 8  # rows that are added one by one, sooner than by a reduction
 
@@ -135,7 +136,7 @@ def lost_rows(samples: PerSample) -> Bool[Tensor, " n"]:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether there is no NaN and no infinity: one look at the device."""
-    return bool(torch.stack([torch.isfinite(x).all() for x in tensors]).all())
+    return expected(torch.stack([torch.isfinite(x).all() for x in tensors]).all())
 
 
 @dataclass(frozen=True)
