@@ -50,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         "--simplify", nargs="+", default=[], metavar="WHAT",
         help="of an MJCF file: contacts, friction, to be left out where they are not simulated",
     )  # fmt: skip
+    for name, text in (
+        ("place", "the body or site that the task is about (default: by the task)"),
+        ("keyframe", "where episodes start, by name or number (default: the first, if any)"),
+    ):
+        parser.add_argument(f"--{name}", metavar="NAME", help=f"of an MJCF file: {text}")
     parser.add_argument(
         "--task", metavar="NAME", help="of an MJCF file: reach, track, stand or run (default: stand)",
     )  # fmt: skip
@@ -94,7 +99,11 @@ def run(args: Sequence[str]) -> None:
     if len(set(given.estimators)) < len(given.estimators):
         raise BadValue("expected different --estimators, got one twice; leave it out")
     estimators = importlib.import_module("estimators")
-    of_file = {"simplify": given.simplify} if given.simplify else {}
+    of_file: dict[str, Any] = {"simplify": given.simplify} if given.simplify else {}
+    if given.place is not None:
+        of_file["place"] = given.place
+    if given.keyframe is not None:
+        of_file["keyframe"] = int(given.keyframe) if given.keyframe.isdigit() else given.keyframe
     problem = registry.make(given.problem, task=given.task, **of_file)
     samplers = {name: estimators.make(name) for name in given.estimators}
     for sampler in samplers.values():

@@ -88,9 +88,11 @@ def robot(
     or a number, by default the file's first one, or at rest in its reference positions.
 
     Actions in [−1, 1] are scaled to the control range of each actuator, a servo without one to its
-    joint's range; what has neither takes the action as it is. `scale_controls=False` leaves all in
-    the file's units. `simplify=["contacts", "friction"]` leaves out contacts that are not simulated
-    here, and what is more than sliding friction in pyramids; `Model.left_out` lists what it was.
+    joint's range; what has neither takes the action as it is. An action of 0 is the middle of the
+    range; to "stand", the keyframe's control, where it has any that is not 0 and within its ranges.
+    `scale_controls=False` leaves all in the file's units. `simplify=["contacts", "friction"]`
+    leaves out contacts that are not simulated here, and what is more than sliding friction in
+    pyramids; `Model.left_out` lists what it was.
 
     `task`: "reach" a pose with a body, "track" a path, "stand", "run", or one of your own. `place`
     names the body or site that it is about: by default the end of the longest chain for the first
@@ -117,14 +119,14 @@ def robot(
         run["integrator"] = _integrator(found, run["integrator"])
     if "dt" not in run and "substeps" not in run:
         run["substeps"] = max(1, round(PERIOD / found.timestep))
-    simulator = Articulated(
-        scaled_controls(found) if scale_controls else found, run.pop("contact", Convex()), **run
-    )
+    start, velocity, rest = _start(found, keyframe)
+    controlled = scaled_controls(found, rest if kind is Stand else ()) if scale_controls else found
+    simulator = Articulated(controlled, run.pop("contact", Convex()), **run)
     if kind is None:
         built: Any = task
     else:
         own = {f.name for f in dataclasses.fields(kind)} - OF_MODEL
-        built = _task(kind, found, simulator.dt, _start(found, keyframe), place)
+        built = _task(kind, found, simulator.dt, (start, velocity), place)
         built = dataclasses.replace(built, **{k: v for k, v in options.items() if k in own})
     shared = {k: v for k, v in options.items() if k in SHARED}
     hidden = shared.pop("hidden", HIDDEN)
@@ -190,28 +192,50 @@ def _integrator(model: Model, word: Any) -> Any:
     return WORDS.get(word, word) if isinstance(word, str) else word
 
 
+def _range_of(
+    model: Model, a: int, own: np.ndarray, limits: dict[int, tuple[float, float]]
+) -> tuple[float, float]:
+    """The range of an actuator's control: its own, or of a position servo without one its joint's.
+
+    Not finite where there is neither.
+    """
+    m = model.compiled
+    low, high = m.actuator_ctrlrange[a] if m.actuator_ctrllimited[a] else own
+    dof = int(np.argmax(np.abs(model.gear[a])))
+    servo = model.bias[a, 1] == -model.gain[a, 0] != 0
+    if not math.isfinite(high - low) and servo and dof in limits:
+        low, high = sorted(model.gear[a, dof] * end for end in limits[dof])
+    return float(low), float(high)
+
+
 @lru_cache(maxsize=64)
-def scaled_controls(model: Model) -> Model:
+def scaled_controls(model: Model, rest: tuple[float, ...] = ()) -> Model:
     """A model whose controls in [−1, 1] stand for the control ranges.
 
     (g₀ + ...) (m + h a) + b of middle m and half-width h is again affine in the action a. Of an
     actuator without `ctrlrange` whose force falls with its length as it rises with control (a
     position servo) the range is that of its joint. Where the file disables the clamp of controls
     (the flag `clampctrl`), its ranges scale too, and actions beyond ±1 go beyond them.
+
+    With controls `rest` (one per actuator) m is the control at rest and h reaches to the farther
+    end of the range; the nearer one clamps actions before −1 or 1. Where one of them is outside of
+    its range, m is the middle for all.
     """
     middle, half = np.zeros(model.nu), np.ones(model.nu)
     limits = {limit.dof: (limit.low, limit.high) for limit in model.limits}
     ranges, m = np.array(model.control_range), model.compiled
     clamps = not disabled(m, "CLAMPCTRL")
-    for a in range(model.nu):
-        low, high = m.actuator_ctrlrange[a] if m.actuator_ctrllimited[a] else ranges[a]
-        dof = int(np.argmax(np.abs(model.gear[a])))
-        servo = model.bias[a, 1] == -model.gain[a, 0] != 0
-        if not math.isfinite(high - low) and servo and dof in limits:
-            low, high = sorted(model.gear[a, dof] * end for end in limits[dof])
-        if math.isfinite(high - low):
-            middle[a], half[a] = (low + high) / 2, (high - low) / 2
-            ranges[a] = (-1.0, 1.0) if clamps else ranges[a]
+    found = [_range_of(model, a, ranges[a], limits) for a in range(model.nu)]
+    inside = all(low <= c <= high for c, (low, high) in zip(rest, found, strict=False))
+    for a, (low, high) in enumerate(found):
+        if not math.isfinite(high - low):
+            continue
+        middle[a], half[a] = (low + high) / 2, (high - low) / 2
+        ends = -1.0, 1.0
+        if rest and inside and high > low:
+            middle[a], half[a] = rest[a], max(high - rest[a], rest[a] - low)
+            ends = (low - rest[a]) / half[a], (high - rest[a]) / half[a]
+        ranges[a] = ends if clamps else ranges[a]
     return dataclasses.replace(
         model,
         gain=model.gain * half[:, None],
@@ -220,13 +244,15 @@ def scaled_controls(model: Model) -> Model:
     )
 
 
-def _start(model: Model, keyframe: str | int | None) -> tuple[np.ndarray, np.ndarray]:
-    """q and q̇ of a keyframe: [nq], [nv]."""
+def _start(
+    model: Model, keyframe: str | int | None
+) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """q and q̇ of a keyframe, [nq] and [nv], and its controls; () if they are 0."""
     m, mujoco = model.compiled, mujoco_package()
     names = [mujoco.mj_id2name(m, mujoco.mjtObj.mjOBJ_KEY, k) or f"{k}" for k in range(int(m.nkey))]
     if keyframe is None:
         if not names:
-            return np.array(model.qpos0), np.zeros(model.nv)
+            return np.array(model.qpos0), np.zeros(model.nv), ()
         keyframe = 0
     if isinstance(keyframe, bool) or not (isinstance(keyframe, int) and 0 <= keyframe < len(names)):
         if not names:
@@ -237,7 +263,9 @@ def _start(model: Model, keyframe: str | int | None) -> tuple[np.ndarray, np.nda
         if str(keyframe) not in names:
             raise UnknownName(f"keyframe of {model.name}:", str(keyframe), names)
         keyframe = names.index(str(keyframe))
-    return np.array(m.key_qpos[keyframe]), np.array(m.key_qvel[keyframe])
+    # a file that says nothing of controls has 0 there
+    rest = tuple(map(float, m.key_ctrl[keyframe])) if m.key_ctrl[keyframe].any() else ()
+    return np.array(m.key_qpos[keyframe]), np.array(m.key_qvel[keyframe]), rest
 
 
 def _task(

@@ -13,7 +13,7 @@ import torch
 
 import estimators as E
 import gradlab
-from gradlab.commands import comparison, pictures
+from gradlab.commands import compare, comparison, pictures
 from gradlab.foundation.errors import BadValue, Missing
 from gradlab.simulators import PointMass
 from gradlab.statistics import Interval, Moments, Report
@@ -84,6 +84,24 @@ class Loose(PointMass):
 
     def residual(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         return action[..., 0].clamp(min=0)
+
+
+def test_the_place_and_the_keyframe_of_a_file_are_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def make(name: str, **options: object) -> None:
+        asked.append((name, options))
+        raise BadValue("enough")
+
+    monkeypatch.setattr(compare.registry, "make", make)
+    for words in ("", "--place hand --keyframe home", "--keyframe 1 --task reach"):
+        with pytest.raises(BadValue, match="enough"):
+            compare.run(["robot.xml", *words.split()])
+    assert asked == [
+        ("robot.xml", {"task": None}),
+        ("robot.xml", {"task": None, "place": "hand", "keyframe": "home"}),
+        ("robot.xml", {"task": "reach", "keyframe": 1}),
+    ]
 
 
 def test_rounding_and_contact_are_looked_at() -> None:

@@ -70,6 +70,33 @@ def test_actions_are_shares_of_the_control_ranges(name: str) -> None:
         )
 
 
+def test_to_stand_an_action_of_0_is_the_keyframes_control() -> None:
+    """Which holds the posture; the farther end of a range is an action of 1 or of −1."""
+    model = from_string(MIXTURES["fr3"])
+    home = torch.tensor(model.compiled.key_ctrl[0])
+    low, high = torch.tensor(model.control_range).unbind(-1)
+    assert bool((home != (low + high) / 2).any())
+    plain = Articulated(model, Convex(), substeps=10)
+    for task, middle in (("stand", home), ("reach", (low + high) / 2)):
+        problem = gradlab.robot(MIXTURES["fr3"], task, substeps=10, **DOUBLE)
+        state = torch.tensor(problem.task.start).to(**DOUBLE)  # type: ignore[attr-defined]
+        state = torch.cat((state, torch.zeros(model.nv, **DOUBLE)))
+        half = torch.maximum(high - middle, middle - low)
+        for action in (
+            torch.zeros(model.nu, **DOUBLE),
+            torch.ones(model.nu, **DOUBLE),
+            -half / half,
+        ):
+            control = (middle + action * half).clamp(low, high)
+            found, known = (
+                simulator.step(state, one, action[:0])
+                for simulator, one in ((problem.simulator, action), (plain, control))
+            )
+            torch.testing.assert_close(found, known, rtol=1e-9, atol=1e-11)
+    outside = scaled_controls(model, (90.0, *map(float, home[1:])))
+    np.testing.assert_array_equal(outside.bias, scaled_controls(model).bias)
+
+
 def test_a_servo_without_a_control_range_has_its_joints() -> None:
     xml = """<mujoco><compiler angle="radian" autolimits="true"/><worldbody><body><joint name="j" range="-1 2"/>
     <geom size=".1"/></body></worldbody><actuator><position joint="j" kp="10" gear="-2"/><motor joint="j"/></actuator></mujoco>"""
