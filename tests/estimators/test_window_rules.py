@@ -78,6 +78,15 @@ def test_both_limits_are_fixed_windows(name: str) -> None:
                 problem, params, few).per_sample())  # fmt: skip
 
 
+def test_what_a_policy_carries_is_cut_with_the_state() -> None:
+    problem, _ = made("lq", horizon=6, policy=gradlab.RecurrentPolicy(4, (5,), std="global"))
+    params, noise = problem.init(torch.Generator().manual_seed(0)), noise_of(problem)
+    ours = TruncatedBPTT(JacobianGrowth(0.0, shortest=2))(problem, params, noise).per_sample()
+    close(ours, TruncatedBPTT(2)(problem, params, noise).per_sample())
+    whole = TruncatedBPTT(None)(problem, params, noise).per_sample()
+    assert any(bool((ours[name] != whole[name]).any()) for name in ours)
+
+
 def test_both_limits_with_a_critic() -> None:
     problem, params = lq()
     noise = noise_of(problem)
