@@ -79,7 +79,8 @@ def test_both_limits_are_fixed_windows(name: str) -> None:
 
 
 def test_what_a_policy_carries_is_cut_with_the_state() -> None:
-    problem, _ = made("lq", horizon=6, policy=gradlab.RecurrentPolicy(4, (5,), std="global"))
+    policy = gradlab.RecurrentPolicy(4, (5,), std="global")
+    problem = gradlab.make("lq", horizon=6, policy=policy, dtype=torch.float64)
     params, noise = problem.init(torch.Generator().manual_seed(0)), noise_of(problem)
     ours = TruncatedBPTT(JacobianGrowth(0.0, shortest=2))(problem, params, noise).per_sample()
     close(ours, TruncatedBPTT(2)(problem, params, noise).per_sample())

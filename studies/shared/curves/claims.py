@@ -106,8 +106,7 @@ class Judged(NamedTuple):
         """The claim, the verdict, and the chances behind it."""
         said = "; ".join(f"{one.ours} over {one.theirs} {chance(one)}" for one in self.found)
         if len(self.found) > MANY:
-            told = sum(one.verdict() == HOLDS for one in self.found)
-            said = f"told in {told} of {len(self.found)} comparisons"
+            said = self._counted
         return f"{self.claim.text}: {self.verdict} ({said})."
 
     @property
@@ -115,9 +114,15 @@ class Judged(NamedTuple):
         """The claim, the verdict, and its p-value or how many comparisons say so by themselves."""
         said = f"p = {self.found[0].p:.2g}"
         if len(self.found) > 1:
-            told = sum(one.verdict() == self.verdict for one in self.found)
-            said = f"{told} of {len(self.found)} comparisons"
+            said = self._counted
         return f"{self.claim.text}: {self.verdict} ({said})."
+
+    @property
+    def _counted(self) -> str:
+        """How many comparisons say by themselves what the verdict says."""
+        wanted, way = (FAILS, " the other way") if self.verdict == FAILS else (HOLDS, "")
+        told = sum(one.verdict() == wanted for one in self.found)
+        return f"told{way} in {told} of {len(self.found)} comparisons"
 
 
 def chance(one: Versus) -> str:
