@@ -2,13 +2,14 @@
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help study test slow torches lint types format venv clean
+.PHONY: help study test slow gpu torches lint types format venv clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make study   install into .venv, then run python -m studies.bias_vs_relaxation"
 	@echo "make test    install into .venv, then run the default test suite"
 	@echo "make slow    the slow tests too (tens of minutes)"
+	@echo "make gpu     on a machine with a CUDA GPU: its tests, and each speed goal beside what is measured (10 minutes, no network)"
 	@echo "make torches engine, compile and contract tests on the oldest and the newest torch (12 GB of disk, tens of minutes)"
 	@echo "make lint    ruff check and format check"
 	@echo "make types   pyright on the packages"
@@ -25,6 +26,10 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(PY) -m pytest -n 2 --dist worksteal -m "slow and not gpu" $(ARGS)
+
+# Nothing is installed but what WHEELS=DIR holds; see the file.
+gpu:
+	@PYTHON="$(PYTHON)" WHEELS="$(WHEELS)" .ci/gpu $(ARGS)
 
 # Each release has a folder under .torches/; see the file for single releases and for what may be passed on.
 torches:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from gradlab.study import Answer, text
+from gradlab.study.tables import grouped
 from studies.throughput.rows import (
     LABELS,
     Race,
@@ -20,7 +21,12 @@ from studies.throughput.rows import (
     streams_of,
 )
 
-ENGINES = ("pullback", "pullback_compiled")
+ENGINES = ("pullback", "pullback_compiled", "pullback_graph")
+STATISTICS = ("moments", "moments_compiled", "moments_graph")
+FORWARD = ("forward", "forward_compiled")
+CONTACT = {
+    "ant": "compliant", "ant_50ms": "compliant", "ant_fresh": "compliant", "ant_convex": "convex",
+}  # fmt: skip
 
 
 def answer(rows: pd.DataFrame) -> Answer:
@@ -33,7 +39,7 @@ def answer(rows: pd.DataFrame) -> Answer:
         or "Nothing was measured that could answer it: ask for the pullback engine.",
         rests_on=_rests_on(races, streams),
         would_change=_would_change(races),
-        table=pd.DataFrame([_line(race) for race in ours]),
+        table=_table(races),
     )
 
 
@@ -102,15 +108,40 @@ def _would_change(races: list[Race]) -> str:
     )
 
 
-def _line(race: Race) -> dict[str, str]:
-    peak = race.peak_mib
-    return {
-        "problem": race.problem,
-        "N x T": f"{race.samples} x {race.horizon}",
-        "engine": LABELS[race.contender],
-        "samples/s": f"{race.samples_per_second:,.0f}",
-        "time / batched backward": text.ratio(race.over_batched),
-        "speed / vmap(grad)": text.ratio(race.speed_over("vmap")),
-        "speed / JAX": text.ratio(race.speed_over("jax")),
-        "peak MiB": "" if math.isnan(peak) else "< 1" if peak < 1 else f"{peak:.0f}",
+def _table(races: list[Race]) -> pd.DataFrame:
+    """A line for each problem; what nobody ran there has no column."""
+    largest = grouped(largest_races(races), lambda race: race.problem)
+    lines = [_yardstick(*one) for one in largest.items()]
+    names = {name for line in lines for name, cell in line.items() if cell}
+    whole = dict.fromkeys(name for line in lines for name in line if name in names)
+    return pd.DataFrame([{name: line.get(name, "") for name in whole} for line in lines])
+
+
+def _yardstick(problem: str, here: list[Race]) -> dict[str, str]:
+    """The fastest engine of each kind in a problem's largest race."""
+    gradients, statistics, forward, mujoco = (
+        max(
+            (race for race in here if race.contender in names),
+            key=lambda race: race.samples_per_second,
+            default=None,
+        )
+        for names in (ENGINES, STATISTICS, FORWARD, ("mujoco",))
+    )
+    line = {
+        "problem": problem,
+        "contact": CONTACT.get(problem, "none"),
+        "N x T": f"{here[0].samples} x {here[0].horizon}",
+        "gradients/s": "" if gradients is None else f"{gradients.samples_per_second:,.0f}",
+        "with statistics/s": "" if statistics is None else f"{statistics.samples_per_second:,.0f}",
+        "steps/s": "" if gradients is None else f"{gradients.steps_per_second:,.0f}",
+        "forward steps/s": "" if forward is None else f"{forward.steps_per_second:,.0f}",
+        "MuJoCo C steps/s": "" if mujoco is None else f"{mujoco.steps_per_second:,.0f}",
     }
+    if gradients is not None:
+        size = gradients.bytes_per_sample / 1024
+        line |= {
+            "time / batched": text.ratio(gradients.over_batched),
+            "time / limit": text.ratio(gradients.over_limit),
+            "KiB/sample": "" if math.isnan(size) else f"{size:,.0f}",
+        }
+    return line

@@ -24,6 +24,8 @@ YARDSTICKS = (
     "vmap",
     "jax",
     "jax_unrolled",
+    "jax_unrolled_8",
+    "limit",
     "brax_generalized",
     "brax_spring",
     "brax_generalized_forward",

@@ -7,7 +7,8 @@ from typing import Any
 
 from gradlab.foundation.errors import BadValue, UnknownName
 from studies.throughput.combinations import COMBINATIONS
-from studies.throughput.stopwatch import CLOCKS, CONTENDERS, PROBLEMS
+from studies.throughput.contenders import CONTENDERS
+from studies.throughput.stopwatch import CLOCKS, PROBLEMS
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,12 @@ class Config:
     contact problem)."""
     contenders: tuple[str, ...] = ("batched", "pullback", "pullback_compiled", "vmap", "jax")
     """Who races: these, batched_compiled, moments and moments_compiled (the pullback and the
-    statistics that `compare` needs), jax_unrolled, whose compilation takes a minute,
+    statistics that `compare` needs), pullback_graph and moments_graph (one graph of a GPU),
+    jax_unrolled_8, jax_unrolled, whose compilation takes a minute, limit (the least time by
+    measured bandwidth and rate), mujoco (on ants: MuJoCo's own C step, no gradient),
     pullback_checkpoint and pullback_compiled_checkpoint (each step run again in the backward pass),
-    forward and forward_compiled (no gradient), and on the ant brax_generalized, brax_spring and
-    their _forward."""
+    forward and forward_compiled (no gradient), and on the ant brax_generalized, brax_spring,
+    their _forward and brax_generalized_unrolled_8."""
     combinations: tuple[str, ...] = (
         "sum", "abpt", "inverse_variance", "alpha_order", "best_linear", "action_mixture", "switch",
     )  # fmt: skip

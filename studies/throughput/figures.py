@@ -32,6 +32,12 @@ LOOKS = {
     "forward_compiled": "fog",
     "brax_generalized_forward": "qg",
     "brax_spring_forward": "lambda_return",
+    "pullback_graph": "split",
+    "moments_graph": "nstep",
+    "jax_unrolled_8": "lambda_return",
+    "brax_generalized_unrolled_8": "lambda_return",
+    "limit": "pg",
+    "mujoco": "pg",
 }
 
 

@@ -21,6 +21,12 @@ LABELS = {
     "vmap": "vmap(grad)",
     "jax": "JAX jit(vmap(grad))",
     "jax_unrolled": "JAX, unrolled",
+    "jax_unrolled_8": "JAX, unrolled by 8",
+    "pullback_graph": "pullback, one graph",
+    "moments_graph": "pullback and statistics, one graph",
+    "brax_generalized_unrolled_8": "Brax generalized, unrolled by 8",
+    "limit": "limit by bandwidth and rate",
+    "mujoco": "MuJoCo's C step, one thread",
     "moments": "pullback and statistics",
     "moments_compiled": "pullback and statistics, compiled",
     "pullback_checkpoint": "pullback, checkpointed",
@@ -58,6 +64,8 @@ class Race:
     over_vmap: Interval = UNKNOWN
     over_jax: Interval = UNKNOWN
     over_jax_unrolled: Interval = UNKNOWN
+    over_jax_unrolled_8: Interval = UNKNOWN
+    over_limit: Interval = UNKNOWN
     over_brax_generalized: Interval = UNKNOWN
     over_brax_spring: Interval = UNKNOWN
     over_brax_generalized_forward: Interval = UNKNOWN
@@ -67,6 +75,16 @@ class Race:
     def size(self) -> tuple[int, int]:
         """Steps in all, then episodes."""
         return self.samples * self.horizon, self.samples
+
+    @property
+    def steps_per_second(self) -> float:
+        """Environment steps of all episodes [1/s]."""
+        return self.samples_per_second * self.horizon
+
+    @property
+    def bytes_per_sample(self) -> float:
+        """What a call needs on top of what is held, for each sample [B]."""
+        return self.peak_mib * 2**20 / self.samples
 
     def time_over(self, other: str) -> Interval:
         """Time over that of a yardstick."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
-import importlib.util
 import json
 import math
 import mmap
@@ -17,26 +16,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import gradlab
 from estimators.pathwise import FOG
 from gradlab.foundation.errors import BadValue, Unavailable, UnknownName
 from gradlab.foundation.generators import generator
 from gradlab.foundation.memory import keep_freed_memory
-from gradlab.foundation.noise import Noise
 from gradlab.foundation.placement import Placement, current, placed
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
-from gradlab.rollouts.outcome import evaluate
-from gradlab.rollouts.rollout import rollout
 from studies.throughput.combinations import calls_of
+from studies.throughput.contenders import CONTENDERS, Call, Params
+from studies.throughput.limit import Limit
 
 MIB = 2**20
 LINUX = sys.platform == "linux"
@@ -53,8 +50,6 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "ant_fresh": ("ant", {"preset": "dflex", "substeps": 5, "mass_every": 1}),
     "ant_convex": ("ant", {"preset": "brax", "contact": "convex"}),
 }
-Params = dict[str, Tensor]
-Call = Callable[[], object]  # does the work, and returns once it is done
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -107,33 +102,32 @@ class Mixing:
 Task = Race | Mixing | Stream
 
 
-def separately(task: Task) -> dict[str, Any]:
+def separately(task: Task, timeout: float | None = None) -> dict[str, Any]:
     """The result of `race`, `mixed` or `streamed` from a fresh process with `task.threads` threads.
 
-    Raises `BadValue` with the last line of its complaint if the process fails.
+    Raises `BadValue` with the last line of its complaint if the process fails, and if it takes
+    longer than `timeout` [s].
     """
     threads = str(task.threads)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     env = {**os.environ, **dict.fromkeys(names, threads)}
+    env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # else XLA takes most of a GPU for itself
     env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     kind = type(task).__name__
     here = current() or Placement(task.device)
     message = {"kind": kind, "threads": task.threads, "noise": here.noise}
     text = json.dumps({**message, "task": dataclasses.asdict(task)})
-    done = subprocess.run(
-        [sys.executable, "-m", "studies.throughput.stopwatch", text],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "studies.throughput.stopwatch", text]
+    try:
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, check=False, timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        raise BadValue(f"{kind.lower()} of {task.problem} took over {timeout:.0f} s") from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise BadValue(f"{kind.lower()} of {task.problem} failed: {reason}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-# ---------------------------------------------------------------------------------- contenders
 
 
 def build(task: Task) -> tuple[Problem, Params]:
@@ -148,106 +142,6 @@ def build(task: Task) -> tuple[Problem, Params]:
     problem = problem.replace(policy=policy)
     draws = generator("race", task.seed, "policy")
     return problem, problem.init(draws)
-
-
-def batched(problem: Problem, params: Params, noise: Noise) -> dict[str, Tensor]:
-    """The yardstick: one ordinary backward pass of the mean, as in a training step."""
-    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-    value = FOG().surrogate(problem, problem.bind(leaves), noise).mean()
-    return dict(zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True))
-
-
-def _torch_call(
-    engine: str,
-    compiled: bool,
-    problem: Problem,
-    params: Params,
-    noise: Noise,
-    checkpoint: bool = False,
-) -> Call:
-    problem = problem.replace(compile=compiled, checkpoint=checkpoint)
-
-    def work() -> object:
-        if engine == "batched":
-            result: object = batched(problem, params, noise)
-        elif engine == "moments":
-            result = FOG()(problem, params, noise).moments()
-        else:
-            result = FOG(engine=engine)(problem, params, noise).per_sample()  # type: ignore[arg-type]
-        if noise.initial.is_cuda:
-            torch.cuda.synchronize()
-        return result
-
-    return work
-
-
-def _forward_call(compiled: bool, problem: Problem, params: Params, noise: Noise) -> Call:
-    problem = problem.replace(compile=compiled)
-    policy = problem.bind(params)
-
-    def work() -> object:
-        with torch.no_grad():
-            result = evaluate(problem, rollout(problem, policy, noise))
-        if noise.initial.is_cuda:
-            torch.cuda.synchronize()
-        return result
-
-    return work
-
-
-def _brax_call(kind: str, backend: str, problem: Problem, params: Params, noise: Noise) -> Call:
-    if importlib.util.find_spec("brax") is None:
-        raise Unavailable("brax is not installed; install the extra `peers`")
-    if problem.task.name != "ant" or torch.device(problem.device).type != "cpu":
-        raise Unavailable("Brax races its ant against ants, on the CPU")
-    from studies.throughput.peers import brax_ant
-
-    build = brax_ant.per_sample if kind == "gradient" else brax_ant.forward
-    assert isinstance(problem.policy, GaussianPolicy)  # as `build` above makes it
-    return build(backend, noise.count, problem.horizon, problem.policy.hidden)
-
-
-def _jax_call(unrolled: bool, problem: Problem, params: Params, noise: Noise) -> Call:
-    if importlib.util.find_spec("jax") is None:
-        raise Unavailable("jax is not installed; install the extra `peers`")
-    if torch.device(problem.device).type != "cpu":
-        raise Unavailable("the jax twin is raced on the CPU only")
-    import jax  # pyright: ignore[reportMissingImports]
-
-    from studies.throughput.peers import jax_quadrotor
-
-    twin = jax_quadrotor.per_sample(problem, problem.horizon if unrolled else 1)
-    arguments = jax_quadrotor.arrays(params, noise)
-    return lambda: jax.block_until_ready(twin(*arguments))
-
-
-# name: (problem, params, noise) -> call; may raise `Unavailable` or `BadValue`
-CONTENDERS: Mapping[str, Callable[[Problem, Params, Noise], Call]] = {
-    "batched": lambda *setting: _torch_call("batched", False, *setting),
-    "batched_compiled": lambda *setting: _torch_call("batched", True, *setting),
-    "pullback": lambda *setting: _torch_call("pullback", False, *setting),
-    "pullback_compiled": lambda *setting: _torch_call("pullback", True, *setting),
-    "pullback_checkpoint": lambda *setting: _torch_call(
-        "pullback", False, *setting, checkpoint=True
-    ),
-    "pullback_compiled_checkpoint": lambda *setting: _torch_call(
-        "pullback", True, *setting, checkpoint=True
-    ),
-    "moments": lambda *setting: _torch_call("moments", False, *setting),
-    "moments_compiled": lambda *setting: _torch_call("moments", True, *setting),
-    "vmap": lambda *setting: _torch_call("vmap", False, *setting),
-    "jax": lambda *setting: _jax_call(False, *setting),
-    "jax_unrolled": lambda *setting: _jax_call(True, *setting),
-    "brax_generalized": lambda *setting: _brax_call("gradient", "generalized", *setting),
-    "brax_spring": lambda *setting: _brax_call("gradient", "spring", *setting),
-    "forward": lambda *setting: _forward_call(False, *setting),
-    "forward_compiled": lambda *setting: _forward_call(True, *setting),
-    "brax_generalized_forward": lambda *setting: _brax_call("forward", "generalized", *setting),
-    "brax_spring_forward": lambda *setting: _brax_call("forward", "spring", *setting),
-}
-
-
-# ------------------------------------------------------------------------------- measurements
 
 
 def race(task: Race) -> dict[str, Any]:
@@ -271,8 +165,8 @@ def race(task: Race) -> dict[str, Any]:
         try:
             call = CONTENDERS[name](problem, params, noise)
             first[name] = _timed(call, time.perf_counter)
-        except (Unavailable, BadValue) as error:
-            skipped[name] = str(error)
+        except (Unavailable, BadValue, RuntimeError) as error:  # such as memory that is not there
+            skipped[name] = str(error).partition("\n")[0]
         else:
             calls[name] = call
     peaks = {name: _peak(call, noise.initial.is_cuda) for name, call in calls.items()}
@@ -334,6 +228,8 @@ def _largest_resident() -> float:
 
 
 def _timed(call: Call, clock: Callable[[], float]) -> float:
+    if isinstance(call, Limit):
+        return call.seconds(clock)
     begin = clock()
     call()
     return clock() - begin
@@ -342,9 +238,11 @@ def _timed(call: Call, clock: Callable[[], float]) -> float:
 def _peak(call: Call, cuda: bool) -> float:
     """Memory that one call needs on top of what is held [MiB]; nan where it cannot be measured.
 
-    On a GPU what torch allocates; on Linux the high-water mark of resident memory, with freed
-    memory given back to the system first.
+    On a GPU what torch allocates, without the memory that a graph holds; on Linux the high-water
+    mark of resident memory, with freed memory given back to the system first.
     """
+    if isinstance(call, Limit):
+        return math.nan
     gc.collect()
     if cuda:
         before = torch.cuda.memory_allocated()

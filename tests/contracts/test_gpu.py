@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +14,18 @@ import torch
 
 import estimators as E
 import gradlab
-from gradlab.foundation import counters
+from gradlab.foundation import counters, tensors
 from gradlab.foundation.errors import Unavailable
 from gradlab.foundation.generators import generator
 from gradlab.foundation.placement import Placement
 from gradlab.gradients.sampling import noise_stream
+from gradlab.problems.problem import Problem
 from gradlab.study import Study, run_study
+from studies.__main__ import studies
+from tests.contracts.test_contracts import registered
 from tests.contracts.test_devices import STUDIES, TINY, tiny
 from tests.helpers.runs import undrawn
+from tests.helpers.toy import toy_problem
 
 pytestmark = [
     pytest.mark.gpu,
@@ -122,3 +129,113 @@ def test_statistics_without_a_look_are_the_same() -> None:
     assert torch.equal(blind.squares, seen.squares)
     for leaf, value in seen.deviation.items():
         assert torch.equal(blind.deviation[leaf], value)
+
+
+# ------------------------------------------------------------------------------- captured graphs
+
+GRAPHED = {
+    name: one
+    for name, one in registered().items()
+    if name not in ("evolution_strategies", "mixture-pilot", "total-propagation-pilot")
+}
+FEW = ("fog", "pg-loo", "difference", "nstep-tiled", "mixture-fixed", "inverse_variance")
+LAWS = {
+    "compliant": {"preset": "dflex", "contact": "compliant"},
+    "smoothed": {"preset": "dflex", "contact": "smoothed"},
+    "convex": {"preset": "gymnasium", "contact": "convex"},
+    "brax": {"preset": "brax", "contact": "brax"},
+}
+
+
+@pytest.fixture
+def released() -> Iterator[None]:
+    """Nothing of a graph is left for another test."""
+    yield
+    gradlab.release_graphs()
+
+
+def same_in_graphs(estimator: E.Estimator, problem: Problem, count: int = 32) -> None:
+    """Three settings by one graph, and statistics; float64, so that all but rounding is seen.
+
+    The steps in the graph are compiled, so that they round otherwise than eager ones.
+    """
+    graph = problem.replace(compile="graph")
+    given = []
+    for seed in (0, 1, 2):
+        params = problem.init(torch.Generator().manual_seed(seed))
+        given.append((params, problem.draw(count, torch.Generator().manual_seed(seed + 9))))
+    handed = [estimator(graph, *each) for each in given]
+    for each, samples in zip(given, handed, strict=True):
+        expected, found = estimator(problem, *each).per_sample(), samples.per_sample()
+        for leaf, value in expected.items():
+            assert (value - found[leaf]).abs().max() <= 1e-8 * (1e-6 + value.abs().max()), leaf
+    plain, sums = (
+        gradlab.measure(estimator, one, given[0][0], 3 * 64, 5, chunk_size=64).single
+        for one in (problem, graph)
+    )
+    assert (sums.count, sums.nonfinite) == (plain.count, plain.nonfinite)
+    assert sums.variance() == pytest.approx(plain.variance(), rel=1e-7)
+    for leaf, value in plain.mean.items():
+        assert (value - sums.mean[leaf]).abs().max() <= 1e-8 * (1e-6 + value.abs().max()), leaf
+
+
+@pytest.mark.usefixtures("released")
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FEW else pytest.mark.slow) for n in sorted(GRAPHED)]
+)
+def test_graphs_of_estimators(name: str) -> None:
+    problem = toy_problem(horizon=4).replace(device="cuda")
+    same_in_graphs(GRAPHED[name], problem)
+
+
+@pytest.mark.usefixtures("released")
+@pytest.mark.parametrize("name", ["hovering", "tracking", "landing", "racing", "lq", "gate"])
+def test_graphs_of_problems(name: str) -> None:
+    problem = gradlab.make(name, hidden=(16, 16), dtype=torch.float64, device="cuda")
+    same_in_graphs(E.Split(0.1), problem.replace(horizon=min(problem.horizon, 6)))
+
+
+@pytest.mark.usefixtures("released")
+@pytest.mark.parametrize("law", LAWS)
+def test_graphs_of_contact_laws(law: str) -> None:
+    made = gradlab.make("hopper", horizon=2, dtype=torch.float64, device="cuda", **LAWS[law])
+    same_in_graphs(E.FOG(), made)
+
+
+@pytest.mark.usefixtures("released")
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")
+def test_graphs_in_float32() -> None:
+    problem = gradlab.make("hovering", horizon=8, device="cuda")
+    params = problem.init(torch.Generator().manual_seed(0))
+    noise = problem.draw(64, torch.Generator().manual_seed(1))
+    eager = E.FOG()(problem, params, noise).mean()
+    graph = E.FOG()(problem.replace(compile="graph"), params, noise).mean()
+    for leaf, value in eager.items():
+        assert (value - graph[leaf]).abs().max() <= 1e-4 * value.abs().max()
+
+
+@pytest.mark.usefixtures("released")
+def test_tables_that_are_forgotten_stay_as_long_as_a_graph() -> None:
+    """Constants are kept for all, and forgotten where there are too many of them."""
+    problem = gradlab.make("hovering", horizon=4, dtype=torch.float64, device="cuda")
+    params = problem.init(torch.Generator().manual_seed(0))
+    noise = problem.draw(32, torch.Generator().manual_seed(1))
+    graph = problem.replace(compile="graph")
+    before = E.FOG()(graph, params, noise).mean()
+    tensors._tensor.cache_clear()
+    gc.collect()
+    torch.cuda.empty_cache()
+    filling = [torch.full((n,), 7.0, device="cuda", dtype=torch.float64) for n in range(1, 400)]
+    after = E.FOG()(graph, params, noise).mean()
+    assert filling and all(torch.equal(value, after[leaf]) for leaf, value in before.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(studies()) - {"original_engines"}))
+def test_smoke_preset(name: str, tmp_path: Path) -> None:
+    study = importlib.import_module(f"studies.{name}").STUDY
+    config, _ = study.preset("smoke")
+    run = {"jobs": 1, "placement": Placement("cuda")}
+    first = run_study(study, config, tmp_path / "out", **run)
+    again = run_study(study, config, tmp_path / "out", **run)  # goes on: nothing is left to do
+    assert len(first.rows) == len(again.rows) > 0

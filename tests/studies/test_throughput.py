@@ -20,14 +20,13 @@ from studies.shared.medians import median_interval
 from studies.throughput import STUDY, cells, report
 from studies.throughput.combinations import COMBINATIONS, GROUP
 from studies.throughput.config import Config
+from studies.throughput.contenders import CONTENDERS, batched
 from studies.throughput.rows import STREAM_GROWTH, STREAM_LIMIT
 from studies.throughput.stopwatch import (
-    CONTENDERS,
     LINUX,
     Mixing,
     Race,
     Stream,
-    batched,
     mixed,
     race,
     separately,

@@ -20,24 +20,28 @@ Array = jax.Array
 CONTROL_PERIOD = 0.05  # of Brax's Ant [s]
 
 
-def per_sample(backend: str, samples: int, horizon: int, hidden: tuple[int, ...]) -> Callable:
-    """A call without arguments that computes N per-sample gradients
-    (compiled at the first call).
+def per_sample(
+    backend: str, samples: int, horizon: int, hidden: tuple[int, ...], unroll: int = 1
+) -> Callable:
+    """A call without arguments that computes N per-sample gradients (compiled at the first
+    call); `unroll` of the scan.
     """
-    one, arguments = _setting(backend, samples, horizon, hidden)
+    one, arguments = _setting(backend, samples, horizon, hidden, unroll)
     twin = jax.jit(jax.vmap(jax.grad(one), in_axes=(None, 0, 0)))
     return lambda: jax.block_until_ready(twin(*arguments))
 
 
-def forward(backend: str, samples: int, horizon: int, hidden: tuple[int, ...]) -> Callable:
+def forward(
+    backend: str, samples: int, horizon: int, hidden: tuple[int, ...], unroll: int = 1
+) -> Callable:
     """The same without the gradient: N returns."""
-    one, arguments = _setting(backend, samples, horizon, hidden)
+    one, arguments = _setting(backend, samples, horizon, hidden, unroll)
     twin = jax.jit(jax.vmap(one, in_axes=(None, 0, 0)))
     return lambda: jax.block_until_ready(twin(*arguments))
 
 
 def _setting(
-    backend: str, samples: int, horizon: int, hidden: tuple[int, ...]
+    backend: str, samples: int, horizon: int, hidden: tuple[int, ...], unroll: int
 ) -> tuple[Callable, tuple[Any, ...]]:
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")  # Brax announces its successor
@@ -64,7 +68,7 @@ def _setting(
             state = env.step(state, jnp.tanh(mean + jnp.exp(log_std) * eps))
             return state, state.reward
 
-        return jax.lax.scan(step, state, noise)[1].sum()
+        return jax.lax.scan(step, state, noise, unroll=unroll)[1].sum()
 
     starts = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.PRNGKey(1), samples))
     noise = jax.random.normal(jax.random.PRNGKey(2), (samples, horizon, env.action_size))

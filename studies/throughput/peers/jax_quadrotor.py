@@ -48,9 +48,9 @@ def per_sample(problem: Problem, unroll: int = 1) -> PerSample:
 def arrays(params: dict[str, Tensor], noise: Noise) -> tuple[dict[str, Array], Array, Array]:
     """Arguments of the twin from a problem's parameters and noise."""
     return (
-        {name: jnp.asarray(value.numpy()) for name, value in params.items()},
-        jnp.asarray(noise.initial.numpy()),
-        jnp.asarray(noise.action.numpy()),
+        {name: jnp.asarray(value.cpu().numpy()) for name, value in params.items()},
+        jnp.asarray(noise.initial.cpu().numpy()),
+        jnp.asarray(noise.action.cpu().numpy()),
     )
 
 
@@ -71,7 +71,7 @@ def _known(problem: Problem) -> tuple[Quadrotor, Hovering]:
         return simulator, task
     raise BadValue(
         f"the JAX twin knows hovering on the default quadrotor only, got {problem.name} with "
-        f"{simulator}; try gradlab.make('hovering')"
+        f"{type(simulator).__name__}; try gradlab.make('hovering')"
     )
 
 

@@ -1,0 +1,233 @@
+"""`python -m studies.throughput.goals`: on a GPU, its tests and each goal beside what was measured.
+
+What has been measured is kept in a folder, so that the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from gradlab.foundation.errors import GradlabError
+from gradlab.foundation.files import write_whole
+from gradlab.study import text
+from studies.throughput.stopwatch import Race, separately
+
+ROOT = Path(__file__).parents[2]
+MINUTES = 10.0  # for everything
+AT_ONCE = 3  # races whose code is compiled together
+LEAST = 20.0  # left to begin another race with [s]
+HIDDEN = (256, 128, 64)
+JAX = ("jax", "jax_unrolled_8")
+QUAD = ("pullback_graph", "pullback_compiled", "moments_graph", "batched", "limit", *JAX)
+ANT = ("pullback_graph", "pullback_compiled", "brax_generalized", "mujoco")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio of times in one race."""
+
+    race: str
+    ours: tuple[str, ...]  # the fastest of these
+    others: tuple[str, ...]  # beside the fastest of these
+    at_most: float  # ours over theirs [1]
+    words: str
+
+    def measured(self, result: dict[str, Any]) -> float | str:
+        """The median of the rounds' ratios, or why there is none."""
+        seconds = result.get("seconds", {})
+        for names in (self.ours, self.others):
+            if not any(name in seconds for name in names):
+                reason = result.get("skipped", {}).get(names[0])
+                return reason or result.get("failed") or "not measured"
+        ours, theirs = (
+            min((seconds[n] for n in names if n in seconds), key=median)
+            for names in (self.ours, self.others)
+        )
+        return median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def races() -> dict[str, Race]:
+    """The races, the most telling first."""
+    found: dict[str, Race] = {}
+    for samples, repeats in ((256, 21), (4096, 15), (32_768, 7)):
+        found[f"hovering {samples}"] = _race("hovering", QUAD, samples, 32, repeats)
+    for problem in ("ant", "ant_convex"):
+        for samples in (64, 1024):
+            found[f"{problem} {samples}"] = _race(problem, ANT, samples, 8, 11)
+    return found
+
+
+def _race(problem: str, who: tuple[str, ...], samples: int, horizon: int, repeats: int) -> Race:
+    return Race(problem, who, samples, horizon, HIDDEN, repeats, "wall", 4, "cuda", 0)
+
+
+def goals() -> Iterator[Goal]:
+    """Those of the project, on one GPU."""
+    gradients = ("pullback_graph", "pullback_compiled")
+    for samples in (256, 4096, 32_768):
+        race = f"hovering {samples}"
+        yield Goal(race, gradients, JAX, 1.0, "FOG per sample / the faster JAX twin")
+        words = "FOG's statistics / JAX per sample"
+        yield Goal(race, ("moments_graph",), JAX, 1 / 3, words)
+    yield Goal("hovering 32768", gradients, ("limit",), 3.0, "FOG per sample / the limit")
+    brax = ("brax_generalized",)
+    for samples in (64, 1024):
+        words = "FOG per sample / Brax generalized"
+        yield Goal(f"ant {samples}", gradients, brax, 1 / 5, words)
+        yield Goal(f"ant_convex {samples}", gradients, brax, 1.0, words)
+
+
+def table(results: dict[str, dict[str, Any]], tests: str) -> str:
+    """Every goal beside what was measured, and the tests."""
+    lines = [("race, N", "time of", "measured", "goal", "")]
+    for goal in goals():
+        found = goal.measured(results.get(goal.race, {}))
+        told = found if isinstance(found, str) else f"{found:.2f}"
+        met = "" if isinstance(found, str) else "met" if found <= goal.at_most else "NOT MET"
+        lines.append((goal.race, goal.words, told, f"at most {goal.at_most:.2f}", met))
+    return "\n".join([text.columns(lines, str.ljust), "", f"tests: {tests}"])
+
+
+def measured(out: Path, left: Callable[[], float], say: Say) -> dict[str, dict[str, Any]]:
+    """The result of every race: from the folder, or measured while there is time `left` [s]."""
+    results: dict[str, dict[str, Any]] = {}
+    wanted = races()
+    for number, (name, race) in enumerate(wanted.items(), 1):
+        place = _place(out, name)
+        if place.exists():
+            results[name] = json.loads(place.read_text(encoding="utf-8"))
+            say(f"[{number}/{len(wanted)}] {name}: measured before")
+            continue
+        if left() < LEAST:
+            results[name] = {"failed": "no time left; run it again"}
+            continue
+        say(f"[{number}/{len(wanted)}] {name}: {', '.join(race.contenders)}")
+        began = time.monotonic()
+        try:
+            results[name] = separately(race, timeout=left())
+        except GradlabError as error:
+            results[name] = {"failed": str(error)}
+            say(f"    {error}")
+            continue
+        say(f"    {time.monotonic() - began:.0f} s")
+        for who, reason in results[name]["skipped"].items():
+            say(f"    left out: {who} ({reason})")
+        _keep(place, json.dumps({**results[name], "race": dataclasses.asdict(race)}))
+    return results
+
+
+def compiled(out: Path, left: Callable[[], float]) -> None:
+    """Fills the compilers' caches on disk, by a round of several races at once that nobody times.
+
+    Not of the largest, whose memory may not be there twice. What fails says so when it is raced.
+    """
+    wanted = [
+        dataclasses.replace(race, repeats=1)
+        for name, race in races().items()
+        if race.samples <= 4096 and not _place(out, name).exists()
+    ]
+
+    def run(race: Race) -> None:
+        with contextlib.suppress(GradlabError):
+            separately(race, timeout=max(1.0, left()))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(run, wanted))
+
+
+def _place(out: Path, name: str) -> Path:
+    return out / f"{name.replace(' ', '_')}.json"
+
+
+def _keep(place: Path, words: str) -> None:
+    write_whole(place, lambda path: path.write_text(words, encoding="utf-8"))
+
+
+def tested(out: Path, left: Callable[[], float], say: Say) -> str:
+    """One line on the tests marked gpu: from the folder, or run now."""
+    place = out / "tests.txt"
+    if place.exists():
+        return place.read_text(encoding="utf-8")
+    if left() < LEAST:
+        return "not run, no time left; run it again"
+    say("tests marked gpu")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu and not slow",
+        "-p",
+        "no:nbmake",
+        "tests",
+    ]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=left(), check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "stopped, no time left; run python -m pytest -m gpu"
+    last = (done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]])[-1]
+    last = re.sub(r"^=+ | =+$", "", last)
+    if done.returncode == 0:
+        _keep(place, last)
+    else:
+        say(done.stdout[-2000:])
+    return last
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 without a GPU, 2 where a goal or a test is not met, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="where results are kept")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print("make gpu needs a CUDA device, and torch finds none here", file=sys.stderr)
+        return 1
+    end = time.monotonic() + 60 * options.minutes
+
+    def left() -> float:
+        return end - time.monotonic()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    name = torch.cuda.get_device_name()
+    out = options.out / re.sub(r"\W+", "_", f"{name}_torch_{torch.__version__}")
+    say(f"{name}, torch {torch.__version__}; results in {out}")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str((out / "inductor").resolve())
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str((out / "xla").resolve())
+    say("compiling for all races at once")
+    compiled(out, lambda: left() / 2)
+    tests = tested(out, lambda: left() / 2, say)
+    results = measured(out, left, say)
+    print(
+        f"{name}, torch {torch.__version__}, float32, T = 32 (hovering) and 8 (ants), wall clock\n"
+    )
+    print(table(results, tests))
+    found = [(goal.measured(results.get(goal.race, {})), goal.at_most) for goal in goals()]
+    missed = any(not isinstance(ratio, str) and ratio > most for ratio, most in found)
+    return 2 if missed or "failed" in tests or "error" in tests else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
