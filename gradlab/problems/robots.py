@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +40,7 @@ from gradlab.simulators.articulated.places import (
     place_of,
     root_place,
 )
+from gradlab.simulators.articulated.servos import servo_stiffness
 from gradlab.tasks.base import Task
 from gradlab.tasks.robots import Posed, Reach, Run, Stand, Track
 
@@ -101,6 +103,8 @@ def robot(
     (`contact`, `dt`, `integrator`, by MuJoCo's words too, `substeps`, `mass_every`) and of
     `Problem` (`horizon`, `discount`, `policy`, `hidden`, `critic`, `dtype`, `device`, `compile`).
 
+    Servos that are too stiff for the time step are one line of warning.
+
     Raises `BadValue` for what is outside the subset of MJCF (docs/own_mjcf.md) or cannot be run,
     `UnknownName` for a task, keyframe, place or option, `Missing` for a file that is not there.
     """
@@ -122,6 +126,7 @@ def robot(
     start, velocity, rest = _start(found, keyframe)
     controlled = scaled_controls(found, rest if kind is Stand else ()) if scale_controls else found
     simulator = Articulated(controlled, run.pop("contact", Convex()), **run)
+    _warn_of_servos(simulator, start)
     if kind is None:
         built: Any = task
     else:
@@ -134,6 +139,20 @@ def robot(
         "policy": GaussianPolicy(hidden=hidden), "horizon": built.default_horizon, "discount": DISCOUNT,
     }  # fmt: skip
     return Problem(f"{found.name} {built.name}", simulator, built, **(values | shared))
+
+
+def _warn_of_servos(simulator: Articulated, start: np.ndarray) -> None:
+    """One line where servos are too stiff for the time step."""
+    share = servo_stiffness(simulator, start)
+    if share >= 1:
+        h = simulator.dt / simulator.substeps
+        more = math.ceil(simulator.substeps * math.sqrt(share) * 1.2)
+        warnings.warn(
+            f"robot: the servos of {simulator.model.name} are {share:.2g} times as stiff as steps of "
+            f'{h:g} s take; try integrator="implicitfast", or dt={simulator.dt:g} with '
+            f"substeps={more}",
+            stacklevel=3,
+        )
 
 
 def _model(given: Any, simplify: Iterable[str]) -> Model:

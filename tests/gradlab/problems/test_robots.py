@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,36 @@ def test_control_ranges_scale_where_their_clamp_is_disabled() -> None:
         torch.tensor([[-1.0], [0.0], [2.0]], **DOUBLE), zeros[:, : model.nq], zeros[:, model.nq :]
     )
     assert forces[:, 6].tolist() == [-2, 2, 10]
+
+
+@pytest.mark.parametrize("damping", [0.0, 30.0])
+@pytest.mark.parametrize("integrator", ["explicit_damping", "implicit_damping", "implicitfast"])
+def test_servos_that_are_too_stiff_are_told_where_they_diverge(
+    damping: float, integrator: str
+) -> None:
+    """A slide of 1 kg at steps of 0.01 s: just below the bound it stays, just above it leaves."""
+    h = 0.01
+    part = {"implicitfast": 1.0}.get(integrator, -1.0)  # h² k = 4 m + 2 h c, or − 2 h c
+    bound = (4 + part * 2 * h * damping) / h**2
+    for share, far in ((0.97, False), (1.03, True)):
+        xml = f"""<mujoco model="slide"><option gravity="0 0 0"/><worldbody><body>
+        <joint name="j" type="slide" axis="1 0 0"/><geom size=".1" mass="1"/></body></worldbody>
+        <actuator><position joint="j" kp="{share * bound}" kv="{damping}"/></actuator></mujoco>"""
+        model = from_string(xml)
+        options: dict = {"integrator": integrator, "dt": h, "substeps": 1}
+        simulator = Articulated(model, Convex(), **options)
+        state = torch.tensor([1e-3, 0.0], **DOUBLE)
+        for _ in range(200):
+            state = simulator.step(state, torch.zeros(1, **DOUBLE), state[:0])
+        assert (not bool(state.abs().max() < 10)) == far
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            gradlab.robot(xml, **options)
+        assert len(said) == far
+        if far:
+            words = str(said[0].message)
+            assert "the servos of slide are 1" in words and "\n" not in words
+            assert words.endswith('integrator="implicitfast", or dt=0.01 with substeps=2')
 
 
 def test_a_keyframe_gives_the_start_its_velocity() -> None:
