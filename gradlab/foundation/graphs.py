@@ -80,6 +80,11 @@ class Cuda:
                 f'compile="graph" captures graphs of a CUDA device, got device={str(device)!r}; '
                 "use compile=True"
             )
+        if device.index not in (None, torch.cuda.current_device()):
+            raise Unavailable(
+                f"graphs are captured on the current GPU, got device={str(device)!r}; "
+                f"try torch.cuda.set_device({device.index})"
+            )
 
     def warm(self, work: Callable[[], Any]) -> Any:
         if self._stream is None:
@@ -121,7 +126,7 @@ class _Graph:
     output: Any  # written by it
     right: Tensor  # [2], too: `Reads.right`
     replay: Captured
-    held: list[Tensor]  # constants that it reads
+    held: list[Tensor]  # what else it reads
 
 
 class Graphs:
@@ -193,7 +198,8 @@ class Graphs:
                 lambda: (work(static, backend.compiles), reads.right(leaf))
             )
         tensors = [part for part in tree_leaves(static) if isinstance(part, Tensor)]
-        graph = _Graph(tensors, output, right, replay, list(outside.held.values()))
+        held = [*outside.held.values(), *reads.asked]
+        graph = _Graph(tensors, output, right, replay, held)
         self._kept[key] = graph
         return graph
 

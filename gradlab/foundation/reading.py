@@ -69,9 +69,9 @@ class Reads:
         return usual
 
     @property
-    def first(self) -> bool:
-        """Whether it is the first run."""
-        return self._next is None
+    def asked(self) -> list[Tensor]:
+        """What answers are compared with: a graph reads them, so that they must live as long."""
+        return [then for then, _ in self._answers]
 
 
 _NOW = threading.local()  # the `Reads` of this thread, if there are any

@@ -34,8 +34,8 @@ class Recorder(TorchDispatchMode):
         if name in WAITS | DATA_SHAPES:
             raise Unavailable(f"{name} waits for the device while a graph is captured")
         out = func(*args, **kwargs)
-        known = {_place(part) for part in _tensors((args, kwargs))}
-        fresh = [part for part in _tensors(out) if _place(part) not in known]
+        known = {place(part) for part in _tensors((args, kwargs))}
+        fresh = [part for part in _tensors(out) if place(part) not in known]
         self.operations.append((func, args, kwargs, fresh if len(fresh) else []))
         return out
 
@@ -53,14 +53,23 @@ class FakeReplay:
         self.count += 1
         with torch.no_grad():
             for func, args, kwargs, fresh in self.operations:
-                known = {_place(part) for part in _tensors((args, kwargs))}
-                again = [p for p in _tensors(func(*args, **kwargs)) if _place(p) not in known]
+                known = {place(part) for part in _tensors((args, kwargs))}
+                again = [p for p in _tensors(func(*args, **kwargs)) if place(p) not in known]
                 if len(again) == len(fresh):  # views of what is there are there already
                     for old, new in zip(fresh, again, strict=True):
                         old.copy_(new)
 
     def release(self) -> None:
         self.released = True
+
+    def outside(self) -> set[int]:
+        """Places of the memory that it reads and does not make."""
+        made: set[int] = set()
+        found: set[int] = set()
+        for _, args, kwargs, fresh in self.operations:
+            found |= {place(part) for part in _tensors((args, kwargs))} - made
+            made |= {place(part) for part in fresh}
+        return found - {0}
 
 
 @dataclass
@@ -87,5 +96,5 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [part for part in tree_leaves(tree) if isinstance(part, Tensor)]
 
 
-def _place(part: Tensor) -> int:
+def place(part: Tensor) -> int:
     return part.untyped_storage().data_ptr()

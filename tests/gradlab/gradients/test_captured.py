@@ -29,7 +29,7 @@ from gradlab.problems.problem import Problem
 from tests.contracts.test_capture import BODIES, DRAWS
 from tests.contracts.test_capture import ESTIMATORS as REGISTERED
 from tests.contracts.test_policies import POLICIES
-from tests.helpers.graphs import FakeBackend
+from tests.helpers.graphs import FakeBackend, FakeReplay, place
 from tests.helpers.toy import toy_problem
 
 COUNT = 8
@@ -75,6 +75,10 @@ def check(estimator: Estimator, problem: Problem, backend: FakeBackend, whole: b
     agree(sums[0].mean, sums[1].mean)
     assert sums[1].count == sums[0].count
     assert sums[1].variance() == pytest.approx(sums[0].variance(), rel=1e-9)
+    for kept in captured.GRAPHS._kept.values():
+        assert isinstance(kept.replay, FakeReplay)
+        alive = {place(part) for part in [*kept.inputs, *kept.held]}
+        assert kept.replay.outside() <= alive  # or a GPU would read memory that was given away
     replays = [replay.count for replay in backend.replays]
     # samples: one graph; sums: one without a pilot and one with the pilot of the first chunk
     assert replays == [3 if whole else 1, 1, 2]
