@@ -64,6 +64,12 @@ def drawn_there(noise: str | None, device: torch.device | str) -> bool:
     return noise == "device" or (noise is None and torch.device(device).type == "cuda")
 
 
+def wait_for(device: torch.device | str) -> None:
+    """Until the device has done what it was told: a GPU is told long before, a clock must wait."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 _HERE: ContextVar[Placement | None] = ContextVar("placement", default=None)
 
 

@@ -41,8 +41,9 @@ def drawn(
             action = torch.randn(len(initial), horizon, actions, **kwargs)
             process = torch.randn(len(initial), horizon, processes, **kwargs)
             seed = torch.randint(2**62, (len(initial),), generator=generator)
-            kept = [part.to(**cast) for part in (initial, action, process)]
-            parts.append(Noise(*kept, seed.to(device)))
+            parts.append(
+                Noise(initial.to(**cast), action.to(**cast), process.to(**cast), seed.to(device))
+            )
         return concatenate(parts) if len(parts) > 1 else parts[0]
     keys = torch.stack([counters.key(generator) for generator in generators]).to(device)
     starts = [begin(generator) for generator in generators]

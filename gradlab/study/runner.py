@@ -156,7 +156,7 @@ def check_placement(study: Study, placement: Placement) -> None:
     for what is no device; says what stays on the CPU."""
     if study.cpu_only is not None and not placement.on_cpu:
         raise Unavailable(
-            f"{study.name} runs on the CPU alone, since {study.cpu_only}; leave out "
+            f"this study runs on the CPU alone, since {study.cpu_only}; leave out "
             f"--device {placement.device}"
         )
     placement.check()

@@ -82,7 +82,7 @@ class TrainingState(NamedTuple):
         parts: dict[str, Any] = {}
         for name in TrainingState._fields:
             if name in tensors:
-                parts[name] = tensors[name]
+                parts[name] = tensors[name].cpu()
                 continue
             place = "cpu" if name in ON_CPU else device
             inner = {

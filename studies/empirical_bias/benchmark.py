@@ -106,7 +106,8 @@ class Bench:
         problem = gradlab.make(name, dtype=torch.float64)
         params = problem.reference
         known = closed_forms.solve(problem, params)
-        return cls(problem.replace(critic=known.critic), params, known.gradient, size)
+        exact = {leaf: x.to(problem.device) for leaf, x in known.gradient.items()}
+        return cls(problem.replace(critic=known.critic), params, exact, size)
 
 
 def losses(gradients: Params, truth: Params) -> Float[Tensor, " R"]:

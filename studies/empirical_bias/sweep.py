@@ -42,7 +42,7 @@ def truth_of(toy: Toy, problem: Problem, params: Params, episodes: int) -> Truth
     """By quadrature or closed form for one decision, else by differences."""
     if toy.exact:
         exact = closed_forms.solve(problem, params).gradient
-        return Truth(float((exact[WEIGHT] * toy.direction).sum()), 0.0, "quadrature")
+        return Truth(float((exact[WEIGHT] * toy.direction.cpu()).sum()), 0.0, "quadrature")
     seed = seed_for(ORACLE_SEED, "empirical_bias", toy.name)
     direction = {WEIGHT: toy.direction}
     parts = []

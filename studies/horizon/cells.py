@@ -11,6 +11,7 @@ import estimators
 from estimators.base import Estimator
 from estimators.mixtures.sources import Same
 from gradlab.critics.fitting import fit_critic
+from gradlab.foundation.placement import wait_for
 from gradlab.gradients.sampling import noise_stream
 from gradlab.problems.problem import Problem
 from gradlab.statistics import OracleGradient
@@ -177,9 +178,11 @@ def processor_seconds(
     times: dict[str, list[float]] = {name: [] for name in named}
     for turn in range(TIMED + 1):
         for name, one in named.items():
+            wait_for(problem.device)
             begin = time.process_time()
             with blamed(name, problem.name):
                 one(problem, params, noise).squared_norms()
+            wait_for(problem.device)
             if turn:  # the first run also pays for what a process does once
                 times[name].append((time.process_time() - begin) / noise.count)
     return {name: statistics.median(known) for name, known in times.items()}

@@ -12,6 +12,7 @@ import torch
 from estimators.base import Estimator
 from gradlab.foundation.errors import BadValue, Missing
 from gradlab.foundation.noise import concatenate
+from gradlab.foundation.placement import wait_for
 from gradlab.gradients.sampling import noise_stream
 from gradlab.oracle import ORACLE_SEED
 from gradlab.statistics import Moments, OracleGradient, compare
@@ -112,8 +113,10 @@ def _at_least(count: int, group: int) -> int:
 def _seconds(name: str, estimator: Estimator, bench: Bench, count: int) -> float:
     (noise,) = noise_stream(bench.problem, count, 0, count)
     with blamed(name, bench.case.task):
+        wait_for(bench.problem.device)
         begin = time.process_time()
         estimator(bench.problem, bench.params, noise).mean()
+        wait_for(bench.problem.device)
         return time.process_time() - begin
 
 
@@ -241,7 +244,7 @@ def _step_rows(
     direction: Mapping[str, torch.Tensor],
 ) -> Iterator[dict[str, Any]]:
     """The squared distance of one gradient to the truth, and the objective after steps along it."""
-    truth = _truth(bench).mean
+    truth = {name: leaf.to(bench.problem.device) for name, leaf in _truth(bench).mean.items()}
     error = length_of({name: value - truth[name] for name, value in direction.items()}) ** 2
     points = moved(bench.params, direction, lengths)
     values = mean_returns(bench.problem, points, config.episodes, _judge(config, bench, repeat))

@@ -77,7 +77,7 @@ class Errors:
 
     def add(self, mixed: GradientSamples, size: int, truth: OracleGradient) -> None:
         """Take in the mixed samples of some whole pairs of groups."""
-        means = {name: x.double() for name, x in mixed.group_means(size).per_sample().items()}
+        means = {name: x.double().cpu() for name, x in mixed.group_means(size).per_sample().items()}
         length = truth.squared_norm
         along = sum((means[n] * x).flatten(1).sum(1) for n, x in truth.mean.items())
         apart = sum((means[n] - x).flatten(1).square().sum(1) for n, x in truth.mean.items())

@@ -13,6 +13,7 @@ import gradlab
 from gradlab.critics.pairs import judge, output_pairs
 from gradlab.critics.quality import Estimate
 from gradlab.foundation.moment import Moment
+from gradlab.foundation.placement import device
 from gradlab.problems.problem import Problem
 from gradlab.statistics import Interval, OracleGradient, compare
 from gradlab.statistics.parts import ALL as WHOLE
@@ -102,7 +103,7 @@ def _distances(config: Config, number: int, at: int, needs: Needs) -> Iterator[d
     sizes = Sizes.of(config)
     problem, seed = sizes.problem(), seed_for(config.seed, "evaluation", number)
     policies = {
-        arm: TrainingState.unpacked(needs[stage_name(number, arm, at)]).params
+        arm: TrainingState.unpacked(needs[stage_name(number, arm, at)], device()).params
         for arm in arms(config)
     }
     first = init(problem, sizes.algorithm("nstep"), seeds_of(config, number)[0]).params
@@ -140,7 +141,7 @@ def _gradients(config: Config, number: int, at: int, needs: Needs) -> Iterator[d
     """
     sizes = Sizes.of(config)
     if at:
-        state = TrainingState.unpacked(needs[stage_name(number, FULL, at)])
+        state = TrainingState.unpacked(needs[stage_name(number, FULL, at)], device())
     else:
         first = seeds_of(config, number)[0]
         state = init(sizes.problem(), sizes.algorithm(FULL.method), first)
@@ -183,7 +184,7 @@ def _critics(config: Config, number: int, at: int, needs: Needs) -> Iterator[dic
     sizes = Sizes.of(config)
     problem, seed = sizes.problem(), seed_for(config.seed, "critics", number)
     for arm in _judged(config):
-        state = TrainingState.unpacked(needs[stage_name(number, arm, at)])
+        state = TrainingState.unpacked(needs[stage_name(number, arm, at)], device())
         recipe = sizes.algorithm(arm.method).critic
         assert recipe is not None
         yield {**arm._asdict(), **_quality(problem, state, recipe, config.pairs, seed)}

@@ -13,6 +13,7 @@ import torch
 
 import estimators
 import gradlab
+from gradlab.foundation.placement import device
 from gradlab.problems.problem import Problem
 from gradlab.study import Artefact, Saved
 from gradlab.tasks.flight import PARTS
@@ -134,7 +135,7 @@ def train_stage(artefact: Artefact, needs: Needs) -> Saved:
     sizes, (seed, other) = Sizes.of(payload), payload["seeds"]
     problem, algorithm = sizes.problem(payload["part"]), sizes.algorithm(payload["method"])
     if artefact.needs:
-        state = TrainingState.unpacked(needs[artefact.needs[0]])
+        state = TrainingState.unpacked(needs[artefact.needs[0]], device())
     else:
         state = init(problem, algorithm, seed)
         if payload["other"]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import gradlab
 from estimators import FOG, TruncatedBPTT
+from gradlab.foundation.placement import device
 from gradlab.gradients.measurement import measure
 from gradlab.gradients.sampling import Sampler, block_generator
 from gradlab.problems.problem import Problem
@@ -55,7 +56,7 @@ def build(artefact: Artefact, needs: Mapping[str, Saved]) -> Saved:
     payload = artefact.payload
     problem, algorithm = setup(Arm(payload["task"], payload["algorithm"], payload["variant"]))
     assert isinstance(algorithm, Algorithm)
-    state = TrainingState.unpacked(saved)
+    state = TrainingState.unpacked(saved, device())
     log = list(saved.metadata["log"])
     seed = 2 * payload["seed"]
     log[-1] = {**log[-1], **worth(problem, algorithm, state, payload["episodes"], seed)}

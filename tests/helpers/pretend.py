@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.optim import optimizer
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -45,6 +46,9 @@ class Elsewhere(Tensor):
 
     def tolist(self) -> Any:  # torch has none for classes of tensors
         return self.inner.tolist()
+
+    def new_tensor(self, data: Any, dtype: Any = None, **more: Any) -> Tensor:
+        return torch.tensor(data, dtype=dtype or self.dtype, device=DEVICE, **more)
 
     @classmethod
     def __torch_dispatch__(
@@ -99,11 +103,15 @@ def pretended() -> Iterator[None]:
 
         return maker
 
+    fused = optimizer._get_fused_kernels_supported_devices
     for name, make in made.items():
         setattr(torch, name, brought(make))
+    optimizer._get_fused_kernels_supported_devices = lambda: [*fused(), DEVICE]
     try:
-        with _There():
+        # a compiler knows nothing of the numbers that a "meta" has here
+        with torch.compiler.set_stance("force_eager"), _There():
             yield
     finally:
+        optimizer._get_fused_kernels_supported_devices = fused
         for name, make in made.items():
             setattr(torch, name, make)

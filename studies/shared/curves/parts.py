@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from gradlab.foundation.placement import device
 from gradlab.problems.problem import Problem
 from gradlab.study import Artefact, Cell, Saved
 from gradlab.training.algorithm import Algorithm
@@ -106,7 +107,7 @@ def train_part(artefact: Artefact, needs: Mapping[str, Saved], setup: Setup) -> 
         return _library(payload, problem, algorithm)
     if artefact.needs:
         before = needs[artefact.needs[0]]
-        state, log = TrainingState.unpacked(before), list(before.metadata["log"])
+        state, log = TrainingState.unpacked(before, device()), list(before.metadata["log"])
     else:
         state = init(problem, algorithm, payload["seed"])
         log = [_row(problem, 0, _standing(state, 0, 0.0), _looked(payload, problem, state))]
