@@ -119,7 +119,9 @@ def twin(
             memory = path.memory[:, t - 1]
 
             step = partial(stepped, problem, frozen, one.during(t - 1, t), memory, t - 1)
-            jacobian = torch.autograd.functional.jacobian(step, path.state[:, t - 1])[:, 0]
+            found_here = torch.autograd.functional.jacobian(step, path.state[:, t - 1])
+            assert isinstance(found_here, Tensor)
+            jacobian = found_here[:, 0]
             size = len(jacobian)
             eye = torch.eye(size, dtype=jacobian.dtype)
             product = eye if product is None else jacobian @ product
