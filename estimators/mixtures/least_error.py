@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gradlab.foundation.tensors import positions
+
 NULL = 1e-12  # variance of a combination over those of its parts that is rounding [1]
 
 
@@ -30,13 +32,14 @@ def best_weights(
     least = error.new_full(error.shape[:-2], float("inf"))
     for size in range(count, 0, -1):
         for members in combinations(range(count), size):
-            among = error[..., members, :][..., members]
+            picked = positions(members, error)
+            among = error[..., picked, :][..., picked]
             weights = _best(among)
             value = (weights[..., None, :] @ among @ weights[..., None])[..., 0, 0]
             better = (weights >= 0).all(-1) & (value < least)
             least = torch.where(better, value, least)
             whole = torch.zeros_like(best)
-            whole[..., members] = weights
+            whole[..., picked] = weights
             best = torch.where(better[..., None], whole, best)
     return best
 

@@ -71,7 +71,7 @@ class _Calls(TorchFunctionMode):
             self.hit(name)
         elif func in INDEXING:
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
-            if any(isinstance(part, list) or _is_mask(part) for part in index):
+            if any(isinstance(part, list | tuple) or _is_mask(part) for part in index):
                 self.hit("a list or a mask as an index")
         self._meet(name, [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)], out)
         return out

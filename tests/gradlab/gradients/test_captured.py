@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ import estimators as E
 import gradlab
 from estimators.base import Estimator
 from gradlab.foundation.errors import BadValue, Unavailable
-from gradlab.foundation.graphs import TRIES, Graphs
+from gradlab.foundation.graphs import TRIES, Cuda, Graphs
 from gradlab.foundation.noise import Noise
 from gradlab.gradients import captured
 from gradlab.gradients.samples import Dense, Factored
@@ -33,7 +34,9 @@ from tests.helpers.graphs import FakeBackend, FakeReplay, place
 from tests.helpers.toy import toy_problem
 
 COUNT = 8
-ESTIMATORS = {name: one for name, one in REGISTERED.items() if name not in DRAWS}
+# a rollout that begins at moments asks for their times on the CPU, and on a GPU nobody
+ASKS = {"truncated-growth"}
+ESTIMATORS = {name: one for name, one in REGISTERED.items() if name not in DRAWS | ASKS}
 
 
 @pytest.fixture(autouse=True)
@@ -309,3 +312,56 @@ def test_torch_takes_what_the_backend_gives() -> None:
         assert callable(getattr(torch.cuda, part))
     for part in ("replay", "reset"):
         assert callable(getattr(torch.cuda.CUDAGraph, part))
+
+
+def test_the_backend_warms_up_and_captures_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for what needs a GPU: who waits for whom, one pool, and what is refused."""
+    said: list[Any] = []
+
+    class Stream:
+        def wait_stream(self, other: object) -> None:
+            said.append((self is now, "waits for", other is now))
+
+    class Graph:
+        def replay(self) -> None:
+            said.append("replay")
+
+        def reset(self) -> None:
+            said.append("reset")
+
+    @contextmanager
+    def capturing(graph: Any, pool: Any = None, stream: Any = None) -> Iterator[None]:
+        said.append((pool, stream is not now))
+        yield
+
+    now = Stream()
+    for name, part in {
+        "Stream": Stream,
+        "current_stream": lambda: now,
+        "stream": lambda stream: nullcontext(),
+        "graph_pool_handle": lambda: "pool",
+        "CUDAGraph": Graph,
+        "graph": capturing,
+        "current_device": lambda: 0,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, part)
+    backend = Cuda()
+    backend.check(torch.device("cuda"))
+    with pytest.raises(Unavailable, match=r"try torch.cuda.set_device\(1\)"):
+        backend.check(torch.device("cuda:1"))
+    assert backend.warm(lambda: 3) == 3
+    for _ in range(2):
+        output, graph = backend.capture(lambda: 5)
+        assert output == 5
+        graph.replay()
+        graph.release()
+    warm = [(False, "waits for", True), (True, "waits for", False)]
+    assert said == [*warm, *2 * [("pool", True), "replay", "reset"]]
+
+    def fails() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    with pytest.raises(
+        Unavailable, match=r"captured as a graph \(operation not .* capturing\); use"
+    ):
+        backend.capture(fails)
