@@ -17,13 +17,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from gradlab.foundation.errors import Unavailable
 from gradlab.foundation.reading import Reads
 
 MOST = 16  # graphs kept; the one that was not replayed for longest goes first
-TRIES = 3  # captures of one key whose answers did not last
+TRIES = 3  # of one key: captures whose answers did not last, or runs that were not as usual
 
 # (static inputs, whether its steps may be compiled) -> a tree of tensors
 Work = Callable[[Any, bool], Any]
@@ -158,9 +158,10 @@ class Graphs:
         function depends on beside the numbers of its inputs. Raises `Unavailable` for a device or
         a function that cannot be captured.
         """
-        given = [part for part in tree_leaves(inputs) if isinstance(part, Tensor)]
+        parts, names = tree_flatten(inputs)  # the same shapes under other names are another graph
+        given = [part for part in parts if isinstance(part, Tensor)]
         self.backend.check(given[0].device)
-        key = (key, tuple((x.shape, x.dtype, x.device) for x in given), _modes())
+        key = (key, names, tuple((x.shape, x.dtype, x.device) for x in given), _modes())
         with self._lock:
             if self._dropped[key] >= TRIES:
                 return None
@@ -191,6 +192,7 @@ class Graphs:
             backend.warm(lambda: work(static, backend.compiles))
         backend.warm(read)
         if reads.unusual:
+            self._dropped[key] += 1
             return None
         with reads.watching(again=True):
             leaf = next(x for x in tree_leaves(static) if isinstance(x, Tensor))

@@ -179,6 +179,26 @@ def test_lost_samples_are_counted_as_without_graphs(backend: FakeBackend) -> Non
     assert sum(replay.count for replay in backend.replays) > 2
 
 
+def test_samples_that_are_always_lost_are_soon_run_as_they_are(backend: FakeBackend) -> None:
+    """What is never captured is not tried again for every chunk, in three runs each."""
+    problem = toy_problem(horizon=2).replace(compile="graph")
+    params, noise = setting(problem, 0)
+    far = noise._replace(initial=noise.initial.abs() + 2)
+    runs = []
+
+    class Counted(Torn):
+        def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
+            runs.append(1)
+            return super().surrogate(problem, policy, noise)
+
+    estimator = Counted()
+    for _ in range(TRIES):
+        assert captured.summed(estimator, problem, params, far, 0, None) is None
+    tried = len(runs)
+    assert captured.summed(estimator, problem, params, far, 0, None) is None
+    assert len(runs) == tried and not backend.replays
+
+
 def test_a_sum_is_captured_anew_where_its_calls_are_others(backend: FakeBackend) -> None:
     """Of one policy call or two, as the episodes have it; after three attempts without a graph."""
     problem = toy_problem(horizon=3)
@@ -263,6 +283,25 @@ def test_what_differs_has_a_graph_of_its_own(backend: FakeBackend) -> None:
     finally:
         torch.set_float32_matmul_precision(before)
     assert len(backend.replays) == 2 + 6
+
+
+def test_parameters_in_another_order(backend: FakeBackend) -> None:
+    """Two biases of one shape: a graph that goes by shapes alone would take one for the other."""
+    problem = gradlab.make("lq", dtype=torch.float64, hidden=(5, 5)).replace(horizon=2)
+    params, noise = setting(problem, 0)
+    params = {name: value + 0.1 * k for k, (name, value) in enumerate(params.items())}
+    one, two = (name for name, value in params.items() if value.shape == (5,))
+    rest = {name: value for name, value in params.items() if name not in (one, two)}
+    graph = problem.replace(compile="graph")
+    for last in ((one, two), (two, one)):
+        given = rest | {name: params[name] for name in last}
+        expected = E.PG()(problem, given, noise).per_sample()
+        agree(expected, E.PG()(graph, given, noise).per_sample())
+        means = [
+            gradlab.measure(E.PG(), either, given, 32, 1, chunk_size=16).single.mean
+            for either in (problem, graph)
+        ]
+        agree(*means)
 
 
 def test_a_graph_is_found_under_any_mode(backend: FakeBackend) -> None:
