@@ -29,7 +29,7 @@ class Placement:
 
     def check(self) -> None:
         """Raise `BadValue` for what is no device or no way to draw,
-        `Unavailable` for a GPU that is not there."""
+        `Unavailable` for a device that is not there or lacks float64."""
         check_noise(self.noise)
         try:
             check_device(self.device)
@@ -37,6 +37,15 @@ class Placement:
             raise Unavailable(
                 f"expected a CUDA device for --device {self.device}, and torch finds none; "
                 "try --device cpu"
+            ) from None
+        if torch.device(self.device).type == "cuda":
+            return  # nothing is put there yet: that would take memory of its own
+        try:
+            torch.zeros(1, dtype=torch.float64, device=self.device)
+        except (RuntimeError, TypeError, ImportError, AssertionError):
+            raise Unavailable(
+                f"torch has no float64 on --device {self.device} here, in which noise is drawn and "
+                "moments are kept; try --device cpu or --device cuda"
             ) from None
 
     @property

@@ -7,6 +7,8 @@ of `compile=True`, up to the rounding of other kernels.
 
 from __future__ import annotations
 
+import dataclasses
+import operator
 from collections.abc import Hashable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -26,6 +28,7 @@ from gradlab.statistics.rows import Chunk
 Params = dict[str, torch.Tensor]
 
 GRAPHS = Graphs()  # of this process
+PLAIN = (bool, int, float, complex, str, type(None))
 _OTHERS: set[Hashable] = set()  # estimators whose samples are of another form than `Parts`
 
 
@@ -159,9 +162,24 @@ class _Same(NamedTuple):
 
 
 def _known(thing: Any) -> Hashable:
-    """Itself where it can be a key; the class is in it by itself."""
-    try:
-        hash(thing)
-    except TypeError:
-        return type(thing), _Same(id(thing), thing)
-    return type(thing), thing
+    """What tells it from others: its class, and what it is made of.
+
+    A frozen dataclass is its fields, by the same rule. Whatever is none is itself alone (a class
+    without the decorator inherits an equality which knows nothing of its own attributes), with its
+    numbers and words of now: those of an estimator of a user may be changed between calls.
+    """
+    kind = type(thing)
+    if isinstance(thing, PLAIN):
+        return kind, thing
+    if isinstance(thing, tuple):
+        return kind, *(_known(part) for part in thing)
+    settings = vars(kind).get("__dataclass_params__")
+    if settings is not None and settings.frozen and settings.eq:
+        names = [part.name for part in dataclasses.fields(thing) if part.compare]
+        return kind, *(_known(getattr(thing, name)) for name in names)
+    by_itself = kind.__hash__ in (None, object.__hash__, torch.Tensor.__hash__)
+    if by_itself or dataclasses.is_dataclass(kind):
+        held = sorted(getattr(thing, "__dict__", {}).items(), key=operator.itemgetter(0))
+        plain = tuple(item for item in held if isinstance(item[1], PLAIN))
+        return kind, _Same(id(thing), thing), plain
+    return kind, thing

@@ -26,6 +26,7 @@ import torch
 from gradlab.foundation.errors import GradlabError
 from gradlab.foundation.files import write_whole
 from gradlab.study import text
+from gradlab.study.provenance import git_revision
 from studies.throughput.stopwatch import Race, separately
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +153,12 @@ def compiled(out: Path, left: Callable[[], float]) -> None:
         list(pool.map(run, wanted))
 
 
+def folder_of(out: Path, device: str) -> Path:
+    """Where results of this device, torch and code are kept: other code is measured anew."""
+    parts = (f"{device}_torch_{torch.__version__}", git_revision())
+    return out.joinpath(*(re.sub(r"\W+", "_", part) for part in parts))
+
+
 def _place(out: Path, name: str) -> Path:
     return out / f"{name.replace(' ', '_')}.json"
 
@@ -212,10 +219,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(line, file=sys.stderr, flush=True)
 
     name = torch.cuda.get_device_name()
-    out = options.out / re.sub(r"\W+", "_", f"{name}_torch_{torch.__version__}")
+    out = folder_of(options.out, name)
     say(f"{name}, torch {torch.__version__}; results in {out}")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str((out / "inductor").resolve())
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str((out / "xla").resolve())
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str((out.parent / "inductor").resolve())
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str((out.parent / "xla").resolve())
     say("compiling for all races at once")
     compiled(out, lambda: left() / 2)
     tests = tested(out, lambda: left() / 2, say)

@@ -104,6 +104,15 @@ def test_compilers_are_asked_once_for_all_but_the_largest(
     assert len(asked) == len(goals.races()) - 2
 
 
+def test_other_code_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+    for revision in ("abc", "abc+changes-1", "abc"):
+        monkeypatch.setattr(goals, "git_revision", lambda revision=revision: revision)
+        places.append(goals.folder_of(tmp_path, "NVIDIA H100"))
+    assert places[0] == places[2] != places[1]
+    assert places[0].parent == places[1].parent  # where what compilers keep is
+
+
 def test_without_a_gpu_it_says_so_in_one_line() -> None:
     done = subprocess.run(
         [ROOT / ".ci" / "gpu"],

@@ -116,6 +116,13 @@ def test_a_wrong_place_is_one_line() -> None:
             Placement("cuda").check()
 
 
+@pytest.mark.parametrize("device", ["xpu", "hpu"])
+def test_a_device_that_torch_cannot_use_is_one_line(device: str) -> None:
+    """Not an error of torch from within the first cell."""
+    with pytest.raises(Unavailable, match=f"--device {device} here.*try --device cpu or"):
+        Placement(device).check()
+
+
 def test_a_run_places_what_is_made_in_it() -> None:
     with placed(Placement("meta", "cpu")):
         inside = gradlab.make("hovering", hidden=(4,))
