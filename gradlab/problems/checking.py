@@ -6,6 +6,7 @@ give, what it does, and what to try. Only sizes and dtypes are looked at, never 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -76,6 +77,7 @@ def check_part(kind: str, part: object) -> None:
         )
     if type(part).__module__.startswith(OURS):
         return
+    _check_equality(kind, part)
     for dim in DIMS[kind]:
         whole(f"{type(part).__name__}.{dim}", getattr(part, dim), LEAST.get(dim, 1))
     events = getattr(part, "events", ())
@@ -83,6 +85,32 @@ def check_part(kind: str, part: object) -> None:
         raise BadValue(
             f"{type(part).__name__}.events should be a tuple of Event, got {got(events)}; "
             'try events = (Event("docked", bonus=5.0),), or () for none'
+        )
+
+
+def _check_equality(kind: str, part: object) -> None:
+    """Raise `BadValue` for what equals another that it differs from.
+
+    Steps are kept for equal parts. A class that inherits from a dataclass without being one has its
+    equality, which knows nothing of attributes that came with the class.
+    """
+    own = type(part)
+    if {"__dataclass_params__", "__eq__"} & vars(own).keys() or own.__eq__ is object.__eq__:
+        return
+    if not dataclasses.is_dataclass(part) or not {"__init__", "__post_init__"} & vars(own).keys():
+        return
+    known = {field.name for field in dataclasses.fields(part)}
+    derived = {
+        name
+        for one in own.__mro__
+        for name, value in vars(one).items()
+        if isinstance(value, functools.cached_property)
+    }
+    if unknown := sorted(getattr(part, "__dict__", {}).keys() - known - derived):
+        raise BadValue(
+            f"{kind} {own.__name__} should be a frozen dataclass, got attributes that its equality "
+            f"does not know ({', '.join(unknown)}); put @dataclass(frozen=True) above the class and "
+            f"make fields of them, see {PAGES[kind]}"
         )
 
 

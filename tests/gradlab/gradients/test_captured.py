@@ -31,7 +31,7 @@ from tests.contracts.test_capture import BODIES, DRAWS
 from tests.contracts.test_capture import ESTIMATORS as REGISTERED
 from tests.contracts.test_policies import POLICIES
 from tests.helpers.graphs import FakeBackend, FakeReplay, place
-from tests.helpers.toy import Swing, toy_problem
+from tests.helpers.toy import toy_problem
 
 COUNT = 8
 # a rollout that begins at moments asks for their times on the CPU, and on a GPU nobody
@@ -329,27 +329,6 @@ def test_numbers_that_are_changed_are_seen(backend: FakeBackend) -> None:
             expected = one(problem, params, noise).per_sample()
             agree(expected, one(graph, params, noise).per_sample())
     assert backend.replays[0].count == 2
-
-
-def test_parts_that_are_no_dataclasses_of_their_own(backend: FakeBackend) -> None:
-    problem = toy_problem(horizon=2)
-    params, noise = setting(problem, 0)
-    for weight in (1.0, 2.0):
-        other = problem.replace(task=Weighed(weight))
-        graph = other.replace(compile="graph")
-        expected = E.FOG()(other, params, noise).per_sample()
-        agree(expected, E.FOG()(graph, params, noise).per_sample())
-
-
-class Weighed(Swing):
-    """A task with an attribute of its own, which the equality that it inherits does not know."""
-
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        object.__setattr__(self, "weight", weight)
-
-    def observe(self, state: Tensor, memory: Tensor, step: Tensor) -> Tensor:
-        return vars(self)["weight"] * super().observe(state, memory, step)
 
 
 def test_a_graph_is_found_under_any_mode(backend: FakeBackend) -> None:

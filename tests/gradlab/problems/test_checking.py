@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import gradlab
 from gradlab.foundation.errors import BadShape, BadValue, GradlabError, UnknownName
@@ -257,3 +258,26 @@ def test_shipped_parts_that_do_not_fit_are_refused() -> None:
     )
     with pytest.raises(BadShape, match=r"PointMass.start should return \[2, 4\] .*got \[2, 13\]"):
         problem.draw(1, generator())
+
+
+class Weighed(Swing):
+    """A task with an attribute of its own, which the equality that it inherits does not know."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        object.__setattr__(self, "weight", weight)
+
+    def observe(self, state: Tensor, memory: Tensor, step: Tensor) -> Tensor:
+        return vars(self)["weight"] * super().observe(state, memory, step)
+
+
+class Plainer(Swing):
+    """One without any."""
+
+
+def test_equal_parts_must_be_equal() -> None:
+    """A second task would otherwise be run by the steps of the first."""
+    assert Weighed(1.0) == Weighed(2.0)
+    with pytest.raises(BadValue, match=r"task Weighed should be a frozen dataclass.*\(weight\)"):
+        toy_problem().replace(task=Weighed(1.0))
+    toy_problem().replace(task=Plainer())
