@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import estimators as E
 import gradlab
 from gradlab.foundation.errors import Conflict, Unavailable
 from gradlab.foundation.placement import Placement
+from gradlab.foundation.tensors import constant
 from gradlab.study import Study, read_rows, run_study
 from gradlab.study.commandline import parse
 from studies.__main__ import studies
@@ -180,6 +182,16 @@ def test_estimators_there(name: str, noise: str) -> None:
             means.append({n: x.cpu() for n, x in measured.single.mean.items()})
     for leaf, value in means[0].items():
         assert torch.equal(value, means[1][leaf])
+
+
+def test_constants_of_the_stand_in_are_not_those_of_a_device_without_numbers() -> None:
+    """Both are kept under one name, and each is forgotten before the other is asked for."""
+    nowhere = torch.empty(2, device=DEVICE)
+    assert constant((1.0, 2.0), nowhere).is_meta
+    with pretended():
+        there = torch.zeros(2, device=DEVICE)
+        assert (constant((1.0, 2.0), there) + there).tolist() == [1.0, 2.0]
+    assert type(constant((1.0, 2.0), nowhere)) is Tensor
 
 
 def test_the_stand_in_refuses_what_a_gpu_does() -> None:

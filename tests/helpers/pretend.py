@@ -7,6 +7,8 @@ and so are single numbers and indices of the host, which torch takes along.
 
 from __future__ import annotations
 
+import functools
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -16,6 +18,8 @@ from torch import Tensor
 from torch.optim import optimizer
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from gradlab.foundation import tensors
 
 DEVICE = "meta"
 COPIES = {"_to_copy", "copy_", "copy", "index", "index_put_", "index_put", "_index_put_impl_"}
@@ -107,6 +111,7 @@ def pretended() -> Iterator[None]:
     for name, make in made.items():
         setattr(torch, name, brought(make))
     optimizer._get_fused_kernels_supported_devices = lambda: [*fused(), DEVICE]
+    _forget_constants()
     try:
         # a compiler knows nothing of the numbers that a "meta" has here
         with torch.compiler.set_stance("force_eager"), _There():
@@ -115,3 +120,15 @@ def pretended() -> Iterator[None]:
         optimizer._get_fused_kernels_supported_devices = fused
         for name, make in made.items():
             setattr(torch, name, make)
+        _forget_constants()
+
+
+def _forget_constants() -> None:
+    """Constants are kept by device, and those of a "meta" without numbers are others."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()  # what is frozen is not among the objects
+    for kept in gc.get_objects():
+        if type(kept) is functools._lru_cache_wrapper and kept.__module__ == tensors.__name__:
+            kept.cache_clear()
+    if frozen:
+        gc.freeze()
