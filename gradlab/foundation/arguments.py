@@ -74,13 +74,20 @@ def check_dtype(dtype: Any) -> None:
 def check_device(device: Any) -> None:
     """Raise `BadValue` unless torch knows the device, `Unavailable` for a GPU that is not there."""
     try:
-        kind = torch.device(device).type
+        place = torch.device(device)
     except (RuntimeError, TypeError):
         raise BadValue(
             f'device should be one of torch, got {got(device)}; try device="cpu" or device="cuda"'
         ) from None
-    if kind == "cuda" and not torch.cuda.is_available():
+    if place.type != "cuda":
+        return
+    if not torch.cuda.is_available():
         raise Unavailable(f'device={device!r} needs a GPU that torch can use; try device="cpu"')
+    count = torch.cuda.device_count()
+    if (place.index or 0) >= count:
+        raise Unavailable(
+            f'device={device!r} is not one of the {count} GPUs here, from 0 on; try device="cuda"'
+        )
 
 
 def check_compile(value: Any) -> None:

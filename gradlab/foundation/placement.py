@@ -34,9 +34,10 @@ class Placement:
         try:
             check_device(self.device)
         except Unavailable:
+            there = torch.cuda.device_count() if torch.cuda.is_available() else 0
             raise Unavailable(
-                f"expected a CUDA device for --device {self.device}, and torch finds none; "
-                "try --device cpu"
+                f"expected a CUDA device for --device {self.device}, and torch finds "
+                f"{there or 'none'}; try --device {'cuda' if there else 'cpu'}"
             ) from None
         if torch.device(self.device).type == "cuda":
             return  # nothing is put there yet: that would take memory of its own

@@ -44,6 +44,8 @@ def test_goals_are_met_by_what_is_fast_enough_alone() -> None:
     assert first.measured(fast) == pytest.approx(0.8)  # of the faster of each
     slow = told(race, pullback_compiled=3.0, jax=4.0, jax_unrolled_8=2.5)
     assert first.measured(slow) == pytest.approx(1.2)
+    # the faster of two is not known where one did not run
+    assert first.measured(told(race, pullback_graph=2.0, jax=4.0)) == "not installed"
     lines = goals.table({"hovering 256": fast}, "7 passed").splitlines()
     assert "0.80" in lines[1] and lines[1].endswith("met") and "NOT" not in lines[1]
     assert goals.table({"hovering 256": slow}, "7 passed").splitlines()[1].endswith("NOT MET")
@@ -86,6 +88,41 @@ def test_it_goes_on_where_it_was_and_stops_in_time(
     assert all("failed" not in result for result in again.values())
     late = goals.measured(tmp_path / "late", lambda: goals.LEAST - 1, said.append)
     assert {result["failed"] for result in late.values()} == {"no time left; run it again"}
+
+
+def test_exit_codes_tell_what_is_met_from_what_is_missed_or_not_known() -> None:
+    won = {
+        name: told(race, **{who: 1.0 if who in goals.QUAD[:3] else 9.0 for who in race.contenders})
+        for name, race in goals.races().items()
+    }
+    assert goals.status(won, "36 passed") == 0
+    assert goals.status(won, "1 failed, 35 passed") == 2
+    assert goals.status(won, "not run, no time left; run it again") == 3
+    ant = goals.races()["ant 64"]
+    assert goals.status({**won, "ant 64": told(ant, pullback_graph=1.0)}, "36 passed") == 3
+    slow = told(ant, pullback_graph=1.0, brax_generalized=1.0)
+    assert goals.status({**won, "ant 64": slow}, "36 passed") == 2
+    assert goals.status({}, "36 passed") == 3
+
+
+def test_a_race_is_run_again_once_a_peer_that_it_lacked_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def run(race: Race, timeout: float) -> dict[str, Any]:
+        asked.append(race.problem)
+        return told(race, **{n: 1.0 for n in race.contenders if not n.startswith("brax")})
+
+    there: dict[str, bool] = {}
+    monkeypatch.setattr(goals, "separately", run)
+    monkeypatch.setattr(goals.importlib.util, "find_spec", lambda name: there.get(name))
+    for installed, again in (({}, 7), ({}, 0), ({"brax": True}, 4), ({"jax": True}, 0)):
+        there.clear()
+        there.update(installed)
+        asked.clear()
+        goals.measured(tmp_path, lambda: 100.0, lambda _: None)
+        assert len(asked) == again
 
 
 def test_compilers_are_asked_once_for_all_but_the_largest(

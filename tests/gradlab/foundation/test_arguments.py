@@ -11,7 +11,9 @@ import torch
 
 import gradlab
 from gradlab import environments
-from gradlab.foundation.errors import BadValue
+from gradlab.foundation.arguments import check_device
+from gradlab.foundation.errors import BadValue, Unavailable
+from gradlab.foundation.placement import Placement
 from gradlab.policies.gaussian import GaussianPolicy
 
 # Run apart: here the shape checker would refuse many of them before the code can.
@@ -188,3 +190,15 @@ def test_an_action_one_rounding_outside_its_box_is_clipped() -> None:
 
 def test_the_version_is_one_number() -> None:
     assert gradlab.__version__.count(".") == 2
+
+
+def test_a_gpu_beyond_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before anything runs, by a problem and by a study."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_device("cuda:1")
+    Placement("cuda:1").check()
+    with pytest.raises(Unavailable, match="'cuda:2' is not one of the 2 GPUs here"):
+        check_device("cuda:2")
+    with pytest.raises(Unavailable, match="--device cuda:2, and torch finds 2; try --device cuda"):
+        Placement("cuda:2").check()
