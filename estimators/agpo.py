@@ -23,7 +23,7 @@ from estimators.alphas import (
     step_weights,
 )
 from estimators.base import Cost, Params, TwoPassEstimator, check_window
-from estimators.mixtures.sources import LEAST, Cross, Independent, Same, Source
+from estimators.mixtures.sources import LEAST, Independent, Same, Source, check_source
 from estimators.value import check_starts, tail_values, window_label, windows
 from gradlab.foundation.arguments import got, number
 from gradlab.foundation.errors import BadValue
@@ -112,11 +112,7 @@ class AGPO(TwoPassEstimator):
             raise BadValue(
                 f"threshold should be at least 0 (no cut) and below 1, got {self.threshold}; try 0.1"
             )
-        if not isinstance(self.source, Same | Cross | Independent):
-            raise BadValue(
-                f"source should be Same(), Cross() or Independent(), got {got(self.source)}; "
-                "try source=Cross(size=50)"
-            )
+        check_source(self.source)
         self.source.check()
         if self._rule is None:
             self._fixed(problem)

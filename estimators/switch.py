@@ -12,11 +12,11 @@ from torch import Tensor
 
 from estimators.base import Cost, Estimator, Params, call_weights_of, samples_of
 from estimators.mixtures.rules import inverse_variance_shares, variances
-from estimators.mixtures.sources import LEAST, Cross, Independent, Same, Source
+from estimators.mixtures.sources import LEAST, Independent, Same, Source, check_source
 from estimators.mixtures.weights import Weights
 from estimators.pathwise import FOG
 from estimators.score import PG
-from gradlab.foundation.arguments import got, number, whole
+from gradlab.foundation.arguments import number, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.modes import differentiating, ordinary
@@ -81,11 +81,7 @@ class Switch(Estimator):
     zeroth: Estimator = field(default_factory=PG)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.source, Same | Cross | Independent):
-            raise BadValue(
-                f"source should be Same(), Cross() or Independent(), got {got(self.source)}; "
-                "try source=Same(64)"
-            )
+        check_source(self.source, "try source=Same(64)")
         self.source.check()
         if self.test not in ("ddcg", "jump"):
             raise BadValue(f"test should be 'ddcg' or 'jump', got {self.test!r}")

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from estimators.base import Cost, Params, TwoPassEstimator
 from estimators.mixtures.rules import inverse_variance_shares
-from estimators.mixtures.sources import Cross, Independent, Ranges, Same, Source
-from gradlab.foundation.arguments import got, number, whole
+from estimators.mixtures.sources import Cross, Independent, Ranges, Source, check_source
+from gradlab.foundation.arguments import number, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.modes import differentiating, ordinary
 from gradlab.foundation.noise import Noise
@@ -82,11 +82,7 @@ class TotalPropagation(TwoPassEstimator):
         whole("every", self.every)
         if self.weight is not None and not 0 <= number("weight", self.weight) <= 1:
             raise BadValue(f"weight must lie in [0, 1], got {self.weight}; None finds one")
-        if not isinstance(self.source, Same | Cross | Independent):
-            raise BadValue(
-                f"source should be Same(), Cross() or Independent(), got {got(self.source)}; "
-                "try source=Cross(size=50)"
-            )
+        check_source(self.source)
         self.source.check()
         if self.node == "state":
             noise_factor(problem)

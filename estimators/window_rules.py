@@ -28,9 +28,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from estimators.base import Cost, check_window
-from estimators.mixtures.sources import Cross, Independent, Same, Source
+from estimators.mixtures.sources import Independent, Same, Source, check_source
 from gradlab.events import window_begins
-from gradlab.foundation.arguments import got, number, whole
+from gradlab.foundation.arguments import number, whole
 from gradlab.foundation.errors import BadValue, Missing
 from gradlab.foundation.moment import concatenate as joined_moments
 from gradlab.foundation.noise import Noise
@@ -88,15 +88,6 @@ class WindowRule(Protocol):
         ...
 
 
-def _check_source(source: object) -> None:
-    if not isinstance(source, Same | Cross | Independent):
-        raise BadValue(
-            f"source should be Same(), Cross() or Independent(), got {got(source)}; "
-            "try source=Cross(size=50)"
-        )
-    source.check()
-
-
 def _origins(source: Source, group: int, count: int) -> list[list[tuple[int, int]]]:
     """The episodes that each block of windows comes from, all of a pilot's for its only one."""
     if isinstance(source, Independent):
@@ -146,7 +137,8 @@ class JacobianGrowth:
         if self.measure not in get_args(Measure):
             raise BadValue(f"measure should be among {get_args(Measure)}, got {self.measure!r}")
         if self.source is not None:
-            _check_source(self.source)
+            check_source(self.source)
+            self.source.check()
 
     @property
     def group(self) -> int:
@@ -291,7 +283,8 @@ class JumpWindow:
                 f"lengths should be ascending, None (the horizon) last, got {self.lengths}; "
                 "try (10, 25, 50, None)"
             )
-        _check_source(self.source)
+        check_source(self.source)
+        self.source.check()
         whole("the episodes behind a test", self.source.episodes(2), 2 * PAIRS)
 
     @property

@@ -20,7 +20,7 @@ from estimators.base import (
 )
 from estimators.mixtures.dealing import Batches, check_batches, dealt, gathered
 from estimators.mixtures.rules import Rule
-from estimators.mixtures.sources import LEAST, Cross, Independent, Same, Source
+from estimators.mixtures.sources import LEAST, Cross, Independent, Source, check_source
 from estimators.mixtures.weights import Level, Weights, check_level, check_weights
 from gradlab.foundation.arguments import got
 from gradlab.foundation.errors import BadShape, BadValue
@@ -67,11 +67,7 @@ class Mixture(Estimator):
             raise BadValue(f"rule should be a rule, got {got(self.rule)}; try InverseVariance()")
         check_level(self.level)
         check_batches(self.batches)
-        if not isinstance(self.source, Same | Cross | Independent):
-            raise BadValue(
-                f"source should be Same(), Cross() or Independent(), got {got(self.source)}; "
-                "try source=Cross(size=50)"
-            )
+        check_source(self.source)
 
     @property
     def group(self) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from gradlab.foundation.arguments import whole
+from gradlab.foundation.arguments import got, whole
+from gradlab.foundation.errors import BadValue
 from gradlab.foundation.noise import Noise
 from gradlab.foundation.reading import drawing
 from gradlab.gradients.sampling import block_generator
@@ -102,3 +103,11 @@ class Independent:
 
 
 Source: TypeAlias = Same | Cross | Independent
+
+
+def check_source(source: object, hint: str = "try source=Cross(size=50)") -> None:
+    """Raise `BadValue` unless it says which episodes to take."""
+    if not isinstance(source, Same | Cross | Independent):
+        raise BadValue(
+            f"source should be Same(), Cross() or Independent(), got {got(source)}; {hint}"
+        )

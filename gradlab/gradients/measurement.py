@@ -21,6 +21,7 @@ from gradlab.foundation.display import Facts, Shown
 from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.placement import wait_for
 from gradlab.gradients import captured
 from gradlab.gradients.samples import GradientSamples
 from gradlab.gradients.sampling import Sampler, SharingSampler, noise_stream, sharing_order
@@ -186,12 +187,6 @@ def measure(
 WARM_AT_MOST = 0.01  # of the episodes are run twice
 
 
-def _finish(noise: Noise) -> None:
-    """A GPU is told what to do long before it has done it: a clock must wait for it."""
-    if noise.action.is_cuda:
-        torch.cuda.synchronize(noise.action.device)
-
-
 class Spent(NamedTuple):
     """Time for the gradients of a chunk."""
 
@@ -233,14 +228,14 @@ class _Runs:
         sums: dict[str, Chunk] = {}
         spent: dict[str, Spent] = {}
         for name in self.order:
-            _finish(noise)
+            wait_for(noise.action.device)
             start, centre = time.perf_counter(), centres.get(name)
             chunk = captured.summed(
                 self.named[name], self.problem, self.params, noise, position, centre
             )
             if chunk is None:
                 return None
-            _finish(noise)
+            wait_for(noise.action.device)
             sums[name], spent[name] = chunk, Spent(time.perf_counter() - start)
         return sums, spent
 
@@ -256,11 +251,11 @@ class _Runs:
         spent: dict[str, Spent] = {}
         memo = Memo()
         for name in self.order:
-            _finish(noise)
+            wait_for(noise.action.device)
             before, start = memo.saved, time.perf_counter()
             some = self._samples(name, noise, memo if self.share else None)
             samples[name] = some.prepared()
-            _finish(noise)
+            wait_for(noise.action.device)
             spent[name] = Spent(time.perf_counter() - start, memo.saved - before)
         return _summed(samples, centres, position, lost), spent
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlab.foundation.noise import Noise
+from gradlab.foundation.placement import wait_for
 from gradlab.problems.problem import Problem
 
 SIDE = {"cuda": 8192, "cpu": 1024}  # of the square matrices whose product tells the rate
@@ -48,12 +49,8 @@ class Limit:
     def _time(self, clock: Callable[[], float], work: Callable[[], object]) -> float:
         """Of the second of two runs."""
         work()
-        self._finish()
+        wait_for(self._to.device)
         begin = clock()
         work()
-        self._finish()
+        wait_for(self._to.device)
         return clock() - begin
-
-    def _finish(self) -> None:
-        if self._to.is_cuda:
-            torch.cuda.synchronize(self._to.device)
