@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -55,6 +56,11 @@ def _run(run: Callable[[str], object], what: str, arguments: tuple[str, ...], cw
     texts = [file.read_text() for file in files]
     for file in files:
         file.unlink()
+    # Python takes bytecode for current by the second and the size of its source, and two runs of
+    # such processes fit into a second: an edit of one number between them would not be seen
+    if not ROOT.is_relative_to(cwd):
+        for cache in [*cwd.rglob("__pycache__")]:
+            shutil.rmtree(cache)
     return Done(code, *texts)
 
 
