@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
-from numpy.typing import NDArray
 
 from gradlab.study import Answer
-from studies.ablation.config import ALGORITHM, FULL
+from studies.ablation.variants import FULL, OPTIONS, VARIANTS, Variant
 from studies.shared.curves import words
 from studies.shared.curves.arms import Arm
 from studies.shared.curves.claims import Claim, against
-from studies.shared.curves.rows import Curve, average, curves, last
+from studies.shared.curves.rows import Curve, average, curves
 
 QUESTION = (
     "Which part of ABPT does it: the 0-step return, the entropy, or restarts at visited states?"
@@ -20,31 +17,39 @@ QUESTION = (
 CHANGE = (
     "More steps (--share) or --seeds; rates of their own without entropy, as the paper has them."
 )
-# (what of training shows it, with what ABPT is compared, the claim)
-CLAIMS: tuple[tuple[Callable[[Curve], NDArray], str, str], ...] = (
-    (last, "without 0-step return", "the 0-step return improves what training reaches"),
-    (last, "without entropy", "entropy improves what training reaches"),
-    (average, "without replay", "restarts at visited states speed learning"),
+OF_OPTIONS = "Which options of a training are of use?"
+CHANGE_OPTIONS = (
+    "More steps (--share) or --seeds; other sizes of an option: each is tried at one alone."
 )
 
 
 def answer(table: pd.DataFrame) -> Answer:
-    """The paper's claims, task by task."""
-    return words.answer(table, QUESTION, claims(table), CHANGE)
+    """The claims, task by task."""
+    known = curves(table)
+    options = any(arm.variant in OPTIONS for arm in known)
+    question, change = (OF_OPTIONS, CHANGE_OPTIONS) if options else (QUESTION, CHANGE)
+    return words.answer(table, question, claims(table), change)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
-    """Each part on each task where it was left out."""
-    trained = list(curves(table))
+    """Each part on each task where it was changed."""
+    known = curves(table)
     return [
-        Claim(
-            f"On {full.task} {said}",
-            "001 Fig. 7",
-            (against(full, full._replace(variant=without)),),
-            read,
-            of="mean return over training" if read is average else "return after training",
-        )
-        for full in trained
-        for read, without, said in CLAIMS
-        if full == Arm(full.task, ALGORITHM, FULL) and full._replace(variant=without) in trained
+        _claim(known, arm, VARIANTS[arm.variant])
+        for arm in known
+        if arm.variant != FULL and arm._replace(variant=FULL) in known
     ]
+
+
+def _claim(known: dict[Arm, Curve], arm: Arm, variant: Variant) -> Claim:
+    """That what the variant is about is of use."""
+    full = arm._replace(variant=FULL)
+    several = len({other.algorithm for other in known}) > 1
+    where = f"On {arm.task}, by {arm.algorithm}," if several else f"On {arm.task}"
+    return Claim(
+        f"{where} {variant.claim}",
+        "" if arm.variant in OPTIONS else "001 Fig. 7",
+        (against(arm, full) if variant.given else against(full, arm),),
+        variant.read,
+        of="mean return over training" if variant.read is average else "return after training",
+    )

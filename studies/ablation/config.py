@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
-from estimators import ABPT, NStep
-from gradlab.foundation.errors import UnknownName
-from gradlab.training.algorithm import Algorithm
+from gradlab.foundation.errors import BadValue, UnknownName
+from studies.ablation.variants import FULL, OPTIONS, PARTS, VARIANTS
 from studies.shared.curves.arms import Arm, Prepared, Trainings, check, plain
-
-ALGORITHM, FULL = "abpt_full", "in full"
-
-
-def _without_zero_step(algorithm: Algorithm) -> Algorithm:
-    """The n-step return alone, with the same critic; its entropy is that of the last value."""
-    abpt = cast(ABPT, algorithm.estimator)
-    return replace(algorithm, estimator=NStep(abpt.window, entropy=abpt.entropy))
-
-
-VARIANTS: dict[str, Callable[[Algorithm], Algorithm]] = {
-    FULL: lambda algorithm: algorithm,
-    "without 0-step return": _without_zero_step,
-    "without entropy": lambda algorithm: replace(algorithm, entropy=None),
-    "without replay": lambda algorithm: replace(algorithm, replay=None),
-}
+from studies.shared.curves.baselines import Baseline
 
 
 @dataclass(frozen=True)
 class Config(Trainings):
     tasks: tuple[str, ...] = ("landing", "racing")
-    """Flights: hovering, tracking, landing, racing. The first two have no entropy, as published."""
-    variants: tuple[str, ...] = tuple(VARIANTS)
-    """Of ABPT: in full, without 0-step return, without entropy, without replay. One that changes
-    nothing on a task is left out there."""
+    """Those of studies.train. Hovering and tracking have no entropy in ABPT, as published."""
+    algorithms: tuple[str, ...] = ("abpt_full",)
+    """Those of studies.train, or my_module:my_algorithm."""
+    variants: tuple[str, ...] = (FULL, *PARTS)
+    """Of ABPT: in full, without 0-step return, without entropy, without replay. Of any: those of
+    the preset `options`. One that changes nothing is left out there."""
     share: float = 0.25
     """Of the steps that the sizes of studies.train ask for [1]."""
     points: int = 6
@@ -51,6 +36,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "jobs": 1,
     },
     "default": {},
+    "options": {
+        "tasks": ("hovering", "landing"),
+        "algorithms": ("shac",),
+        "variants": (FULL, *OPTIONS),
+        "seeds": (0, 1, 2, 3, 4),
+        "share": 0.3,
+        "points": 4,
+    },
     "verdict": {"seeds": (0, 1, 2, 3, 4), "share": 1.0, "points": 10, "parts": 5},
     "paper": {
         "tasks": ("hovering", "tracking", "landing", "racing"),
@@ -64,20 +57,31 @@ MINUTES = {"smoke": 1}
 
 
 def setup(arm: Arm) -> Prepared:
-    """ABPT without what the variant names. Raises `UnknownName` for a variant, and what `plain`
-    does."""
+    """An algorithm with what the variant names changed.
+
+    Raises `UnknownName` for a variant, `BadValue` for one that the algorithm cannot have, and what
+    `plain` does.
+    """
     if arm.variant not in VARIANTS:
         raise UnknownName("variant", arm.variant, VARIANTS)
-    problem, algorithm = plain(arm._replace(variant=""))
-    return Prepared(problem, VARIANTS[arm.variant](cast(Algorithm, algorithm)))
+    prepared = plain(arm._replace(variant=""))
+    if isinstance(prepared.algorithm, Baseline):
+        raise BadValue(f"{arm.algorithm} has no such parts; try abpt_full or shac")
+    return VARIANTS[arm.variant].change(prepared)
 
 
 def arms(config: Config) -> list[Arm]:
-    """Every variant on every task that it changes. Raises what `check` does."""
-    asked = [Arm(task, ALGORITHM, name) for task in config.tasks for name in config.variants]
+    """Every variant of every algorithm on every task that it changes. Raises what `check` does."""
+    asked = [
+        Arm(task, algorithm, name)
+        for task in config.tasks
+        for algorithm in config.algorithms
+        for name in config.variants
+    ]
     check(config, asked, setup)
     return [arm for arm in asked if arm.variant == FULL or _changes(arm)]
 
 
 def _changes(arm: Arm) -> bool:
-    return setup(arm).algorithm != setup(arm._replace(variant=FULL)).algorithm
+    ours, theirs = setup(arm), setup(arm._replace(variant=FULL))
+    return (ours.algorithm, ours.problem.policy) != (theirs.algorithm, theirs.problem.policy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from gradlab.training.evaluation import evaluate_policy
 from gradlab.training.loop import init, train
 from gradlab.training.schedule import Schedule
 from studies import ablation, learning_curves, learning_rate_robustness, reward_robustness
+from studies.ablation.variants import FULL, OPTIONS, PARTS, VARIANTS
 from studies.learning_curves.config import Config
 from studies.shared.curves import baselines, figures, parts, words
 from studies.shared.curves.arms import Arm, Trainings, check, plain, shortened
@@ -328,9 +329,10 @@ def test_every_preset_can_be_trained(study: Any) -> None:
 
 
 def test_an_ablation_takes_one_part_away() -> None:
-    setup, variants = ablation.config.setup, ablation.config.VARIANTS
+    setup, parts_of_abpt = ablation.config.setup, (FULL, *PARTS)
     full, zero, entropy, replay = (
-        cast(Algorithm, setup(Arm("landing", "abpt_full", name)).algorithm) for name in variants
+        cast(Algorithm, setup(Arm("landing", "abpt_full", name)).algorithm)
+        for name in parts_of_abpt
     )
     assert full.entropy is not None and full.replay is not None
     assert isinstance(full.estimator, ABPT) and zero.estimator == NStep(full.estimator.window)
@@ -339,10 +341,82 @@ def test_an_ablation_takes_one_part_away() -> None:
     assert replay == dataclasses.replace(full, replay=None)
     # hovering has no entropy, as published: there is nothing to take away
     arms = ablation.config.arms(ablation.config.Config(tasks=("hovering", "racing")))
-    assert [arm.variant for arm in arms if arm.task == "racing"] == list(variants)
+    assert [arm.variant for arm in arms if arm.task == "racing"] == list(parts_of_abpt)
     assert "without entropy" not in [arm.variant for arm in arms if arm.task == "hovering"]
+
+
+CHANGED = {  # of shac, where; and nothing else is changed there
+    "without gradient limits": ("optimiser.max_norm", "critic.optimiser.max_norm"),
+    "constant rate": ("optimiser.learning_rate",),
+    "exponential rate": ("optimiser.learning_rate.shape",),
+    "without target critic": ("critic.keep",),
+    "two critics": ("critic.members",),
+    "one-step targets": ("critic.lam",),
+    "returns as targets": ("critic.lam",),
+    "with entropy": ("entropy",),
+    "with KL penalty": ("kl",),
+    "with replay": ("replay",),
+    "restarts inside": ("restart",),
+    "standardised observations": ("policy.normalise",),
+}
+
+
+def test_an_option_changes_what_it_says_and_nothing_else() -> None:
+    assert set(CHANGED) == {*OPTIONS} - {"one critic"}  # shac has one
+    config, _ = ablation.STUDY.preset("options")
+    arms = ablation.config.arms(config)
+    assert {arm.variant for arm in arms} == {FULL, *CHANGED}
+    full = _flat(ablation.config.setup(Arm("landing", "shac", FULL)))
+    for variant, where in CHANGED.items():
+        flat = _flat(ablation.config.setup(Arm("landing", "shac", variant)))
+        differ = {key for key in full.keys() | flat.keys() if full.get(key) != flat.get(key)}
+        assert all(any(key.startswith(place) for place in where) for key in differ), variant
+        assert all(any(key.startswith(place) for key in differ) for place in where), variant
+
+
+def _flat(prepared: Any) -> dict[str, Any]:
+    """Every number of an algorithm, and the fields of the policy, by their paths."""
+
+    def walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                yield from walk(f"{name}.{field.name}", getattr(value, field.name))
+        else:
+            yield name[1:], value
+
+    policy = prepared.problem.policy
+    fields = {f"policy.{f.name}": getattr(policy, f.name) for f in dataclasses.fields(policy)}
+    return {**dict(walk("", prepared.algorithm)), **fields}
+
+
+def test_a_variant_that_cannot_be_is_told() -> None:
+    setup = ablation.config.setup
     with pytest.raises(UnknownName, match="unknown variant"):
         setup(Arm("landing", "abpt_full", "nothing"))
+    with pytest.raises(BadValue, match="0-step return can be taken from ABPT alone, got FOG"):
+        setup(Arm("landing", "shac", "without 0-step return"))
+    with pytest.raises(BadValue, match="of a critic, and this algorithm has none"):
+        setup(Arm("landing", "bptt", "two critics"))
+    with pytest.raises(BadValue, match="ppo has no such parts"):
+        setup(Arm("landing", "ppo", FULL))
+    with pytest.raises(BadValue, match="restart='inside' needs"):
+        setup(Arm("landing", "abpt", "restarts inside"))
+
+
+def test_an_option_is_claimed_to_be_of_use_whichever_way_it_is_tried() -> None:
+    trained = (FULL, "without target critic", "two critics", "with replay", "one-step targets")
+    table = pd.DataFrame(
+        [row for k, v in enumerate(trained) for row in _rows("landing", "shac", 0.5 * k, v)]
+    )
+    target, second, replay, targets = ablation.answer.claims(table)
+    assert target.text == "On landing a target critic improves what training reaches"
+    full = Arm("landing", "shac", FULL)
+    assert target.pairs == (against(full, full._replace(variant="without target critic")),)
+    assert second.pairs == (against(full._replace(variant="two critics"), full),)
+    assert replay.text == "On landing restarts at visited states speed learning"
+    assert replay.pairs == (against(full._replace(variant="with replay"), full),)
+    assert targets.text == "On landing TD(λ) instead of TD(0) improves what training reaches"
+    assert ablation.STUDY.answer(table).question == "Which options of a training are of use?"
 
 
 def test_rewards_differ_and_nothing_else() -> None:
@@ -374,7 +448,7 @@ def test_rates_are_the_policys_and_the_critics_if_asked() -> None:
 @pytest.mark.parametrize("study", STUDIES)
 def test_answers_reports_and_figures_of_a_table(study: Any, tmp_path: Path) -> None:
     arms = {
-        ablation: [("landing", "abpt_full", v) for v in ablation.config.VARIANTS],
+        ablation: [("landing", "abpt_full", v) for v in VARIANTS],
         learning_curves: [("racing", n, "") for n in ("bptt", "shac", "abpt", "split")],
         reward_robustness: [
             ("racing", n, v) for v in ("position", "velocity") for n in ("bptt", "shac", "abpt")

@@ -69,6 +69,37 @@ def draw(
         figures.save(figure, path)
 
 
+def ends(path: Path, title: str, panels: Mapping[str, list[Curve]], full: str) -> None:
+    """What every variant reaches, one panel per heading; the band is the interval of `full`."""
+    from gradlab.study import figures
+
+    most = max(map(len, panels.values()))
+    with figures.style():
+        figure, axes = figures.panels(1, len(panels), title, height=0.26 * most + 0.8)
+        for panel, (heading, known) in zip(axes.ravel(), panels.items(), strict=True):
+            _ends(panel, known, full)
+            panel.set_title(heading)
+            panel.set_xlabel("return after training")
+        figures.note(figure, NOTE)
+        figures.save(figure, path)
+
+
+def _ends(panel: Axes, known: list[Curve], full: str) -> None:
+    from gradlab.study import figures
+
+    for place, curve in enumerate(known):
+        middle, low, high = curve.band[-1]
+        is_full = curve.arm.variant == full
+        colour, marker = figures.look(VARIANTS[0 if is_full else 1])
+        if is_full:
+            panel.axvspan(low, high, color=colour, alpha=0.15, linewidth=0)
+        panel.plot([low, high], [place, place], color=colour)
+        panel.plot([middle], [place], color=colour, marker=marker, linestyle="none")
+    panel.set_yticks(range(len(known)), [curve.arm.variant for curve in known])
+    panel.invert_yaxis()
+    panel.locator_params(axis="x", nbins=5)
+
+
 def _label(panel: Axes, across: str, known: list[Curve]) -> None:
     panel.set_xlabel(across)
     if across == "gradient steps" and max(AXES[across](curve).max() for curve in known) > FAR:
