@@ -2,7 +2,8 @@
 `python -m studies.train.cost --algorithm shac --task hovering`.
 
 The rest is one forward and backward pass of the estimator's own loss for the whole batch, by
-ordinary autograd through its rollouts, and the critic's steps.
+ordinary autograd through its rollouts, and the critic's steps. A mixture has the losses of its
+parts, each with a rollout of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import Annotated
 
 import torch
 import tyro
+from torch import Tensor
 
+from estimators import FOG, Mixture, Switch
 from estimators.base import SurrogateEstimator, TwoPassEstimator
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.generators import generator
 from gradlab.foundation.memory import keep_freed_memory
+from gradlab.foundation.noise import Noise
+from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from gradlab.study.commandline import guarded, read_options
 from gradlab.training.algorithm import Algorithm
@@ -30,6 +35,8 @@ from gradlab.training.loop import init, update
 from gradlab.training.state import TrainingState
 from studies.shared.medians import median_interval
 from studies.train.algorithms import ALGORITHMS, FAMILIES, named
+
+Losses = SurrogateEstimator | TwoPassEstimator
 
 
 @dataclass(frozen=True)
@@ -43,29 +50,45 @@ class Options:
 
 
 def loss_of(problem: Problem, algorithm: Algorithm, state: TrainingState) -> Callable[[], object]:
-    """One forward and backward pass of the mean of the estimator's surrogate.
+    """One forward and backward pass of the mean of the estimator's surrogate, or of each part's.
 
-    Raises `BadValue` for an estimator without one, as mixtures are.
+    Raises `BadValue` for an estimator without one, as evolution strategies are.
     """
     segment = segment_of(problem, algorithm, state)
-    algorithm = algorithm.now(state)
-    estimator = algorithm.estimator
+    parts = _parts(algorithm.now(state).estimator)
     noise = segment.noise_from(state.episodes, generator("cost"))
 
     def work() -> object:
         leaves = {n: value.detach().requires_grad_() for n, value in state.params.items()}
         policy = segment.bind(leaves)
-        if isinstance(estimator, SurrogateEstimator):
-            total = estimator.surrogate(segment, policy, noise)
-        elif isinstance(estimator, TwoPassEstimator):
-            with torch.no_grad():
-                given = estimator.first_pass(segment, policy.frozen, noise)
-            total = estimator.surrogate(segment, policy, noise, given)
-        else:
-            raise BadValue(f"{estimator.label} has no loss of its own; try --algorithm shac")
-        return torch.autograd.grad(total.mean(), list(leaves.values()))
+        return [
+            torch.autograd.grad(
+                _surrogate(part, segment, policy, noise).mean(), list(leaves.values()),
+                allow_unused=True,
+            )
+            for part in parts
+        ]  # fmt: skip
 
     return work
+
+
+def _parts(estimator: object) -> tuple[Losses, ...]:
+    """Those that have a loss."""
+    if isinstance(estimator, Losses):
+        return (estimator,)
+    if isinstance(estimator, Mixture):
+        return tuple(loss for part in estimator.parts for loss in _parts(part))
+    if isinstance(estimator, Switch):
+        return (FOG(), *_parts(estimator.zeroth))
+    raise BadValue(f"{estimator} has no loss of its own; try --algorithm shac")
+
+
+def _surrogate(estimator: Losses, segment: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
+    if isinstance(estimator, SurrogateEstimator):
+        return estimator.surrogate(segment, policy, noise)
+    with torch.no_grad():
+        given = estimator.first_pass(segment, policy.frozen, noise)
+    return estimator.surrogate(segment, policy, noise, given)
 
 
 def fit_of(problem: Problem, algorithm: Algorithm, state: TrainingState) -> Callable[[], object]:
@@ -104,7 +127,7 @@ def times(problem: Problem, algorithm: Algorithm, rounds: int) -> dict[str, list
 
 def report(options: Options) -> str:
     """The ratio with its interval, and the parts."""
-    rounds = whole("--rounds", options.rounds)
+    rounds = whole("--rounds", options.rounds, 6)  # fewer have no interval at 95 %
     problem, algorithm = named(options.algorithm, options.task)
     spent = times(problem, algorithm, rounds)
     by_round = zip(*spent.values(), strict=True)

@@ -6,17 +6,17 @@ import dataclasses
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
 import torch
 
 import gradlab
-from estimators import Split
+from estimators import FOG, EvolutionStrategies, Split
 from gradlab.foundation.errors import BadValue, Missing, UnknownName
 from gradlab.training.evaluation import Evaluation
-from gradlab.training.loop import Info
+from gradlab.training.loop import Info, init
 from gradlab.training.quality import Yardstick
 from gradlab.training.schedule import Schedule
 from gradlab.training.state import TrainingState
@@ -217,8 +217,26 @@ def test_the_cost_of_an_update_is_measured_beside_its_parts() -> None:
     for name in ("shac", "agpo"):
         said = cost.main(["--algorithm", name, "--task", "landing", "--rounds", "6"])
         assert said.startswith(f"An update of {name} on landing takes ")
-    with pytest.raises(BadValue, match="no loss of its own"):
-        cost.main(["--algorithm", "ivwh", "--rounds", "1"])
+
+
+@pytest.mark.parametrize("name", ["aobg", "ddcg", "ivwh", "best_linear"])
+def test_a_mixture_costs_its_parts(name: str) -> None:
+    """Which it begins with: the mean of FOG's surrogate has the gradient of FOG's samples."""
+    problem, algorithm = named(name, "landing")
+    state = init(problem, algorithm, 0)
+    fog, pg = cast(Any, cost.loss_of(problem, algorithm, state)())
+    assert all((g != 0).any() for part in (fog, pg) for g in part if g is not None)
+    alone = dataclasses.replace(algorithm, estimator=FOG())
+    (same,) = cast(Any, cost.loss_of(problem, alone, state)())
+    assert all(torch.equal(a, b) for a, b in zip(fog, same, strict=True) if a is not None)
+
+
+def test_an_estimator_without_a_loss_is_told() -> None:
+    problem, algorithm = named("shac", "landing")
+    state = init(problem, algorithm, 0)
+    other = dataclasses.replace(algorithm, estimator=EvolutionStrategies())
+    with pytest.raises(BadValue, match="no loss of its own; try --algorithm shac"):
+        cost.loss_of(problem, other, state)
 
 
 def test_an_unknown_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
