@@ -23,7 +23,11 @@ from gradlab.simulators.base import Simulator
 from gradlab.tasks.base import KnowsItsEnd, Task, Transition
 
 COUNT = 2  # episodes: one alone would hide a sum over them
-PAGES = {"task": "docs/extending.md, A task", "simulator": "docs/extending.md, A simulator"}
+PAGES = {
+    "task": "docs/extending.md, A task",
+    "simulator": "docs/extending.md, A simulator",
+    "policy": "docs/policies.md, Your own network",
+}
 MEMBERS = {
     "task": (
         "name", "observation_dim", "initial_dim", "memory_dim", "events", "default_horizon",
@@ -59,6 +63,8 @@ def check_policy(policy: object) -> None:
         module = issubclass(kind, torch.nn.Module)
         hint = "gradlab.ModulePolicy(module)" if module else "gradlab.GaussianPolicy()"
         raise BadValue(f"policy should be a policy, got {got(policy)}; try {hint}")
+    if not type(policy).__module__.startswith(OURS):
+        _check_equality("policy", policy)
 
 
 def check_part(kind: str, part: object) -> None:
@@ -106,12 +112,25 @@ def _check_equality(kind: str, part: object) -> None:
         for name, value in vars(one).items()
         if isinstance(value, functools.cached_property)
     }
+    known |= _of_fields(part)
     if unknown := sorted(getattr(part, "__dict__", {}).keys() - known - derived):
         raise BadValue(
             f"{kind} {own.__name__} should be a frozen dataclass, got attributes that its equality "
             f"does not know ({', '.join(unknown)}); put @dataclass(frozen=True) above the class and "
             f"make fields of them, see {PAGES[kind]}"
         )
+
+
+def _of_fields(part: Any) -> set[str]:
+    """The attributes that the nearest dataclass above makes of its fields, as policies do.
+
+    None where it cannot be made: it is abstract.
+    """
+    above = next(one for one in type(part).__mro__ if "__dataclass_params__" in vars(one))
+    if inspect.isabstract(above):
+        return set()
+    fields = {f.name: getattr(part, f.name) for f in dataclasses.fields(above) if f.init}
+    return set(vars(above(**fields)))
 
 
 def can_run(device: torch.device | str) -> bool:

@@ -275,9 +275,35 @@ class Plainer(Swing):
     """One without any."""
 
 
+class Scaled(gradlab.GaussianPolicy):
+    """A policy with an attribute of its own, beside those that are made of its fields."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        object.__setattr__(self, "scale", scale)
+
+    def sized(self, observation_dim: int, action_dim: int) -> gradlab.GaussianPolicy:
+        return self
+
+    def action(self, latent: Tensor) -> Tensor:
+        return vars(self)["scale"] * super().action(latent)
+
+
+class Doubled(gradlab.GaussianPolicy):
+    """One whose attributes are all the base's."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", (8,))
+        super().__post_init__()
+
+
 def test_equal_parts_must_be_equal() -> None:
     """A second task would otherwise be run by the steps of the first."""
     assert Weighed(1.0) == Weighed(2.0)
     with pytest.raises(BadValue, match=r"task Weighed should be a frozen dataclass.*\(weight\)"):
         toy_problem().replace(task=Weighed(1.0))
     toy_problem().replace(task=Plainer())
+    assert Scaled(1.0) == Scaled(2.0)
+    with pytest.raises(BadValue, match=r"policy Scaled should be a frozen.*\(scale\).*policies.md"):
+        toy_problem().replace(policy=Scaled(1.0))
+    assert toy_problem().replace(policy=Doubled()).policy.hidden == (8,)
