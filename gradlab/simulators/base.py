@@ -39,6 +39,19 @@ class Simulator(Protocol):
         ...
 
 
+class Deterministic:
+    """A base class for simulators without noise whose state is the task's initial coordinates."""
+
+    @property
+    def noise_dim(self) -> int:
+        """0."""
+        return 0
+
+    def start(self, coordinates: Float[Tensor, "*batch ns"]) -> Float[Tensor, "*batch ns"]:
+        """The coordinates as they are."""
+        return coordinates
+
+
 @runtime_checkable
 class Timed(Protocol):
     """A simulator whose control period is a time."""

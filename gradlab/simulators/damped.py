@@ -15,11 +15,11 @@ from torch import Tensor
 
 from gradlab.foundation.arguments import check_positive
 from gradlab.foundation.tensors import constant
-from gradlab.simulators.base import Simulator
+from gradlab.simulators.base import Deterministic, Simulator
 
 
 @dataclass(frozen=True)
-class DampedMass:
+class DampedMass(Deterministic):
     """v ← v (1 − c dt) + dt F a/m, then p ← p + dt v, clamped to ±`limit` on every axis.
 
     State [p, v], `dims` numbers each. Non-smooth where the position is at the limit: there its
@@ -47,14 +47,6 @@ class DampedMass:
     def action_dim(self) -> int:
         return self.dims
 
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    def start(self, coordinates: Float[Tensor, "*batch ns"]) -> Float[Tensor, "*batch ns"]:
-        """The state is the task's coordinates."""
-        return coordinates
-
     def step(
         self,
         state: Float[Tensor, "*batch ns"],
@@ -72,7 +64,7 @@ class DampedMass:
 
 
 @dataclass(frozen=True)
-class DampedBlock:
+class DampedBlock(Deterministic):
     """A rigid body in a plane under a force and a torque of its own: nothing pushes it.
 
     State [x, y, θ, v_x, v_y, ω]; velocities are damped, then pushed, then the pose follows, the
@@ -102,14 +94,6 @@ class DampedBlock:
     @property
     def action_dim(self) -> int:
         return 3
-
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    def start(self, coordinates: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 6"]:
-        """The state is the task's coordinates."""
-        return coordinates
 
     def step(
         self,

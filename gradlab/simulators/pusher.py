@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from gradlab.foundation.arguments import check_positive, number, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.tensors import Matrix, constant
+from gradlab.simulators.base import Deterministic
 
 WINDOW = 512.0  # [px]
 CENTRES = (
@@ -63,7 +64,7 @@ def _cells(side: float) -> Matrix:
 
 
 @dataclass(frozen=True)
-class PusherT:
+class PusherT(Deterministic):
     """State [pusher (2) px, its velocity (2) px/s, T: x, y px and θ rad]; x, y is the middle of the
     bar's outer edge, as in the source.
 
@@ -109,14 +110,6 @@ class PusherT:
     @property
     def action_dim(self) -> int:
         return 2
-
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    def start(self, coordinates: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 7"]:
-        """The state is the task's coordinates."""
-        return coordinates
 
     def step(
         self,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.simulators.base import Deterministic
+
 
 @dataclass(frozen=True)
-class Static:
+class Static(Deterministic):
     """s' = a. With a constant observation, a is the decision x + w of stochastic programming.
 
     The policy's mean is x, its noise is w, and a task rewards f(s') = f(x + w): the smoothed
@@ -25,14 +27,6 @@ class Static:
     @property
     def action_dim(self) -> int:
         return self.dim
-
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    def start(self, coordinates: Float[Tensor, "*batch ns"]) -> Float[Tensor, "*batch ns"]:
-        """The state before the decision; nothing depends on it."""
-        return coordinates
 
     def step(
         self,

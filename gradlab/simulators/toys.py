@@ -13,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradlab.simulators.base import Deterministic
+
 
 @dataclass(frozen=True)
-class Pushing:
+class Pushing(Deterministic):
     """Two masses on a line; the first is driven, and pushes the second by a one-sided spring.
 
     State (x1, x2, v1, v2), action the force on the first. The spring presses both apart while
@@ -39,14 +41,6 @@ class Pushing:
     def action_dim(self) -> int:
         return 1
 
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    def start(self, coordinates: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
-        """The state is the task's coordinates."""
-        return coordinates
-
     def force(self, apart: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 1"]:
         """What presses the masses apart [N] at the distance x2 − x1 [m]."""
         depth = self.length - apart
@@ -68,7 +62,7 @@ class Pushing:
 
 
 @dataclass(frozen=True)
-class Dragging:
+class Dragging(Deterministic):
     """Two masses on a line; the first is driven, and drags the second by friction while it is near.
 
     State (x1, x2, v1, v2), action the force on the first. Friction opposes the difference of
@@ -91,14 +85,6 @@ class Dragging:
     def action_dim(self) -> int:
         return 1
 
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    def start(self, coordinates: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
-        """The state is the task's coordinates."""
-        return coordinates
-
     def force(self, state: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 1"]:
         """What drags the second mass [N]."""
         place, speed = state[..., :2], state[..., 2:]
@@ -119,7 +105,7 @@ class Dragging:
 
 
 @dataclass(frozen=True)
-class Paddle:
+class Paddle(Deterministic):
     """A ball in the plane without gravity, and a paddle that is moved and turned.
 
     State (x, y, vx, vy) of the ball and (x, y, angle) of the paddle; action the paddle's velocity
@@ -150,14 +136,6 @@ class Paddle:
     @property
     def action_dim(self) -> int:
         return 3
-
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    def start(self, coordinates: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 7"]:
-        """The state is the task's coordinates."""
-        return coordinates
 
     def step(
         self,
