@@ -25,7 +25,7 @@ from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome, views
 from gradlab.rollouts.rollout import Trajectory
 from gradlab.training.exploration import Bonus
-from gradlab.training.optimiser import Adam, Tensors
+from gradlab.training.optimiser import ALL, Adam, Tensors, joined, parted, shaped
 
 
 class Targets(NamedTuple):
@@ -116,7 +116,7 @@ class CriticRecipe:
         reduction: Literal["min", "mean"] | None = None,
     ) -> Float[Tensor, "*batch"]:
         """The members' values, reduced to one; by default as `reduction` says."""
-        values = self._each(problem, params, inputs)
+        values = self._each(self._network(problem), params, inputs)
         return values.amin(-1) if (reduction or self.reduction) == "min" else values.mean(-1)
 
     def targets(
@@ -171,23 +171,27 @@ class CriticRecipe:
     ) -> tuple[Tensors, Tensors, Float[Tensor, ""]]:
         """Parameters and the optimiser's memory after all passes, and the mean loss of the last."""
         inputs, value = targets.inputs[targets.rows], targets.value[targets.rows]
+        # of one vector, since a step is as many operations on each tensor as on all of them
+        vector, kept = joined(params, memory)
+        network = self._network(problem)
         losses: list[Tensor] = []
         history: list[float] = []
         for _ in range(self.passes):
             losses = []
             for rows in self._batches(len(inputs), generator):
-                leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+                leaf = vector.detach().requires_grad_()
                 with torch.enable_grad():
-                    found = self._each(problem, leaves, inputs[rows])
+                    found = self._each(network, shaped(leaf, params), inputs[rows])
                     loss = (found - value[rows, None]).square().mean(0).sum()
-                slopes = torch.autograd.grad(loss, list(leaves.values()))
-                slope = dict(zip(leaves, slopes, strict=True))
-                params, memory, _ = self.optimiser.step(params, slope, memory, done)
+                (slope,) = torch.autograd.grad(loss, leaf)
+                moved, kept, _ = self.optimiser.step({ALL: vector}, {ALL: slope}, kept, done)
+                vector = moved[ALL]
                 losses.append(loss.detach())
             if self.stop is not None and losses:
                 history.append(float(torch.stack(losses).mean()))
                 if settled(history, self.stop):
                     break
+        params, memory = parted(vector, kept, params)
         return params, memory, torch.stack(losses).mean() if losses else value.new_zeros(())
 
     def followed(self, target: Tensors, params: Tensors) -> Tensors:
@@ -206,9 +210,8 @@ class CriticRecipe:
         return Perceptron(inputs, 1, self.hidden, **kind)
 
     def _each(
-        self, problem: Problem, params: Tensors, inputs: Float[Tensor, "*batch ni"]
+        self, network: Perceptron, params: Tensors, inputs: Float[Tensor, "*batch ni"]
     ) -> Float[Tensor, "*batch members"]:
-        network = self._network(problem)
         values = []
         for i in range(self.members):
             start = f"{i}."

@@ -5,6 +5,7 @@ torch's own keep their state in an object that holds the parameters; here state 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,8 @@ from gradlab.foundation.errors import BadValue
 from gradlab.training.schedule import Schedule, at
 
 Tensors = dict[str, Tensor]
+KINDS = "mean", "square"  # what Adam remembers of every number
+ALL = "all"  # the name of a vector of all parameters
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,32 @@ class Adam:
                 value = value * (1 - rate * self.weight_decay)
             moved[name] = value - rate / unbiased[0] * mean / width
         return moved, {name: kept[name] for name in memory}, norm
+
+
+# ------------------------------------- all parameters as one: a step is then as many operations
+
+
+def joined(params: Tensors, memory: Tensors) -> tuple[Tensor, Tensors]:
+    """The parameters end to end, [P], and the memory of `Adam` for that vector under `ALL`."""
+    whole = {f"{kind}.{ALL}": _end_to_end(memory, f"{kind}.", params) for kind in KINDS}
+    return _end_to_end(params, "", params), {**whole, "count": memory["count"]}
+
+
+def parted(vector: Tensor, memory: Tensors, like: Tensors) -> tuple[Tensors, Tensors]:
+    """What was `joined`, with the names and shapes of `like`, as views."""
+    parts = {kind: shaped(memory[f"{kind}.{ALL}"], like) for kind in KINDS}
+    each = {f"{kind}.{name}": part for kind in KINDS for name, part in parts[kind].items()}
+    return shaped(vector, like), {**each, "count": memory["count"]}
+
+
+def shaped(vector: Tensor, like: Tensors) -> Tensors:
+    """Views of a vector of parameters, with the names and shapes of `like`."""
+    parts = vector.split([value.numel() for value in like.values()])
+    return {n: part.view(v.shape) for part, (n, v) in zip(parts, like.items(), strict=True)}
+
+
+def _end_to_end(tensors: Tensors, start: str, names: Iterable[str]) -> Tensor:
+    return torch.cat([tensors[f"{start}{name}"].reshape(-1) for name in names])
 
 
 def norm_of(tensors: Tensors) -> Tensor:

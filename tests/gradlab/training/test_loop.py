@@ -21,7 +21,7 @@ from gradlab.rollouts.outcome import evaluate
 from gradlab.rollouts.rollout import rollout
 from gradlab.training import evaluation
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.critic import CriticRecipe
+from gradlab.training.critic import CriticRecipe, Targets
 from gradlab.training.evaluation import evaluate_policy
 from gradlab.training.loop import Info, init, segment_of, train, update
 from gradlab.training.optimiser import Adam
@@ -309,6 +309,46 @@ def test_statistics_are_frozen_within_a_segment() -> None:
     problem_then = segment_of(problem, recipe, second)
     assert problem_then.buffers is not None
     assert torch.equal(problem_then.buffers["observation.mean"], second.buffers["observation.mean"])
+
+
+@pytest.mark.parametrize("kind", ["v", "q"])
+def test_a_fit_is_passes_of_torchs_adam_over_shuffled_rows(kind: str) -> None:
+    """Of which those where an episode was over mean nothing, and are in no batch."""
+    problem = racing()
+    optimiser = Adam(0.01, (0.7, 0.95), max_norm=0.5)
+    recipe = replace(QUICK if kind == "v" else OF_Q, optimiser=optimiser, passes=3)
+    params, draws = recipe.init(problem, generator("fit")), generator("rows")
+    inputs = torch.randn(5, 4, recipe._network(problem).observation_dim, generator=draws)
+    alive = torch.rand(5, 4, generator=draws) > 0.3
+    value = torch.where(alive, torch.randn(5, 4, generator=draws), torch.nan)
+    targets = Targets(inputs.double(), value.double(), alive)
+    found, memory, loss = recipe.fit(
+        problem, params, optimiser.init(params), targets, generator("order"), 0.0
+    )
+
+    leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+    adam = torch.optim.Adam(leaves.values(), 0.01, (0.7, 0.95))
+    order, rows, losses = generator("order"), targets.inputs[alive], []
+    for _ in range(3):
+        losses = []
+        for batch in torch.randperm(len(rows), generator=order).chunk(2):
+            each = [
+                recipe._network(problem).apply(
+                    {n[2:]: leaf for n, leaf in leaves.items() if n[0] == str(member)},
+                    {}, rows[batch], None,
+                )[0][:, 0]
+                for member in range(recipe.members)
+            ]  # fmt: skip
+            total = sum(((one - targets.value[alive][batch]) ** 2).mean() for one in each)
+            adam.zero_grad()
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(leaves.values(), 0.5)
+            adam.step()
+            losses.append(float(torch.as_tensor(total).detach()))
+    assert float(loss) == pytest.approx(sum(losses) / 2, rel=1e-9)
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(found[name], leaf.detach(), rtol=1e-9, atol=1e-12)
+    assert int(memory["count"]) == 6
 
 
 def test_the_target_network_follows() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradlab.foundation.errors import BadValue
-from gradlab.training.optimiser import Adam, norm_of
+from gradlab.training.optimiser import ALL, Adam, joined, norm_of, parted, shaped
 from gradlab.training.schedule import Schedule, at
 
 
@@ -54,6 +54,22 @@ def test_twenty_steps_are_those_of_torch(ours: Adam, theirs: Any, options: dict)
         assert float(norm) == pytest.approx(float(norm_of(gradient)), rel=1e-14)
     for leaf, value in zip(leaves, params.values(), strict=True):
         torch.testing.assert_close(value, leaf.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_a_step_of_all_as_one_vector_is_a_step_of_each() -> None:
+    params, adam = start(), Adam(0.05, max_norm=0.3, weight_decay=0.1)
+    memory = adam.init(params)
+    vector, kept = joined(params, memory)
+    for _ in range(3):
+        gradient = slopes(shaped(vector, params))
+        params, memory, _ = adam.step(params, gradient, memory, 0.5)
+        slope, _ = joined(gradient, adam.init(gradient))
+        moved, kept, _ = adam.step({ALL: vector}, {ALL: slope}, kept, 0.5)
+        vector = moved[ALL]
+    ours, ours_kept = parted(vector, kept, params)
+    assert list(ours) == list(params) and list(ours_kept) == list(memory)
+    for name, value in {**params, **memory}.items():
+        torch.testing.assert_close({**ours, **ours_kept}[name], value, rtol=1e-13, atol=1e-16)
 
 
 def test_nothing_that_comes_in_is_written_to() -> None:
