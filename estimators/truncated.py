@@ -121,7 +121,7 @@ class TruncatedBPTT(TwoPassEstimator):
             return self._along(problem, policy, noise, given.cut)
         window, horizon = self._window(problem), problem.horizon
         path, result = windows(problem, policy, noise, window, "tiled")
-        scale = self.call_weights(problem)
+        scale = self._scale(problem, problem.device)
         total = (scale * result.value).sum(-1)
         if self.tail == "none" or window >= horizon:
             return total
@@ -147,9 +147,12 @@ class TruncatedBPTT(TwoPassEstimator):
         return total + torch.where(cut[..., 1:], scale[..., :-1] * tails, 0.0).sum(-1)
 
     def call_weights(self, problem: Problem) -> Float[Tensor, " T"]:
+        return self._scale(problem, "cpu")  # as those of all others: they are compared and added
+
+    def _scale(self, problem: Problem, device: torch.device | str) -> Float[Tensor, " T"]:
         fixed = self._rule is None and not self.weighted
         key = problem.horizon, self._window(problem), problem.discount if fixed else 1.0
-        return _weights(*key, dtype=problem.dtype, device=problem.device)
+        return _weights(*key, dtype=problem.dtype, device=device)
 
     def cost(self, problem: Problem) -> Cost:
         own = Cost(problem.horizon, 1, runs=frozenset({problem.horizon}))

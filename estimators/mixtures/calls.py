@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from estimators.mixtures.least_error import eigen
 from gradlab.foundation.reading import numbers, true
 from gradlab.foundation.tensors import positions
 from gradlab.gradients.samples import Factored, GradientSamples
@@ -83,9 +84,7 @@ def _little(covariance: Float[Tensor, "T k k"], squared_mean: Float[Tensor, "T k
     """Whether a part's variance, or that of a combination of parts, is not above rounding."""
     size = covariance.diagonal(dim1=-2, dim2=-1)
     scale = torch.where(size > 0, size, 1.0).rsqrt()
-    alike = torch.linalg.eigvalsh(
-        torch.nan_to_num(covariance * scale[..., :, None] * scale[..., None, :])
-    )
+    alike, _ = eigen(torch.nan_to_num(covariance * scale[..., :, None] * scale[..., None, :]))
     return true((size <= CLOSE * squared_mean).any() | (alike[..., 0] <= CLOSE).any())
 
 

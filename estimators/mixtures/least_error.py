@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gradlab.foundation.reading import waiting
 from gradlab.foundation.tensors import positions
 
 NULL = 1e-12  # variance of a combination over those of its parts that is rounding [1]
@@ -84,7 +85,10 @@ def _best_of_two(error: Float[Tensor, "*unit 2 2"]) -> Float[Tensor, "*unit 2"]:
 
 def eigen(matrix: Float[Tensor, "*unit k k"]) -> tuple[Tensor, Tensor]:
     """Eigenvalues, rising, and vectors as columns; of two parts by formula, as units are many."""
-    if matrix.shape[-1] != 2:
+    if matrix.shape[-1] == 1:
+        return matrix[..., 0], torch.ones_like(matrix)
+    if matrix.shape[-1] != 2:  # on a GPU eigh asks whether it has come to an end
+        waiting("a mixture by eigenvectors of three or more parts")
         return torch.linalg.eigh(matrix)
     a, b, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
     middle, half = (a + d) / 2, torch.hypot((a - d) / 2, b)

@@ -61,18 +61,27 @@ class Backend(Protocol):
         ...
 
 
+@dataclass
+class _Pool:
+    """Memory of graphs, and how many of them there are."""
+
+    handle: Any
+    graphs: int = 0
+
+
 class Cuda:
     """`torch.cuda.graph`, after runs on the stream that it captures on; one pool of memory for all.
 
     Graphs may share memory in whatever order they are replayed, since nobody keeps what is in it:
-    outputs are copied right after their replay, on the same stream.
+    outputs are copied right after their replay, on the same stream. Torch takes no pool again whose
+    graphs are all gone, nor one in which a capture has failed: then there is another.
     """
 
     compiles = True
 
     def __init__(self) -> None:
         self._stream: Any = None
-        self._pool: Any = None
+        self._pool: _Pool | None = None
 
     def check(self, device: torch.device) -> None:
         if device.type != "cuda":
@@ -88,7 +97,7 @@ class Cuda:
 
     def warm(self, work: Callable[[], Any]) -> Any:
         if self._stream is None:
-            self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             result = work()
@@ -96,28 +105,42 @@ class Cuda:
         return result
 
     def capture(self, work: Callable[[], Any]) -> tuple[Any, Captured]:
-        graph = torch.cuda.CUDAGraph()
+        if self._pool is None or not self._pool.graphs:
+            self._pool = _Pool(torch.cuda.graph_pool_handle())
+        graph, pool, before = torch.cuda.CUDAGraph(), self._pool, torch.cuda.current_stream()
+        reason: list[RuntimeError] = []  # of the work itself: torch says another at the end
         gc.collect()  # a graph that is destroyed during a capture breaks it
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                output = work()
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            with torch.cuda.graph(graph, pool=pool.handle, stream=self._stream):
+                try:
+                    output = work()
+                except RuntimeError as error:
+                    reason.append(error)
+                    raise
+        except BaseException as error:
+            self._pool = None
+            torch.cuda.set_stream(before)  # of a capture that is broken torch leaves its own
+            if not isinstance(error, RuntimeError):
+                raise
+            words = str((*reason, error)[0]).partition("\n")[0]
             raise Unavailable(
-                f"it cannot be captured as a graph ({reason}); use compile=True"
+                f"it cannot be captured as a graph ({words}); use compile=True"
             ) from error
-        return output, _CudaGraph(graph)
+        pool.graphs += 1
+        return output, _CudaGraph(graph, pool)
 
 
 @dataclass(frozen=True)
 class _CudaGraph:
     graph: Any  # torch.cuda.CUDAGraph
+    pool: _Pool
 
     def replay(self) -> None:
         self.graph.replay()
 
     def release(self) -> None:
         self.graph.reset()
+        self.pool.graphs -= 1
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,14 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 def drawing(who: str) -> None:
     """Raise `Unavailable` where random numbers of the host would become part of a graph."""
+    _refuse(f"{who} draws random numbers on the host")
+
+
+def waiting(who: str) -> None:
+    """Raise `Unavailable` where torch would wait for the device in the middle of a graph."""
+    _refuse(f"{who} waits for the device")
+
+
+def _refuse(what: str) -> None:
     if _current() is not None:
-        raise Unavailable(
-            f"{who} draws random numbers on the host in every call, which a captured graph cannot; "
-            "use compile=True"
-        )
+        raise Unavailable(f"{what} in every call, which a captured graph cannot; use compile=True")

@@ -88,7 +88,7 @@ def _brax_call(
 ) -> Call:
     if problem.task.name != "ant":
         raise Unavailable("Brax races its ant against ants")
-    _jax_on("brax", problem)
+    _jax_on("brax", problem.device)
     from studies.throughput.peers import brax_ant
 
     build = brax_ant.per_sample if kind == "gradient" else brax_ant.forward
@@ -97,7 +97,7 @@ def _brax_call(
 
 
 def _jax_call(unroll: int | None, problem: Problem, params: Params, noise: Noise) -> Call:
-    jax = _jax_on("jax", problem)
+    jax = _jax_on("jax", problem.device)
     from studies.throughput.peers import jax_quadrotor
 
     twin = jax_quadrotor.per_sample(problem, unroll or problem.horizon)
@@ -105,18 +105,20 @@ def _jax_call(unroll: int | None, problem: Problem, params: Params, noise: Noise
     return lambda: jax.block_until_ready(twin(*arguments))
 
 
-def _jax_on(package: str, problem: Problem) -> Any:
-    """jax, set to the problem's kind of device. Raises `Unavailable` where it has none."""
+def _jax_on(package: str, place: torch.device | str) -> Any:
+    """jax, set to this kind of device. Raises `Unavailable` where it has none."""
     if importlib.util.find_spec(package) is None:
         raise Unavailable(f"{package} is not installed; install the extra `peers`")
     import jax  # pyright: ignore[reportMissingImports]
 
-    kind = torch.device(problem.device).type
+    kind = torch.device(place).type
     try:
         device = jax.devices("gpu" if kind == "cuda" else kind)[0]
     except RuntimeError:
         raise Unavailable("jax finds no GPU; install jax[cuda12] or jax[cuda13]") from None
     jax.config.update("jax_default_device", device)
+    if kind == "cuda":  # as torch: products of float32 are TensorFloat32 there, of three digits
+        jax.config.update("jax_default_matmul_precision", "highest")
     return jax
 
 

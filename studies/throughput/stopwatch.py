@@ -202,7 +202,7 @@ def mixed(task: Mixing) -> dict[str, Any]:
 
 
 def streamed(task: Stream) -> dict[str, Any]:
-    """Time [s] and the largest resident memory of the whole process [MiB]."""
+    """Time [s] and the largest memory [MiB]: of the process, or on a GPU what torch allocates."""
     problem, params = build(task)
     begin = time.perf_counter()
     whole = gradlab.measure(
@@ -210,7 +210,9 @@ def streamed(task: Stream) -> dict[str, Any]:
     )
     moments = whole.single
     seconds = time.perf_counter() - begin
-    return {"count": moments.count, "seconds": seconds, "peak_mib": _largest_resident() / MIB}
+    cuda = torch.device(problem.device).type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if cuda else _largest_resident()
+    return {"count": moments.count, "seconds": seconds, "peak_mib": peak / MIB}
 
 
 def _largest_resident() -> float:
@@ -238,8 +240,9 @@ def _timed(call: Call, clock: Callable[[], float]) -> float:
 def _peak(call: Call, cuda: bool) -> float:
     """Memory that one call needs on top of what is held [MiB]; nan where it cannot be measured.
 
-    On a GPU what torch allocates, without the memory that a graph holds; on Linux the high-water
-    mark of resident memory, with freed memory given back to the system first.
+    On a GPU what torch allocates, without the memory that a graph holds, and nan of others, which
+    it does not see; on Linux the high-water mark of resident memory, with freed memory given back
+    to the system first.
     """
     if isinstance(call, Limit):
         return math.nan
@@ -248,7 +251,7 @@ def _peak(call: Call, cuda: bool) -> float:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         call()
-        return (torch.cuda.max_memory_allocated() - before) / MIB
+        return (torch.cuda.max_memory_allocated() - before or math.nan) / MIB
     if not LINUX:
         return math.nan
     ctypes.CDLL(None).malloc_trim(0)

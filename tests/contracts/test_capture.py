@@ -20,15 +20,19 @@ from gradlab.policies.policy import BoundPolicy
 from gradlab.problems.problem import Problem
 from tests.contracts.test_contracts import registered
 from tests.contracts.test_policies import POLICIES
+from tests.helpers import capture
 from tests.helpers.capture import Found, watched
 from tests.helpers.toy import toy_problem
 
 # (file, function) and the reason. Nothing of it is in what `compile="graph"` captures: there the
-# first answers for the host, the second is done after a replay, and others are refused.
+# first answers for the host, and others are refused or are about numbers of the host.
 ALLOWED = {
     ("gradlab/foundation/reading.py", "numbers"): "asked once, before a capture",
     ("gradlab/foundation/reading.py", "expected"): "asked once, before a capture",
     ("gradlab/foundation/reading.py", "same"): "asked once, before a capture",
+    ("estimators/mixtures/mixture.py", "_check_parts"): "weights of calls are on the host",
+    ("estimators/switch.py", "check"): "weights of calls are on the host",
+    ("estimators/mixtures/least_error.py", "eigen"): "three parts are refused in a graph",
     ("estimators/evolution.py", "perturbations"): "every episode's seed makes its own directions",
     ("gradlab/problems/segment.py", "check_time"): "on the CPU alone: a GPU is not asked for times",
     ("gradlab/problems/problem.py", "draw"): "a pilot is drawn on the host, as all noise is",
@@ -109,6 +113,19 @@ def test_policies(name: str) -> None:
         assert not found(estimator, problem), estimator.label
 
 
+@pytest.mark.parametrize(
+    ("rule", "level"),
+    [(E.BestLinear(), "step"), (E.BestLinear(nonnegative=True), "layer")],
+)
+def test_two_parts_need_no_eigenvectors(
+    rule: Any, level: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor each alone; by step, parts that vary little in single precision are formed again."""
+    monkeypatch.delitem(ALLOWED, ("estimators/mixtures/least_error.py", "eigen"))
+    problem = toy_problem(horizon=4, dtype=torch.float32)
+    assert not found(E.Mixture((E.FOG(), E.PG()), rule, level, E.Same(8)), problem)
+
+
 @pytest.mark.parametrize("law", BODIES)
 def test_contact_laws(law: str) -> None:
     assert not found(E.FOG(), gradlab.make("hopper", horizon=1, **BODIES[law]))
@@ -122,6 +139,32 @@ class Waiting(E.FOG):
         some = value[value < 9.0]
         table = torch.ones(len(value), dtype=value.dtype)
         return value * torch.tensor([1.0], dtype=value.dtype) * table * bool(some.sum() < 9.0)
+
+
+SQUARE = torch.eye(3, dtype=torch.float64)
+WAIT = {
+    "tolist": SQUARE.tolist,
+    "nonzero": lambda: torch.where(SQUARE > 0),
+    "allclose": lambda: torch.allclose(SQUARE, SQUARE),
+    "repeat_interleave": lambda: SQUARE.repeat_interleave(torch.ones(3, dtype=torch.long), 0),
+    "unique_consecutive": lambda: torch.unique_consecutive(SQUARE),
+    "new_tensor": lambda: SQUARE.new_tensor([1.0]),
+    "_linalg_check_errors": lambda: torch.linalg.inv(SQUARE),
+    "_linalg_eigh": lambda: torch.linalg.eigvalsh(SQUARE),
+    "_linalg_svd": lambda: torch.linalg.matrix_rank(SQUARE),
+    "linalg_pinv": lambda: torch.linalg.pinv(SQUARE),
+}
+
+
+@pytest.mark.parametrize("kind", WAIT)
+def test_operations_that_wait_within_themselves_are_found(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU; here they ask nothing."""
+    monkeypatch.setattr(capture, "PACKAGES", ("tests/",))
+    with watched() as waits:
+        WAIT[kind]()
+    assert kind in {one.what for one in waits}
 
 
 def test_what_would_wait_is_found() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import estimators as E
 import gradlab
+from estimators.base import call_weights_of
 from gradlab.foundation.errors import Conflict, Unavailable
 from gradlab.foundation.placement import Placement
 from gradlab.foundation.tensors import constant
@@ -26,8 +27,10 @@ from gradlab.study import Study, read_rows, run_study
 from gradlab.study.commandline import parse
 from studies.__main__ import studies
 from studies.train.options import Options, prepared, settings
+from tests.contracts.test_contracts import registered
 from tests.helpers.pretend import DEVICE, pretended
 from tests.helpers.runs import undrawn
+from tests.helpers.toy import toy_problem
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted(studies())
@@ -182,6 +185,17 @@ def test_estimators_there(name: str, noise: str) -> None:
             means.append({n: x.cpu() for n, x in measured.single.mean.items()})
     for leaf, value in means[0].items():
         assert torch.equal(value, means[1][leaf])
+
+
+def test_combinations_compare_and_add_call_weights_there() -> None:
+    """Those of every estimator are on the host, wherever episodes are."""
+    with pretended():
+        problem = toy_problem(horizon=4).replace(device=DEVICE, noise="cpu")
+        params = problem.init(torch.Generator().manual_seed(0))
+        noise = problem.draw(8, torch.Generator().manual_seed(1))
+        for name, estimator in registered().items():
+            assert call_weights_of(estimator, problem).device.type == "cpu", name
+        (E.FOG() + E.TruncatedBPTT(2))(problem, params, noise).mean()
 
 
 def test_constants_of_the_stand_in_are_not_those_of_a_device_without_numbers() -> None:

@@ -136,7 +136,8 @@ def test_statistics_without_a_look_are_the_same() -> None:
 GRAPHED = {
     name: one
     for name, one in registered().items()
-    if name not in ("evolution_strategies", "mixture-pilot", "total-propagation-pilot")
+    if name
+    not in ("evolution_strategies", "mixture-pilot", "total-propagation-pilot", "mixture-bias")
 }
 FEW = ("fog", "pg-loo", "difference", "nstep-tiled", "mixture-fixed", "inverse_variance")
 LAWS = {

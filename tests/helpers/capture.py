@@ -18,9 +18,17 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("gradlab/", "estimators/")
-WAITS = {"_local_scalar_dense", "item", "equal", "is_nonzero"}
-DATA_SHAPES = {"nonzero", "nonzero_numpy", "masked_select", "bincount", "_unique2", "unique_dim"}
-FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy}
+# the second line: on a GPU each asks within itself whether it came out well
+WAITS = {
+    "_local_scalar_dense", "item", "equal", "is_nonzero", "allclose",
+    "_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq", "linalg_pinv",
+    "linalg_matrix_exp",
+}  # fmt: skip
+DATA_SHAPES = {
+    "nonzero", "nonzero_numpy", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive",
+    "repeat_interleave",
+}  # fmt: skip
+FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, Tensor.new_tensor}
 ON_HOST = {
     torch.ones, torch.zeros, torch.full, torch.empty, torch.arange, torch.linspace, torch.eye,
     torch.rand, torch.randn, torch.randint,

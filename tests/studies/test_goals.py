@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
+import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,10 @@ def test_goals_are_met_by_what_is_fast_enough_alone() -> None:
     assert goals.table({"hovering 256": slow}, "7 passed").splitlines()[1].endswith("NOT MET")
     assert lines[-1] == "tests: 7 passed"
     assert len(lines) < 20 and max(map(len, lines)) < 120  # one screen
+    assert "hovering 256 without pullback_graph: not installed" in goals.table(
+        {"hovering 256": slow}, ""
+    )
+    assert "without" not in goals.table({"hovering 256": fast}, "")
 
 
 def test_a_missing_peer_is_a_row() -> None:
@@ -103,6 +110,11 @@ def test_exit_codes_tell_what_is_met_from_what_is_missed_or_not_known() -> None:
     slow = told(ant, pullback_graph=1.0, brax_generalized=1.0)
     assert goals.status({**won, "ant 64": slow}, "36 passed") == 2
     assert goals.status({}, "36 passed") == 3
+    unknown = told(ant, pullback_graph=math.nan, brax_generalized=1.0)
+    assert goals.status({**won, "ant 64": unknown}, "36 passed") == 2  # as the table says
+    assert goals.table({"ant 64": unknown}, "").count("NOT MET") == 1
+    assert goals.status(won, "failed: pytest ended with status -11 before it was through") == 2
+    assert goals.status(won, "35 passed, 1 xfailed") == 0
 
 
 def test_a_race_is_run_again_once_a_peer_that_it_lacked_is_there(
@@ -117,9 +129,11 @@ def test_a_race_is_run_again_once_a_peer_that_it_lacked_is_there(
     there: dict[str, bool] = {}
     monkeypatch.setattr(goals, "separately", run)
     monkeypatch.setattr(goals.importlib.util, "find_spec", lambda name: there.get(name))
-    for installed, again in (({}, 7), ({}, 0), ({"brax": True}, 4), ({"jax": True}, 0)):
+    both = ("brax", "jax")  # which may be without a GPU: another call is of no use
+    cases = (((), 7), ((), 0), (("brax",), 4), (both, 0), ((*both, "jax_cuda13_plugin"), 4))
+    for installed, again in cases:
         there.clear()
-        there.update(installed)
+        there.update(dict.fromkeys(installed, True))
         asked.clear()
         goals.measured(tmp_path, lambda: 100.0, lambda _: None)
         assert len(asked) == again
@@ -163,6 +177,55 @@ def test_without_a_gpu_it_says_so_in_one_line() -> None:
     assert done.stderr == "make gpu needs a CUDA device, and torch finds none here\n"
 
 
+def test_a_python_that_is_given_and_is_none_is_not_passed_over() -> None:
+    done = subprocess.run(
+        [ROOT / ".ci" / "gpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": "/nowhere/python3.11"},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("make gpu needs Python 3.11 or newer, and /nowhere/python3.11 is")
+
+
+def test_wheels_come_beside_what_a_virtual_environment_has(tmp_path: Path) -> None:
+    """Which is what `make` installs into; wheel and torch are one file each."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "gpu", tmp_path / ".ci" / "gpu")
+    goals_here = tmp_path / "studies" / "throughput" / "goals.py"
+    goals_here.parent.mkdir(parents=True)
+    goals_here.write_text("import torch, extra\nprint(torch.here, extra.here)\n")
+    outer = tmp_path / ".venv"
+    venv.create(outer, symlinks=True)
+    (next(outer.glob("lib/python3*/site-packages")) / "torch.py").write_text("here = 'outer'\n")
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+
+    def run() -> subprocess.CompletedProcess[str]:
+        given = {"WHEELS": str(wheels), "PYTHON": ""}
+        return subprocess.run(
+            [tmp_path / ".ci" / "gpu"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**{n: v for n, v in os.environ.items() if n != "PYTHONPATH"}, **given},
+        )
+
+    none = run()
+    assert (none.returncode, none.stderr.count("\n")) == (1, 1)
+    assert "WHEELS should be a folder of wheels" in none.stderr
+    with zipfile.ZipFile(wheels / "extra-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("extra.py", "here = 'wheel'\n")
+        about = "extra-1.0.dist-info"
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+        words = "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr(f"{about}/WHEEL", words)
+        wheel.writestr(f"{about}/RECORD", "extra.py,,\n")
+    done = run()
+    assert (done.stdout, done.returncode) == ("outer wheel\n", 0), done.stderr
+
+
 def test_the_limit_is_that_of_its_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = gradlab.make("hovering", horizon=4, hidden=(6,))
     params = problem.init(torch.Generator().manual_seed(0))
@@ -187,6 +250,28 @@ def test_mujoco_takes_the_same_control_periods() -> None:
     assert problem.simulator.mjcf_model().opt.timestep != problem.simulator.dt / 5  # not written to
     with pytest.raises(Unavailable, match="articulated"):
         CONTENDERS["mujoco"](gradlab.make("hovering"), params, noise)
+
+
+@pytest.mark.parametrize(
+    ("code", "printed", "told"),
+    [
+        (0, "..\n== 2 passed in 3 s ==\n", "2 passed in 3 s"),
+        (1, "F.\n== 1 failed, 1 passed in 3 s ==\n", "1 failed, 1 passed in 3 s"),
+        (-11, "..F", "failed: pytest ended with status -11 before it was through"),
+        (5, "no tests ran in 1 s\n", "no tests ran in 1 s"),
+    ],
+)
+def test_tests_that_end_in_a_crash_are_not_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, printed: str, told: str
+) -> None:
+    """And asked again the next time, as those that fail."""
+
+    def run(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], code, printed, "")
+
+    monkeypatch.setattr(goals.subprocess, "run", run)
+    assert goals.tested(tmp_path, lambda: 100.0, lambda _: None) == told
+    assert (tmp_path / "tests.txt").exists() == (code == 0)
 
 
 def test_tests_that_nobody_had_time_for_are_not_run(tmp_path: Path) -> None:

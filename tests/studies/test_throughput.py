@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
 from gradlab.study import run_study
 from studies.shared.medians import median_interval
-from studies.throughput import STUDY, cells, report
+from studies.throughput import STUDY, cells, contenders, report, stopwatch
 from studies.throughput.combinations import COMBINATIONS, GROUP
 from studies.throughput.config import Config
 from studies.throughput.contenders import CONTENDERS, batched
@@ -206,6 +207,39 @@ def test_memory_of_a_stream_does_not_grow() -> None:
     long = separately(dataclasses.replace(STREAM, count=5 * STREAM.count))
     assert short["count"] == STREAM.count and long["count"] == 5 * STREAM.count
     assert long["peak_mib"] < short["peak_mib"] + 12
+
+
+def test_memory_on_a_gpu_is_torch_s_own_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch allocates above what is held, and unknown of JAX and MuJoCo, which it does not
+    see; of a stream all, and not what the host has."""
+    peak = 5 * stopwatch.MIB
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 5 * stopwatch.MIB)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak)
+    assert math.isnan(stopwatch._peak(lambda: None, True))
+    peak = 8 * stopwatch.MIB
+    assert stopwatch._peak(lambda: None, True) == 3.0
+    there = gradlab.make("lq")
+    object.__setattr__(there, "device", "cuda")
+    measured = SimpleNamespace(single=SimpleNamespace(count=7))
+    monkeypatch.setattr(stopwatch, "build", lambda task: (there, {}))
+    monkeypatch.setattr(gradlab, "measure", lambda *_, **__: measured)
+    assert stopwatch.streamed(Stream("lq", 7, 7, 4, (4,), 1, "cuda", 0))["peak_mib"] == 8.0
+
+
+def test_jax_multiplies_in_the_same_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default float32 is TensorFloat32 there, and in torch it is not."""
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_default_matmul_precision, jax.config.jax_default_device
+    monkeypatch.setattr(jax, "devices", lambda kind: [jax.local_devices()[0]])
+    try:
+        contenders._jax_on("jax", "cpu")
+        assert jax.config.jax_default_matmul_precision == before[0]
+        contenders._jax_on("jax", "cuda")
+        assert jax.config.jax_default_matmul_precision == "highest"
+    finally:
+        for name, value in zip(("matmul_precision", "device"), before, strict=True):
+            jax.config.update(f"jax_default_{name}", value)
 
 
 @pytest.mark.slow

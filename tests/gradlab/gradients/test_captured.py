@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,7 +37,8 @@ from tests.helpers.toy import toy_problem
 COUNT = 8
 # a rollout that begins at moments asks for their times on the CPU, and on a GPU nobody
 ASKS = {"truncated-growth"}
-ESTIMATORS = {name: one for name, one in REGISTERED.items() if name not in DRAWS | ASKS}
+WAITS = {"mixture-bias"}
+ESTIMATORS = {name: one for name, one in REGISTERED.items() if name not in DRAWS | ASKS | WAITS}
 
 
 @pytest.fixture(autouse=True)
@@ -234,6 +236,7 @@ class Asking(E.FOG):
     [
         (E.EvolutionStrategies(), "EvolutionStrategies draws random numbers on the host"),
         (REGISTERED["mixture-pilot"], r"a pilot \(Independent\) draws random numbers on the host"),
+        (REGISTERED["mixture-bias"], "eigenvectors of three or more parts waits for the device"),
         (Asking(), "waits for the device"),
     ],
 )
@@ -374,43 +377,71 @@ def test_torch_takes_what_the_backend_gives() -> None:
     """`torch.cuda` itself needs a GPU; its signatures do not."""
     known: Any = inspect.signature(torch.cuda.graph.__init__).parameters
     assert {"cuda_graph", "pool", "stream"} <= set(known)
-    for part in ("CUDAGraph", "Stream", "stream", "current_stream", "graph_pool_handle"):
+    for part in (
+        "CUDAGraph",
+        "Stream",
+        "stream",
+        "current_stream",
+        "set_stream",
+        "graph_pool_handle",
+    ):
         assert callable(getattr(torch.cuda, part))
     for part in ("replay", "reset"):
         assert callable(getattr(torch.cuda.CUDAGraph, part))
 
 
-def test_the_backend_warms_up_and_captures_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With stand-ins for what needs a GPU: who waits for whom, one pool, and what is refused."""
-    said: list[Any] = []
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """Stand-ins for what needs a GPU. As in torch a pool is none any more once its graphs are gone,
+    or a capture in it has failed, which also leaves another stream as the current one."""
+    now = SimpleNamespace(said=[], stream=None, pools={}, broken=False)
 
     class Stream:
         def wait_stream(self, other: object) -> None:
-            said.append((self is now, "waits for", other is now))
+            now.said.append((self is first, "waits for", other is first))
 
     class Graph:
         def replay(self) -> None:
-            said.append("replay")
+            now.said.append("replay")
 
         def reset(self) -> None:
-            said.append("reset")
+            now.pools[self.pool] -= 1
 
     @contextmanager
     def capturing(graph: Any, pool: Any = None, stream: Any = None) -> Iterator[None]:
-        said.append((pool, stream is not now))
-        yield
+        if now.pools[pool] == 0:
+            raise RuntimeError("use_count > 0 INTERNAL ASSERT FAILED")
+        before, now.stream, graph.pool = now.stream, stream, pool
+        now.said.append(("captures", stream is not first))
+        try:
+            yield
+        except RuntimeError:
+            now.pools[pool] = 0
+            raise RuntimeError("previous error during capture") from None
+        now.pools[pool] = (now.pools[pool] or 0) + 1
+        now.stream = before
 
-    now = Stream()
+    def handle() -> int:
+        now.pools[len(now.pools)] = None  # nothing has been captured there yet
+        return len(now.pools) - 1
+
+    first = now.stream = Stream()
     for name, part in {
         "Stream": Stream,
-        "current_stream": lambda: now,
+        "current_stream": lambda: now.stream,
+        "set_stream": lambda stream: setattr(now, "stream", stream),
         "stream": lambda stream: nullcontext(),
-        "graph_pool_handle": lambda: "pool",
+        "graph_pool_handle": handle,
         "CUDAGraph": Graph,
         "graph": capturing,
         "current_device": lambda: 0,
     }.items():
         monkeypatch.setattr(torch.cuda, name, part)
+    yield now
+
+
+def test_the_backend_warms_up_and_captures_on_one_stream(cuda: SimpleNamespace) -> None:
+    """Who waits for whom, one pool, and what is refused."""
     backend = Cuda()
     backend.check(torch.device("cuda"))
     with pytest.raises(Unavailable, match=r"try torch.cuda.set_device\(1\)"):
@@ -420,14 +451,40 @@ def test_the_backend_warms_up_and_captures_on_one_stream(monkeypatch: pytest.Mon
         output, graph = backend.capture(lambda: 5)
         assert output == 5
         graph.replay()
-        graph.release()
     warm = [(False, "waits for", True), (True, "waits for", False)]
-    assert said == [*warm, *2 * [("pool", True), "replay", "reset"]]
+    assert cuda.said == [*warm, *2 * [("captures", True), "replay"]]
+    assert cuda.pools == {0: 2}
+
+
+def test_a_pool_whose_graphs_are_gone_is_not_taken_again(cuda: SimpleNamespace) -> None:
+    """Torch asserts that there are some (CachingHostAllocator.h, `use_count > 0`)."""
+    backend = Cuda()
+    graphs = [backend.capture(lambda: 5)[1] for _ in range(2)]
+    graphs[0].release()
+    backend.capture(lambda: 5)[1].release()
+    assert cuda.pools == {0: 1}
+    graphs[1].release()
+    for _ in range(2):
+        graphs.append(backend.capture(lambda: 5)[1])
+    assert cuda.pools == {0: 0, 1: 2}
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_capture_that_fails_says_why_and_spoils_no_other(
+    cuda: SimpleNamespace, before: int
+) -> None:
+    backend, stream = Cuda(), cuda.stream
 
     def fails() -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
+    backend.warm(lambda: 3)
+    graphs = [backend.capture(lambda: 5)[1] for _ in range(before)]
     with pytest.raises(
         Unavailable, match=r"captured as a graph \(operation not .* capturing\); use"
     ):
         backend.capture(fails)
+    assert cuda.stream is stream
+    graphs.append(backend.capture(lambda: 5)[1])
+    for graph in graphs:
+        graph.release()
