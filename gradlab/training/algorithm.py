@@ -156,5 +156,10 @@ class Algorithm:
                 f"a segment should have at most the {problem.horizon} steps of {problem.name}, "
                 f"got length={length}"
             )
+        if self.restart == "inside" and problem.compile:
+            raise BadValue(
+                "restart='inside' runs pieces of any number of episodes, for each of which the step "
+                "would be compiled anew; try compile=False or restart='between'"
+            )
         if self.reuse is not None and problem.policy.carry_dim:
             raise BadValue("a segment can be used again with a feed-forward policy; try reuse=None")

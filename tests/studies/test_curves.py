@@ -403,6 +403,14 @@ def test_a_variant_that_cannot_be_is_told() -> None:
         setup(Arm("landing", "abpt", "restarts inside"))
 
 
+def test_restarts_inside_are_not_compiled() -> None:
+    config, _ = ablation.STUDY.preset("options")
+    with pytest.raises(BadValue, match="would be compiled anew; try compile=False"):
+        ablation.config.arms(dataclasses.replace(config, compile=True))
+    rest = tuple(variant for variant in config.variants if variant != "restarts inside")
+    ablation.config.arms(dataclasses.replace(config, compile=True, variants=rest))
+
+
 def test_an_option_is_claimed_to_be_of_use_whichever_way_it_is_tried() -> None:
     trained = (FULL, "without target critic", "two critics", "with replay", "one-step targets")
     table = pd.DataFrame(

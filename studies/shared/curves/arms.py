@@ -114,7 +114,7 @@ def check(config: Trainings, arms: Iterable[Arm], setup: Setup) -> None:
         if isinstance(algorithm, Baseline):
             check_installed(algorithm.name)
         else:
-            algorithm.check(problem)
+            algorithm.check(problem.replace(compile=config.compile))
 
 
 def shortened(algorithm: Algorithm | Baseline, share: float) -> Algorithm | Baseline:

@@ -459,6 +459,8 @@ def test_problems_that_cannot_be_trained_on() -> None:
         init(problem.from_moments(4, bootstrap=False), algorithm())
     with pytest.raises(BadValue, match="on the hard task"):
         init(problem.relaxed(0.1), algorithm())
+    with pytest.raises(BadValue, match="would be compiled anew; try compile=False"):
+        init(problem.replace(compile=True), algorithm(restart="inside"))
 
 
 @pytest.mark.parametrize("name", ["shac", "abpt", "split"])
