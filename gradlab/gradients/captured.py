@@ -166,7 +166,7 @@ def _known(thing: Any) -> Hashable:
 
     A frozen dataclass is its fields, by the same rule. Whatever is none is itself alone (a class
     without the decorator inherits an equality which knows nothing of its own attributes), with its
-    numbers and words of now: those of an estimator of a user may be changed between calls.
+    numbers and words of now, its class's too: those of a user may be changed between calls.
     """
     kind = type(thing)
     if isinstance(thing, PLAIN):
@@ -179,7 +179,11 @@ def _known(thing: Any) -> Hashable:
         return kind, *(_known(getattr(thing, name)) for name in names)
     by_itself = kind.__hash__ in (None, object.__hash__, torch.Tensor.__hash__)
     if by_itself or dataclasses.is_dataclass(kind):
-        held = sorted(getattr(thing, "__dict__", {}).items(), key=operator.itemgetter(0))
-        plain = tuple(item for item in held if isinstance(item[1], PLAIN))
+        held = {
+            name: value for part in reversed(kind.__mro__) for name, value in vars(part).items()
+        }
+        held |= getattr(thing, "__dict__", {})
+        ordered = sorted(held.items(), key=operator.itemgetter(0))
+        plain = tuple(item for item in ordered if isinstance(item[1], PLAIN))
         return kind, _Same(id(thing), thing), plain
     return kind, thing

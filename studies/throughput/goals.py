@@ -27,7 +27,7 @@ import torch
 from gradlab.foundation.errors import GradlabError
 from gradlab.foundation.files import write_whole
 from gradlab.study import text
-from gradlab.study.provenance import git_revision
+from gradlab.study.provenance import git_revision, usable_cores
 from studies.throughput.stopwatch import Race, separately
 
 ROOT = Path(__file__).parents[2]
@@ -150,9 +150,10 @@ def compiled(out: Path, left: Callable[[], float]) -> None:
     """Fills the compilers' caches on disk, by a round of several races at once that nobody times.
 
     Not of the largest, whose memory may not be there twice. What fails says so when it is raced.
+    Every core compiles; a race has a few.
     """
     wanted = [
-        dataclasses.replace(race, repeats=1)
+        dataclasses.replace(race, repeats=1, threads=max(race.threads, usable_cores()))
         for name, race in races().items()
         if race.samples <= 4096 and _before(_place(out, name)) is None
     ]
@@ -210,11 +211,12 @@ def tested(out: Path, left: Callable[[], float], say: Say) -> str:
         "gpu and not slow",
         "-p",
         "no:nbmake",
-        "tests",
+        *_files_marked_gpu(),
     ]
+    env = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": str(usable_cores())}
     try:
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=left(), check=False
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=left(), check=False
         )
     except subprocess.TimeoutExpired:
         return "stopped, no time left; run python -m pytest -m gpu"
@@ -227,6 +229,13 @@ def tested(out: Path, left: Callable[[], float], say: Say) -> str:
     else:
         say(done.stdout[-2000:])
     return last
+
+
+def _files_marked_gpu() -> list[str]:
+    """Others may need packages that are not there, and take half a minute to be looked through."""
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    marked = [path for path in paths if "pytest.mark.gpu" in path.read_text(encoding="utf-8")]
+    return [path.relative_to(ROOT).as_posix() for path in marked]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -146,6 +146,16 @@ def test_a_run_there_is_that_of_the_cpu_and_another_run(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "there").equals(there)
 
 
+def test_a_run_there_goes_on(tmp_path: Path) -> None:
+    """As the tests of a GPU have it: `tests/contracts/test_gpu.py`."""
+    from tests.contracts.test_gpu import goes_on
+
+    study, config = small()
+    with pretended():
+        first = run_study(study, config, tmp_path, jobs=1, placement=THERE).rows
+        goes_on(study, config, tmp_path, THERE, first)
+
+
 def test_noise_of_the_device_is_another_run_with_other_numbers(tmp_path: Path) -> None:
     study, config = small()
     here = run_study(study, config, tmp_path / "cpu", jobs=1).rows

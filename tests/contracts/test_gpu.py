@@ -8,14 +8,16 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 import estimators as E
 import gradlab
 from gradlab.foundation import counters, tensors
-from gradlab.foundation.errors import Unavailable
+from gradlab.foundation.errors import Conflict, Unavailable
 from gradlab.foundation.generators import generator
 from gradlab.foundation.placement import Placement
 from gradlab.gradients.sampling import noise_stream
@@ -108,17 +110,34 @@ def test_drawing_there_is_fast() -> None:
 
 @pytest.mark.parametrize("name", ["jumps", "original_engines"])
 def test_a_study_on_the_gpu(name: str, tmp_path: Path) -> None:
-    """The smallest run that there is of it, and its manifest; or why there is none."""
+    """The smallest run that there is, its manifest and how it goes on; or why there is none."""
     study = undrawn(Study.of(f"studies.{name}"))
     config = tiny(name) if name in TINY else study.preset("smoke")[0]
     if study.cpu_only is not None:
         with pytest.raises(Unavailable, match="runs on the CPU alone"):
             run_study(study, config, tmp_path, jobs=1, placement=Placement("cuda"))
         return
-    run_study(study, config, tmp_path, jobs=1, placement=Placement("cuda"))
+    first = run_study(study, config, tmp_path, jobs=1, placement=Placement("cuda")).rows
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert (manifest["device"], manifest["noise"]) == ("cuda", "device")
     assert manifest["gpu"] == torch.cuda.get_device_name()
+    goes_on(study, config, tmp_path, Placement("cuda"), first)
+
+
+def goes_on(study: Study, config: Any, out: Path, there: Placement, first: pd.DataFrame) -> None:
+    """Interrupted after all but one cell it makes that one alone; and never on another device."""
+    cells = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.parquet")}
+    lost = min(cells)
+    lost.unlink()
+    again = run_study(study, config, out, jobs=1, placement=there).rows
+    changed = {path for path, made in cells.items() if path.stat().st_mtime_ns != made}
+    assert changed == {lost}
+    timed = [name for name in first.columns if "seconds" in name]
+    # sums that a GPU adds in any order are not ordered
+    pd.testing.assert_frame_equal(again.drop(columns=timed), first.drop(columns=timed), rtol=1e-3)
+    other = Placement(there.device, "cpu" if there.drawn == "device" else "device")
+    with pytest.raises(Conflict, match="noise"):
+        run_study(study, config, out, jobs=1, placement=other)
 
 
 def test_statistics_without_a_look_are_the_same() -> None:

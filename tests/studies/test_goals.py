@@ -149,9 +149,10 @@ def test_compilers_are_asked_once_for_all_but_the_largest(
         raise BadValue("no memory")
 
     monkeypatch.setattr(goals, "separately", run)
+    monkeypatch.setattr(goals, "usable_cores", lambda: 16)
     (tmp_path / "ant_64.json").write_text("{}", encoding="utf-8")
     goals.compiled(tmp_path, lambda: 100.0)
-    assert {race.repeats for race in asked} == {1}
+    assert {(race.repeats, race.threads) for race in asked} == {(1, 16)}
     assert len(asked) == len(goals.races()) - 2
 
 
@@ -266,9 +267,13 @@ def test_tests_that_end_in_a_crash_are_not_met(
 ) -> None:
     """And asked again the next time, as those that fail."""
 
-    def run(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        files = [part for part in command if part.startswith("tests/")]
+        assert files == ["tests/contracts/test_gpu.py", "tests/gradlab/simulators/test_warp.py"]
+        assert options["env"]["TORCHINDUCTOR_COMPILE_THREADS"] == "16"
         return subprocess.CompletedProcess([], code, printed, "")
 
+    monkeypatch.setattr(goals, "usable_cores", lambda: 16)
     monkeypatch.setattr(goals.subprocess, "run", run)
     assert goals.tested(tmp_path, lambda: 100.0, lambda _: None) == told
     assert (tmp_path / "tests.txt").exists() == (code == 0)

@@ -308,21 +308,25 @@ def test_parameters_in_another_order(backend: FakeBackend) -> None:
 
 
 class Scaled(E.SurrogateEstimator):
-    """An estimator of a user, with a number that is changed between calls."""
+    """An estimator of a user, with numbers that are changed between calls."""
+
+    sign = 1.0
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
     def surrogate(self, problem: Problem, policy: BoundPolicy, noise: Noise) -> Tensor:
         path = gradlab.rollout(problem, policy, noise)
-        return self.scale * gradlab.evaluate(problem, path).value.sum(-1)
+        return self.sign * self.scale * gradlab.evaluate(problem, path).value.sum(-1)
 
     def call_weights(self, problem: Problem) -> Tensor:
         return torch.ones(problem.horizon)
 
 
-def test_numbers_that_are_changed_are_seen(backend: FakeBackend) -> None:
-    """Of estimators that are no dataclasses of their own, alone and in a sum."""
+def test_numbers_that_are_changed_are_seen(
+    backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of estimators that are no dataclasses of their own, alone, in a sum, and of their class."""
     problem = toy_problem(horizon=2)
     params, noise = setting(problem, 0)
     estimator, graph = Scaled(1.0), problem.replace(compile="graph")
@@ -332,6 +336,9 @@ def test_numbers_that_are_changed_are_seen(backend: FakeBackend) -> None:
             expected = one(problem, params, noise).per_sample()
             agree(expected, one(graph, params, noise).per_sample())
     assert backend.replays[0].count == 2
+    monkeypatch.setattr(Scaled, "sign", -1.0)
+    expected = estimator(problem, params, noise).per_sample()
+    agree(expected, estimator(graph, params, noise).per_sample())
 
 
 def test_a_graph_is_found_under_any_mode(backend: FakeBackend) -> None:

@@ -345,6 +345,7 @@ def test_without_warp_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("capture", [False, True])
 def test_on_a_gpu(capture: bool) -> None:
     """On torch's stream, and recorded as a graph: three calls, as the first one records."""
