@@ -27,6 +27,7 @@ YARDSTICKS = (
     "jax_unrolled_8",
     "limit",
     "brax_generalized",
+    "brax_generalized_unrolled_8",
     "brax_spring",
     "brax_generalized_forward",
     "brax_spring_forward",

@@ -22,7 +22,10 @@ from studies.throughput.rows import (
     streams_of,
 )
 
-BRAX = ("brax_generalized", "brax_spring", "brax_generalized_forward", "brax_spring_forward")
+PEERS = (
+    "jax", "jax_unrolled", "jax_unrolled_8", "brax_generalized", "brax_generalized_unrolled_8", "brax_spring",
+    "brax_generalized_forward", "brax_spring_forward",
+)  # fmt: skip
 
 
 def summarise(rows: pd.DataFrame) -> str:
@@ -83,9 +86,11 @@ def _said(race: Race, beside: list[Race]) -> str:
     facts = []
     if "batched" in others and not forward:
         facts.append(f"{text.ratio(race.over_batched)} of the time of a batched backward pass")
-    for other in ("vmap", "jax", "jax_unrolled", *BRAX):
+    for other in ("vmap", *PEERS):
         if other in others and other.endswith("_forward") == forward:
             facts.append(f"{text.ratio(race.speed_over(other))} times as fast as {LABELS[other]}")
+    if "limit" in others and not forward:
+        facts.append(f"{text.ratio(race.over_limit)} times the {LABELS['limit']}")
     return f"{LABELS[race.contender]}: {', '.join(facts)}" if facts else ""
 
 

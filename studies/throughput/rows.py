@@ -67,6 +67,7 @@ class Race:
     over_jax_unrolled_8: Interval = UNKNOWN
     over_limit: Interval = UNKNOWN
     over_brax_generalized: Interval = UNKNOWN
+    over_brax_generalized_unrolled_8: Interval = UNKNOWN
     over_brax_spring: Interval = UNKNOWN
     over_brax_generalized_forward: Interval = UNKNOWN
     over_brax_spring_forward: Interval = UNKNOWN

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from studies.throughput import STUDY, cells, contenders, report, stopwatch
 from studies.throughput.combinations import COMBINATIONS, GROUP
 from studies.throughput.config import Config
 from studies.throughput.contenders import CONTENDERS, batched
-from studies.throughput.rows import STREAM_GROWTH, STREAM_LIMIT
+from studies.throughput.rows import LABELS, STREAM_GROWTH, STREAM_LIMIT
 from studies.throughput.stopwatch import (
     LINUX,
     Mixing,
@@ -75,6 +76,28 @@ def test_study_gives_a_row_per_contender_and_a_figure(
     assert (tmp_path / "figure.png").stat().st_size > 0
     kept = set(dataclasses.asdict(Config())) & set(races)
     assert not kept & set(STUDY.measured)
+
+
+def test_every_peer_and_the_limit_are_set_beside_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours takes 2 s here, and all others 3 s."""
+    peers = [name for name in CONTENDERS if name.startswith(("jax", "brax"))]
+    contenders = ("pullback", "forward", *peers, "limit")
+
+    def told(task: Race) -> dict[str, Any]:
+        times = {name: 2.0 if name in contenders[:2] else 3.0 for name in task.contenders}
+        seconds = {name: [time] * task.repeats for name, time in times.items()}
+        return {
+            "seconds": seconds, "first_seconds": times, "peak_mib": times, "skipped": {}, "load": 0.0,
+        }  # fmt: skip
+
+    monkeypatch.setattr(cells, "separately", told)
+    config = Config(**{**TINY, "contenders": contenders, "combinations": ()})
+    said = run_study(STUDY, config, tmp_path, jobs=1).summary
+    for name in peers:
+        assert f"1.50 [1.50, 1.50] times as fast as {LABELS[name]}" in said, name
+    assert f"0.67 [0.67, 0.67] times the {LABELS['limit']}" in said
 
 
 def test_contender_that_cannot_run_is_left_out_with_its_reason(
