@@ -80,7 +80,7 @@ class Adam:
         return moved, {name: kept[name] for name in memory}, norm
 
 
-# ------------------------------------- all parameters as one: a step is then as many operations
+# ----------- all parameters as one vector, of which a step takes no more operations than of one
 
 
 def joined(params: Tensors, memory: Tensors) -> tuple[Tensor, Tensors]:

@@ -63,7 +63,9 @@ def _critic(**options: Any) -> Callable[[Prepared], Prepared]:
 
 def _recipe(algorithm: Algorithm) -> CriticRecipe:
     if algorithm.critic is None:
-        raise BadValue("the variant is of a critic, and this algorithm has none; leave it out")
+        raise BadValue(
+            "the variant is of a critic, and this algorithm has none; leave it out of --variants"
+        )
     return algorithm.critic
 
 
@@ -72,7 +74,7 @@ def _without_zero_step(algorithm: Algorithm) -> Algorithm:
     abpt = algorithm.estimator
     if not isinstance(abpt, ABPT):
         raise BadValue(
-            f"a 0-step return can be taken from ABPT alone, got {abpt.label}; leave it out"
+            f"a 0-step return can be taken from ABPT alone, got {abpt.label}; leave it out of --variants"
         )
     return replace(algorithm, estimator=NStep(abpt.window, entropy=abpt.entropy))
 
