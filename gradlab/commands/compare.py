@@ -19,6 +19,7 @@ from gradlab.foundation.checkpoints import check_shapes, load
 from gradlab.foundation.errors import BadShape, BadValue
 from gradlab.foundation.generators import generator
 from gradlab.foundation.memory import keep_freed_memory
+from gradlab.foundation.placement import Placement, placed
 from gradlab.gradients.measurement import measure
 from gradlab.problems import registry
 from gradlab.problems.problem import Problem
@@ -81,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         "holds where the simulator itself jumps (default: split)",
     )  # fmt: skip
     parser.add_argument(
+        "--device", default="cpu", help="where the problem is made: cpu or cuda (%(default)s)"
+    )
+    parser.add_argument(
         "--figure", metavar="FILE", help="the comparison as a picture: FILE.png and FILE.svg"
     )
     parser.add_argument("--csv", metavar="FILE", help="all rows, by layer too, for another program")
@@ -91,6 +95,13 @@ def run(args: Sequence[str]) -> None:
     """Compares estimators on a problem: my_file.py:problem --estimators fog pg mine.py:Mine."""
     keep_freed_memory()
     given = _parser().parse_args(args)
+    placement = Placement(given.device)
+    placement.check()
+    with placed(placement):
+        _compare(given)
+
+
+def _compare(given: argparse.Namespace) -> None:
     for name in ("count", "batch", "most"):
         if getattr(given, name) < 1:
             raise BadValue(f"expected --{name} of at least 1, got {getattr(given, name)}")

@@ -42,10 +42,11 @@ class Placement:
         if torch.device(self.device).type == "cuda":
             return  # nothing is put there yet: that would take memory of its own
         try:
-            torch.zeros(1, dtype=torch.float64, device=self.device)
+            probe = torch.zeros(1, dtype=torch.float64, device=self.device)
+            probe.item()  # "meta" keeps no numbers
         except (RuntimeError, TypeError, ImportError, AssertionError):
             raise Unavailable(
-                f"torch has no float64 on --device {self.device} here, in which noise is drawn and "
+                f"torch keeps no float64 on --device {self.device} here, in which noise is drawn and "
                 "moments are kept; try --device cpu or --device cuda"
             ) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
@@ -13,6 +13,7 @@ from estimators import Split
 from gradlab.foundation.arguments import whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.placement import Placement
+from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
 from gradlab.tasks.base import Detachable
 from gradlab.training.algorithm import Algorithm
@@ -22,7 +23,7 @@ from studies.train.algorithms import ALGORITHMS, FAMILIES, FLIGHTS, named
 # what a training's numbers depend on: a compiled step and another device round otherwise
 SETTINGS = (
     *("algorithm", "task", "seed", "updates", "hidden", "detached", "on_nonfinite"),
-    *("restart", "compile", "device", "noise"),
+    *("restart", "observations", "compile", "device", "noise"),
 )
 WIDTH = 0.2  # of Split behind truths: on hovering less noise than 0.05 or 0.5 [margin scale]
 
@@ -64,6 +65,9 @@ class Options:
     restart: Literal["between", "inside"] | None = None
     """Where episodes that are over begin anew: between two segments, or at once inside of one, as
     the released SHAC does (default: the algorithm's)."""
+    observations: Literal["raw", "standardised"] | None = None
+    """What networks see: numbers of the simulator, or those by running mean and deviation, which
+    are constants within a segment (default: the task's; raw on flights)."""
     compile: bool = False
     """Compile the step of the simulation: worth it for long trainings."""
     device: str = "cpu"
@@ -130,6 +134,11 @@ def prepared(options: Options) -> tuple[Problem, Algorithm]:
                 f"--detached is for flights, got {options.task}; try one of {', '.join(FLIGHTS)}"
             )
         problem = problem.replace(task=problem.task.with_detached(*options.detached))
+    if options.observations is not None:
+        policy = dataclasses.replace(
+            cast(GaussianPolicy, problem.policy), normalise=options.observations == "standardised"
+        )
+        problem = problem.replace(policy=policy)
     placement = Placement(options.device, options.noise)
     placement.check()
     place = {"device": placement.device, "noise": placement.noise}

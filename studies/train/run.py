@@ -108,7 +108,8 @@ def _begun(options: Options, problem: Problem, algorithm: Algorithm) -> Standing
         state = init(problem, algorithm, options.seed)
         return Standing(state, [_row(options, problem, algorithm, state, None, Tally())])
     now, said = Standing.read(options.folder, options.device)
-    ours, theirs = settings(options), said and {"noise": "cpu", **said}  # as all noise once was
+    first = {"noise": "cpu", "observations": None}  # what all were before there was a choice
+    ours, theirs = settings(options), said and {**first, **said}
     if theirs != ours:
         differs = [name for name in ours if not theirs or theirs.get(name) != ours[name]]
         raise BadValue(

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from estimators.base import call_weights_of
+from gradlab.commands import compare
 from gradlab.foundation.errors import Conflict, Unavailable
 from gradlab.foundation.placement import Placement
 from gradlab.foundation.tensors import constant
@@ -114,7 +116,8 @@ def test_nothing_but_the_run_says_where_problems_are() -> None:
 
 def test_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
     options = Options(device=DEVICE, noise="device")
-    problem, _ = prepared(options)
+    with pretended():
+        problem, _ = prepared(options)
     assert (str(problem.device), problem.noise) == (DEVICE, "device")
     kept = settings(options)
     assert (kept["device"], kept["noise"]) == (DEVICE, "device")
@@ -141,7 +144,7 @@ def test_a_run_there_is_that_of_the_cpu_and_another_run(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "there" / "manifest.json").read_text())
     assert (manifest["device"], manifest["noise"]) == (DEVICE, "cpu")
     for placement, what in ((Placement(), "device there"), (Placement(DEVICE, "device"), "noise")):
-        with pytest.raises(Conflict, match=f"another config .*{what}"):
+        with pretended(), pytest.raises(Conflict, match=f"another config .*{what}"):
             run_study(study, config, tmp_path / "there", jobs=1, placement=placement)
     assert read_rows(tmp_path / "there").equals(there)
 
@@ -206,6 +209,27 @@ def test_combinations_compare_and_add_call_weights_there() -> None:
         for name, estimator in registered().items():
             assert call_weights_of(estimator, problem).device.type == "cpu", name
         (E.FOG() + E.TruncatedBPTT(2))(problem, params, noise).mean()
+
+
+def test_estimators_are_compared_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`gradlab compare --device`: all but the last column, the time, is that of the CPU."""
+    places, measured = [], compare.measure
+
+    def measure(samplers: Any, problem: Any, *rest: Any, **options: Any) -> Any:
+        places.append(str(problem.device))
+        return measured(samplers, problem, *rest, **options)
+
+    monkeypatch.setattr(compare, "measure", measure)
+    options = ["gate", "--estimators", "fog", "pg", "--count", "50", "--device"]
+    printed = []
+    with pretended():
+        for place in ("cpu", DEVICE):
+            compare.run([*options, place])
+            printed.append(re.sub(r"\S+$", "", capsys.readouterr().out, flags=re.MULTILINE))
+    assert places == ["cpu", DEVICE]
+    assert printed[0] == printed[1] and "fog  " in printed[0]
 
 
 def test_constants_of_the_stand_in_are_not_those_of_a_device_without_numbers() -> None:

@@ -16,7 +16,7 @@ import gradlab
 from estimators import FOG, EvolutionStrategies, Split
 from gradlab.foundation.errors import BadValue, Missing, UnknownName
 from gradlab.training.evaluation import Evaluation
-from gradlab.training.loop import Info, init
+from gradlab.training.loop import Info, init, update
 from gradlab.training.quality import Yardstick
 from gradlab.training.schedule import Schedule
 from gradlab.training.state import TrainingState
@@ -172,11 +172,32 @@ def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
         main([*first, "--seed", "3"])
     with pytest.raises(BadValue, match=r"another run \(--restart was None, not 'inside'\)"):
         main([*first, "--restart", "inside"])
+    with pytest.raises(BadValue, match=r"another run \(--observations was None, not 'raw'\)"):
+        main([*first, "--observations", "raw"])
     log, whole = tmp_path / "log.csv", (tmp_path / "log.csv").read_text()
     log.write_text("".join(whole.splitlines(keepends=True)[:-1]))  # stopped between two writes
     main(first)
     assert log.read_text() == whole
     assert "After 1 updates" in main([*first, "--seed", "3", "--fresh", "--restart", "inside"])
+
+
+@pytest.mark.parametrize(("task", "usual"), [("landing", "raw"), ("hopper", "standardised")])
+def test_networks_see_what_is_asked(task: str, usual: str) -> None:
+    """The same numbers as by the task's own policy where that is asked for, others otherwise."""
+    states = {}
+    for asked in (None, "raw", "standardised"):
+        problem, algorithm = prepared(Options("shac", task, observations=asked))
+        algorithm = dataclasses.replace(algorithm, episodes=4, length=4)
+        state = init(problem, algorithm, 0)
+        for _ in range(2):
+            state, _ = update(problem, algorithm, state)
+        standard = asked == "standardised" or (asked is None and usual == "standardised")
+        assert bool(state.buffers) is standard
+        states[asked] = state.params
+    other = {"raw": "standardised", "standardised": "raw"}[usual]
+    for name, value in states[None].items():
+        assert torch.equal(value, states[usual][name]), name
+    assert any(not torch.equal(value, states[other][name]) for name, value in states[None].items())
 
 
 def test_layers_may_be_as_wide_as_asked() -> None:

@@ -107,6 +107,8 @@ def test_help_and_a_list_wait_for_no_torch() -> None:
         (["compare", "gate", "--estimators", "fog", "fog"], "different --estimators"),
         (["compare", "gate", "--count", "x"], "--count: invalid int value: 'x'"),
         (["compare", "gate", "--count", "0"], "expected --count of at least 1, got 0"),
+        (["compare", "gate", "--device", "gpu"], "device should be one of torch, got 'gpu'"),
+        (["compare", "gate", "--device", "meta"], "keeps no float64 on --device meta here"),
         (["compare", "gate", "--stderr", "nan"], "expected a positive --stderr, got nan"),
         (["compare", "gate", "--estimators", "qg"], "needs a Q critic"),
         (["compare", "gate", "--params", "gone.safetensors"], "no checkpoint at gone.safetensors"),

@@ -116,7 +116,7 @@ def test_a_wrong_place_is_one_line() -> None:
             Placement("cuda").check()
 
 
-@pytest.mark.parametrize("device", ["xpu", "hpu"])
+@pytest.mark.parametrize("device", ["xpu", "hpu", "meta"])
 def test_a_device_that_torch_cannot_use_is_one_line(device: str) -> None:
     """Not an error of torch from within the first cell."""
     with pytest.raises(Unavailable, match=f"--device {device} here.*try --device cpu or"):
