@@ -21,10 +21,13 @@ from gradlab.foundation.generators import generator
 from gradlab.foundation.memory import keep_freed_memory
 from gradlab.foundation.placement import Placement, placed
 from gradlab.gradients.measurement import measure
+from gradlab.policies.normalised import MEAN
 from gradlab.problems import registry
 from gradlab.problems.problem import Problem
 from gradlab.statistics import OracleGradient
 from gradlab.study.progress import note
+from gradlab.training.optimiser import Tensors
+from gradlab.training.state import FORMAT, TrainingState
 
 _LINE_EVERY = 5.0  # of a truth that is being sampled [s]
 
@@ -64,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         help="names of estimators.names(), or my_file.py:Mine (default: fog pg split)",
     )  # fmt: skip
     parser.add_argument(
-        "--params", metavar="FILE", help="whose gradients: a file that gradlab.checkpoints.save wrote, or "
+        "--params", metavar="FILE", help="whose gradients: a file that gradlab.checkpoints.save wrote, the "
+        "state.safetensors of studies.train, or "
         "my_file.py:params (a dict of tensors, or a function of the problem that returns one); default: "
         "a new policy, of a known-answer problem its own",
     )  # fmt: skip
@@ -85,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
         "--device", default="cpu", help="where the problem is made: cpu or cuda (%(default)s)"
     )
     parser.add_argument(
+        "--noise", choices=("cpu", "device"), help="where noise is drawn: cpu, the same numbers for "
+        "every device, or device, by counting (default: device on a GPU, cpu elsewhere)",
+    )  # fmt: skip
+    parser.add_argument(
         "--figure", metavar="FILE", help="the comparison as a picture: FILE.png and FILE.svg"
     )
     parser.add_argument("--csv", metavar="FILE", help="all rows, by layer too, for another program")
@@ -95,7 +103,7 @@ def run(args: Sequence[str]) -> None:
     """Compares estimators on a problem: my_file.py:problem --estimators fog pg mine.py:Mine."""
     keep_freed_memory()
     given = _parser().parse_args(args)
-    placement = Placement(given.device)
+    placement = Placement(given.device, given.noise)
     placement.check()
     with placed(placement):
         _compare(given)
@@ -119,7 +127,7 @@ def _compare(given: argparse.Namespace) -> None:
     samplers = {name: estimators.make(name) for name in given.estimators}
     for sampler in samplers.values():
         sampler.check(problem)
-    params, policy = _params(problem, given.params, given.seed)
+    problem, params, policy = _policy(problem, given.params, given.seed)
     oracle = estimators.PG() if given.truth == "pg" else estimators.Split(comparison.TRUTH_WIDTH)
     count = comparison.whole_groups(given.count, samplers)
     batch = comparison.whole_groups(given.batch, samplers)
@@ -154,26 +162,39 @@ def _told(wanted: float) -> Callable[[OracleGradient], None]:
     return tell
 
 
-def _params(problem: Problem, given: str | None, seed: int) -> tuple[dict[str, Tensor], str]:
-    """The parameters, in the problem's dtype and on its device, and whose they are, in words."""
+def _policy(problem: Problem, given: str | None, seed: int) -> tuple[Problem, Tensors, str]:
+    """The problem with the statistics of observations that belong to the parameters; these, in its
+    dtype and on its device; and whose they are, in words.
+    """
     cast = {"dtype": problem.dtype, "device": problem.device}
     fresh = problem.init(generator("policy", seed))
     if given is None:
         if problem.skewed:
             with suppress(BadShape):  # its policy was replaced
-                return problem.reference, "the problem's own policy"
-        return fresh, f"a new policy, not trained (seed {seed}; --params takes yours)"
+                return problem, problem.reference, "the problem's own policy"
+        return problem, fresh, f"a new policy, not trained (seed {seed}; --params takes yours)"
+    statistics = problem.buffers
     if ":" in given and not Path(given).is_file():
         found: Any = naming.load(given, "params")
         found = found(problem) if callable(found) else found
     else:
-        found = load(given).tensors
+        saved = load(given)
+        found = saved.tensors
+        if saved.metadata.get("format") == FORMAT:  # a training: with its statistics
+            state = TrainingState.unpacked(saved)
+            found, statistics = state.params, state.buffers or None
     if not isinstance(found, dict) or not all(isinstance(p, Tensor) for p in found.values()):
         raise BadValue(
             f"expected a dict of tensors from --params {given}, got {type(found).__name__}"
         )
     check_shapes(found, {name: tuple(p.shape) for name, p in fresh.items()}, f"--params {given}")
-    return {name: p.detach().to(**cast) for name, p in found.items()}, f"the policy of {given}"
+    if statistics is None and MEAN in problem.bind(fresh).buffers:
+        raise BadValue(
+            f"the policy of {problem.name} standardises what it observes, and --params {given} has no "
+            "statistics for it; try the state.safetensors of a training, or a problem with buffers="
+        )
+    params = {name: p.detach().to(**cast) for name, p in found.items()}
+    return problem.replace(buffers=statistics), params, f"the policy of {given}"
 
 
 def _write(path: str, rows: pd.DataFrame) -> None:

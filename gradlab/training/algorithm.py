@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, cast
 
 from gradlab.foundation.arguments import got, whole
@@ -10,7 +11,7 @@ from gradlab.foundation.errors import BadValue
 from gradlab.gradients.sampling import SharingSampler
 from gradlab.problems.problem import Problem
 from gradlab.training.critic import CriticRecipe
-from gradlab.training.exploration import Bonus, Entropy, KLPenalty, Soft
+from gradlab.training.exploration import Bonus, Entropy, KLPenalty, Soft, Temperature
 from gradlab.training.optimiser import Adam
 from gradlab.training.segments import AdaptiveLength, Replay, Reuse
 from gradlab.training.state import TrainingState
@@ -57,7 +58,7 @@ class Algorithm:
     def __post_init__(self) -> None:
         for name in ("episodes", "length", "updates"):
             whole(name, getattr(self, name))
-        if not isinstance(self.estimator, SharingSampler):
+        if isinstance(self.estimator, type) or not isinstance(self.estimator, SharingSampler):
             raise BadValue(
                 f"estimator should be an estimator, got {got(self.estimator)}; try estimators.FOG()"
             )
@@ -75,9 +76,19 @@ class Algorithm:
                 f"tail={self.tail!r} needs a {kind.upper()} critic; "
                 f"try critic=CriticRecipe(kind={kind!r}), or tail='none'"
             )
+        if self.tail == "own":
+            self._check_window()
         if self.on_nonfinite not in ("stop", "skip"):
             raise BadValue(f"on_nonfinite should be 'stop' or 'skip', got {self.on_nonfinite!r}")
         self._check_options()
+
+    def _check_window(self) -> None:
+        """Raise `BadValue` for windows that do not end where the segment does."""
+        if any(window != self.length for window in _windows(self.estimator)):
+            raise BadValue(
+                f"with tail='own' a window is a segment, {self.length} steps, got "
+                f"{self.estimator.label}; try estimators.ABPT({self.length})"
+            )
 
     def _check_options(self) -> None:
         """Raise `BadValue` for options that do not go with the estimator or the tail."""
@@ -111,6 +122,24 @@ class Algorithm:
             if wrong:
                 raise BadValue(f"restart='inside' needs {words}; try restart='between'")
 
+    def check_state(self, state: TrainingState) -> None:
+        """Raise `BadValue` for a state that lacks what the algorithm goes on from."""
+        heat = None if self.entropy is None else self.entropy.coefficient
+        wanted = {
+            "critic": (self.critic is not None, state.critic),
+            "coefficient of entropy": (isinstance(heat, Temperature), state.temperature),
+            "policy before the last update": (self.kl is not None, state.previous),
+            "length of segments": (self.adaptive is not None, state.length),
+        }
+        lacks = [f"no {name}" for name, (needed, held) in wanted.items() if needed and not held]
+        if len(state.returns) != self.episodes:
+            lacks.append(f"{len(state.returns)} episodes in place of {self.episodes}")
+        if lacks:
+            raise BadValue(
+                f"the state is of another algorithm: it has {' and '.join(lacks)}; "
+                "try init(problem, algorithm)"
+            )
+
     def now(self, state: TrainingState) -> Algorithm:
         """The algorithm of the next update: with the length and the coefficient of now."""
         changes: dict[str, Any] = {}
@@ -142,6 +171,13 @@ class Algorithm:
             return longer.from_moments(self.length, bootstrap=self.tail == "v")
         return longer.from_moments(self.length + 1, bootstrap=False)
 
+    def _beyond(self, problem: Problem) -> bool:
+        """Whether a call after the segment has a weight; an estimator may not say."""
+        if not hasattr(self.estimator, "call_weights"):
+            return False
+        weights = cast(Any, self.estimator).call_weights(self.segment(problem))
+        return bool(weights[self.length :].any())
+
     def check(self, problem: Problem) -> None:
         """Raise `BadValue` unless the problem can be trained on: hard, whole, long enough."""
         problem.require_whole("a training")
@@ -156,6 +192,12 @@ class Algorithm:
                 f"a segment should have at most the {problem.horizon} steps of {problem.name}, "
                 f"got length={length}"
             )
+        if self.tail == "own" and self._beyond(problem):
+            raise BadValue(
+                "with tail='own' no policy call of the next segment may count, and "
+                f"{self.estimator.label} has one; try estimators.ABPT({self.length}), or tail='v' with "
+                "a V critic"
+            )
         if self.restart == "inside" and problem.compile:
             raise BadValue(
                 "restart='inside' runs pieces of any number of episodes, for each of which the step "
@@ -163,3 +205,15 @@ class Algorithm:
             )
         if self.reuse is not None and problem.policy.carry_dim:
             raise BadValue("a segment can be used again with a feed-forward policy; try reuse=None")
+
+
+def _windows(estimator: object) -> Iterator[object]:
+    """The windows of an estimator, or of all parts that have one."""
+    if hasattr(estimator, "window"):
+        yield cast(Any, estimator).window
+    elif isinstance(estimator, tuple):
+        for part in estimator:
+            yield from _windows(part)
+    elif is_dataclass(estimator):
+        for one in fields(estimator):
+            yield from _windows(getattr(estimator, one.name))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.foundation.errors import BadValue
+from gradlab.foundation.errors import BadValue, Missing
 from gradlab.foundation.generators import generator
 from gradlab.foundation.memo import Memo
 from gradlab.foundation.noise import Noise
@@ -37,6 +37,8 @@ class Ascent(NamedTuple):
 def segment_of(problem: Problem, algorithm: Algorithm, state: TrainingState) -> Problem:
     """The problem whose gradient the next update takes: with the statistics and the target critic
     of now.
+
+    Raises `BadValue` for a problem that the algorithm cannot train.
     """
     algorithm.check(problem)
     problem = problem.replace(buffers=state.buffers or None)
@@ -54,7 +56,8 @@ def gradient_of(
     belongs to the number of the update alone: over many numbers its mean is the estimator's
     expectation there. A bonus for entropy and a `KLPenalty` are added to it. Where episodes restart
     inside of segments (`restart="inside"`) it is that of what an update runs first, and `piece`
-    names the noise of the rest.
+    names the noise of the rest. Raises what `segment_of` raises, and `Missing` where the critic is
+    not what the estimator reads.
     """
     segment = segment_of(problem, algorithm, state)
     algorithm = algorithm.now(state)
@@ -62,7 +65,15 @@ def gradient_of(
     draws = generator("train", int(state.seed), "noise", int(state.updates), *later)
     noise = segment.noise_from(state.episodes, draws)
     memo = Memo()
-    samples = algorithm.estimator.sharing(segment, state.params, noise, memo)
+    try:
+        samples = algorithm.estimator.sharing(segment, state.params, noise, memo)
+    except Missing as error:
+        lacks = str(error).partition(";")[0]
+        if "critic" not in lacks:
+            raise
+        raise Missing(
+            f"{lacks}; try critic=CriticRecipe(kind='q') and tail='own', or kind='v' and tail='v'"
+        ) from None
     with torch.no_grad():
         policy = segment.bind(state.params, memo=memo).frozen
         path = rollout(segment, policy, noise, length=algorithm.length).detach()

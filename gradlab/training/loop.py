@@ -89,8 +89,10 @@ def update(
 ) -> tuple[TrainingState, Info]:
     """One step of the optimiser and of the critic, and where the episodes are then.
 
-    Raises `NotFinite` for a gradient that is none, unless the algorithm skips such updates.
+    Raises `NotFinite` for a gradient that is none, unless the algorithm skips such updates,
+    `BadValue` for the state of another algorithm, and what `gradient_of` raises.
     """
+    algorithm.check_state(state)
     given, algorithm = algorithm, algorithm.now(state)
     parts = pieces_of(problem, algorithm, state)
     params, memory, norm = _stepped(algorithm, state, parts)

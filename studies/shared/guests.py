@@ -22,7 +22,7 @@ LEAST = 5  # finite samples, or means of groups, that statistics need
 
 
 def is_guest(name: str) -> bool:
-    """Whether a name says where an estimator of a user is."""
+    """Whether a name says where something of a user is."""
     return ":" in name
 
 

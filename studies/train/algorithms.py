@@ -36,7 +36,9 @@ from gradlab.training.algorithm import Algorithm
 from gradlab.training.exploration import Entropy, KLPenalty, Temperature
 from gradlab.training.optimiser import Adam
 from gradlab.training.segments import AdaptiveLength, Replay, Reuse
-from studies.train.families import FAMILIES, FLIGHTS, SUITE, Family
+from studies.shared.guests import is_guest
+from studies.train.families import FAMILIES, FLIGHTS, SUITE, Family, guest
+from studies.train.guests import algorithm_of, problem_of
 from studies.train.published import (
     ABPT_FLIGHTS,
     AGPO_RUNNERS,
@@ -180,9 +182,12 @@ class Named:
     policy: dict[str, Any] = field(default_factory=dict)  # options of the policy
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # fields of the family, by task
 
-    def family(self, task: str) -> Family:
-        """What it shares with others on a task, with what is its own."""
-        return replace(FAMILIES[task], **self.tasks.get(task, {}))
+    def family(self, task: str, problem: Problem | None = None) -> Family:
+        """What it shares with others on a task, with what is its own; a task that is in no table
+        needs its problem.
+        """
+        shared = FAMILIES[task] if problem is None else family_of(task, problem)
+        return replace(shared, **self.tasks.get(task, {}))
 
 
 ALGORITHMS: dict[str, Named] = {
@@ -258,19 +263,46 @@ ALGORITHMS: dict[str, Named] = {
 }  # fmt: skip
 
 
+def family_of(task: str, problem: Problem) -> Family:
+    """What the algorithms share on a task, or on a problem that none is tuned for."""
+    return FAMILIES[task] if task in FAMILIES else guest(problem.horizon)
+
+
+def described(algorithm: str, task: str, problem: Problem) -> str:
+    """What an algorithm is, and where its numbers on a task are from."""
+    if is_guest(algorithm):
+        return f"{algorithm}, with its own numbers"
+    chosen = ALGORITHMS[algorithm]
+    return f"{chosen.about}. Numbers: {chosen.family(task, problem).published}"
+
+
 def named(
     algorithm: str, task: str, sizes: Mapping[str, Any] | None = None
 ) -> tuple[Problem, Algorithm]:
     """The problem of a task, with its policy, and the algorithm for it.
 
-    `sizes` are fields of the `Family` that differ. Raises `UnknownName` for either name.
+    `sizes` are fields of the `Family` that differ. Either may be a user's: `guests` says how it is
+    named; a problem of theirs keeps its own policy, but for layers in `sizes`. Raises `UnknownName`
+    for either name, and what `guests` raises.
     """
-    if algorithm not in ALGORITHMS:
+    theirs = is_guest(algorithm)
+    if not theirs and algorithm not in ALGORITHMS:
         raise UnknownName("algorithm", algorithm, list(ALGORITHMS))
-    if task not in FAMILIES:
-        raise UnknownName("task", task, list(FAMILIES))
-    chosen = ALGORITHMS[algorithm]
-    family = replace(chosen.family(task), **(sizes or {}))
+    chosen, sizes = ALGORITHMS["shac" if theirs else algorithm], sizes or {}
+    if task in FAMILIES:
+        family = replace(chosen.family(task), **sizes)
+        problem = _made(task, family, chosen)
+    else:
+        layers = {"hidden": sizes["hidden"]} if "hidden" in sizes else {}
+        problem = problem_of(task, **layers)
+        family = replace(guest(problem.horizon), **sizes)
+    if theirs:
+        return problem, algorithm_of(algorithm, task, problem)
+    return problem, chosen.build(family)
+
+
+def _made(task: str, family: Family, chosen: Named) -> Problem:
+    """A task that algorithms are tuned for, with their policy."""
     options: dict[str, Any] = {
         "hidden": family.hidden,
         "std": "global",
@@ -279,15 +311,12 @@ def named(
         "normalise": family.normed,
     }
     policy = gradlab.GaussianPolicy(**{**options, **family.policy, **chosen.policy})
+    more: dict[str, Any] = {}
     if task in FLIGHTS:
-        course: dict[str, Any] = {"gates": 4} if task == "racing" else {}
-        problem = gradlab.make(task, horizon=family.horizon, policy=policy, **course)
-    elif task in SUITE:
-        problem = gradlab.make(task, horizon=family.horizon, policy=policy)
+        more = {"gates": 4} if task == "racing" else {}
     elif task == "ant_brax":  # the model, reward and hard contact of Brax's `generalized`
-        problem = gradlab.make(
-            "ant", horizon=family.horizon, policy=policy, preset="brax", contact="brax"
-        )
-    else:
-        problem = gradlab.make(task, horizon=family.horizon, policy=policy, preset="dflex")
-    return problem, chosen.build(family)
+        more = {"preset": "brax", "contact": "brax"}
+    elif task not in SUITE:
+        more = {"preset": "dflex"}
+    name = "ant" if task == "ant_brax" else task
+    return gradlab.make(name, horizon=family.horizon, policy=policy, **more)

@@ -71,11 +71,25 @@ def _flight(
     )  # fmt: skip
 
 
-def _runner(episodes: int, critic_rate: float, hidden: tuple[int, ...] = (128, 64, 32)) -> Family:
+def guest(horizon: int) -> Family:
+    """For a problem that has no sizes here: those of flights, whatever its task is."""
+    return replace(
+        _flight(horizon, length=min(32, horizon)),
+        published="ours, those of hovering; nothing of them is tuned for this task",
+    )
+
+
+def _runner(
+    episodes: int,
+    critic_rate: float,
+    hidden: tuple[int, ...] = (128, 64, 32),
+    critic: tuple[int, ...] = (64, 64),
+    keep: float = 0.2,
+) -> Family:
     return Family(
-        hidden=hidden, critic=(64, 64), normed=True, std=0.3679, horizon=1000, episodes=episodes,
+        hidden=hidden, critic=critic, normed=True, std=0.3679, horizon=1000, episodes=episodes,
         length=32, updates=2000, rates=(Schedule(2e-3, 1e-5), Schedule(critic_rate, 1e-5)),
-        betas=(0.7, 0.95), max_norm=1.0, keep=0.2, passes=16, minibatches=4,
+        betas=(0.7, 0.95), max_norm=1.0, keep=keep, passes=16, minibatches=4,
         published="SHAC's configuration files (Xu et al. 2022, DiffRL): networks, rates, Adam, target "
         "network, 16 passes of 4 minibatches, log std from -1",
     )  # fmt: skip
@@ -116,7 +130,7 @@ FAMILIES = {
     "ant": _runner(64, 2e-3),
     "hopper": _runner(256, 2e-4),
     "half_cheetah": _runner(64, 2e-3),
-    "humanoid": _runner(64, 5e-4, (256, 128)),
+    "humanoid": _runner(64, 5e-4, (256, 128), (128, 128), 0.995),
     "ant_brax": _runner(64, 2e-3),  # the sizes of the other ant: Brax's own are for 4,096 episodes
     "point_mass_1d": _suite(30, 4, 80_000),
     "point_mass_navigate": _suite(100, 16, 500_000, window=25),

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from estimators import Split
-from gradlab.foundation.arguments import whole
+from gradlab.foundation.arguments import got, whole
 from gradlab.foundation.errors import BadValue
 from gradlab.foundation.placement import Placement
 from gradlab.policies.gaussian import GaussianPolicy
 from gradlab.problems.problem import Problem
+from gradlab.study.cells import file_name
 from gradlab.tasks.base import Detachable
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.quality import LEAST, Yardstick
@@ -32,8 +33,21 @@ WIDTH = 0.2  # of Split behind truths: on hovering less noise than 0.05 or 0.5 [
 class Options:
     """What to train, and how to run it."""
 
-    algorithm: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(ALGORITHMS)}.")] = "shac"
-    task: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(FAMILIES)}.")] = "hovering"
+    algorithm: Annotated[
+        str,
+        tyro.conf.arg(
+            help=f"One of {', '.join(ALGORITHMS)}; or my_file.py:mine, a gradlab.training.algorithm."
+            "Algorithm, or a function of the problem that returns one."
+        ),
+    ] = "shac"
+    task: Annotated[
+        str,
+        tyro.conf.arg(
+            help=f"One of {', '.join(FAMILIES)}; or my_file.py:problem, a gradlab.Problem, or a "
+            "function that returns one, with its own policy; or another of gradlab.names(), or "
+            "robot.xml. Sizes of such tasks are those of hovering."
+        ),
+    ] = "hovering"
     seed: int = 0
     """Of the policy, the critic and all noise."""
     updates: int | None = None
@@ -87,7 +101,8 @@ class Options:
     @property
     def folder(self) -> Path:
         """That of the run."""
-        return Path(self.out or f"runs/train/{self.algorithm}-{self.task}-{self.seed}")
+        algorithm, task = file_name(self.algorithm), file_name(self.task)
+        return Path(self.out or f"runs/train/{algorithm}-{task}-{self.seed}")
 
     def check(self) -> None:
         """Raise `BadValue` for numbers out of range."""
@@ -135,10 +150,13 @@ def prepared(options: Options) -> tuple[Problem, Algorithm]:
             )
         problem = problem.replace(task=problem.task.with_detached(*options.detached))
     if options.observations is not None:
-        policy = dataclasses.replace(
-            cast(GaussianPolicy, problem.policy), normalise=options.observations == "standardised"
-        )
-        problem = problem.replace(policy=policy)
+        if not isinstance(problem.policy, GaussianPolicy):
+            raise BadValue(
+                f"--observations is for a GaussianPolicy, got {got(problem.policy)}; give yours "
+                "normalise=True where it is made"
+            )
+        normalise = options.observations == "standardised"
+        problem = problem.replace(policy=dataclasses.replace(problem.policy, normalise=normalise))
     placement = Placement(options.device, options.noise)
     placement.check()
     place = {"device": placement.device, "noise": placement.noise}

@@ -14,7 +14,7 @@ from gradlab.statistics.intervals import Interval
 from gradlab.study import text
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.healthy import HEALTHY, Finding, findings
-from studies.train.algorithms import ALGORITHMS, named
+from studies.train.algorithms import described, named
 from studies.train.log import Row
 from studies.train.options import Options
 
@@ -55,6 +55,8 @@ def report(
         lines.append(_farthest(distances))
     if options.detached:
         lines.append(f"Rewards pass no gradient through: {', '.join(options.detached)}.")
+    changed = {"observations": options.observations, "restarts": options.restart}
+    lines += [f"Asked for: {value} {name}." for name, value in changed.items() if value is not None]
     if best["low"] > last["high"]:
         lines.append(f"It had been better: {_of(best)} after {best['updates']} updates.")
     skipped = sum(row.get("not finite", 0) > 0 for row in log)
@@ -63,11 +65,7 @@ def report(
     lines += ["", *quality(log)]
     if any(measured(row) for row in log):
         lines += list(beside(named(options.algorithm, options.task)[1]))
-    algorithm = ALGORITHMS[options.algorithm]
-    lines += [
-        "",
-        f"Algorithm: {algorithm.about}. Numbers: {algorithm.family(options.task).published}.",
-    ]
+    lines += ["", f"Algorithm: {described(options.algorithm, options.task, problem)}."]
     lines += [f"All in {options.folder}: {', '.join(written)}"]
     return "\n".join(lines)
 

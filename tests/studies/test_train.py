@@ -14,7 +14,7 @@ import torch
 
 import gradlab
 from estimators import FOG, EvolutionStrategies, Split
-from gradlab.foundation.errors import BadValue, Missing, UnknownName
+from gradlab.foundation.errors import BadValue, GradlabError, Missing, UnknownName
 from gradlab.training.evaluation import Evaluation
 from gradlab.training.loop import Info, init, update
 from gradlab.training.quality import Yardstick
@@ -198,6 +198,92 @@ def test_networks_see_what_is_asked(task: str, usual: str) -> None:
     for name, value in states[None].items():
         assert torch.equal(value, states[usual][name]), name
     assert any(not torch.equal(value, states[other][name]) for name, value in states[None].items())
+
+
+OWN = """
+import torch
+from torch import nn
+
+import gradlab
+from estimators import Split
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.critic import CriticRecipe
+
+def docking(horizon=6, hidden=(4,)):
+    return gradlab.make("gate", horizon=horizon, hidden=hidden)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, obs):
+        return self.layer(obs).tanh()
+
+def module():
+    with torch.random.fork_rng():
+        return docking().replace(policy=gradlab.ModulePolicy(Net()))
+
+def mine(problem):
+    return Algorithm(Split(), CriticRecipe(hidden=(4,)), episodes=4, length=3, updates=2)
+
+def wrong(problem):
+    return 3
+
+def broken(problem):
+    return 1 / 0
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a user with a file of theirs."""
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("algorithm", ["shac", "abpt", "own.py:mine"])
+@pytest.mark.parametrize("task", ["own.py:docking", "own.py:module"])
+def test_a_task_and_an_algorithm_of_ones_own_are_trained(
+    algorithm: str, task: str, own: Path
+) -> None:
+    """And go on to the same bits; the folder's name has no colon."""
+    few = ["--algorithm", algorithm, "--task", task, "--evaluations", "4", "--updates"]
+    said = main([*few, "2", "--out", "whole"])
+    assert f"{algorithm} earns" in said and f"per episode of {task}" in said
+    assert "tuned for this task" in said or "with its own numbers" in said
+    problem, _ = prepared(Options(algorithm, task))
+    assert problem.horizon == 6 and problem.policy.shapes() == gradlab.make(task).policy.shapes()
+    state = TrainingState.load("whole/state.safetensors")
+    for name, value in problem.init(torch.Generator().manual_seed(0)).items():
+        assert state.params[name].shape == value.shape
+    assert not set(":/") & set(Options(algorithm, task).folder.name)
+    same = main([*few, "2", "--out", "whole"])
+    assert same.partition("earns")[2] == said.partition("earns")[2]
+
+
+@pytest.mark.parametrize(
+    ("args", "kind", "words"),
+    [
+        (["--task", "own.py:dokcing"], UnknownName, "did you mean docking"),
+        (["--task", "gaet"], UnknownName, "unknown task 'gaet'; did you mean gate"),
+        (["--algorithm", "own.py:wrong"], BadValue, r"or a function of the problem.*, got 3"),
+        (["--algorithm", "own.py:broken"], GradlabError, "failed on hovering: ZeroDivisionError"),
+        (["--task", "own.py:module", "--observations", "raw"], BadValue, "for a GaussianPolicy"),
+    ],
+)
+def test_a_mistake_in_what_is_ones_own_is_one_line(
+    args: list[str], kind: type[Exception], words: str, own: Path
+) -> None:
+    with pytest.raises(kind, match=words) as caught:
+        main(args)
+    assert "\n" not in str(caught.value)
+
+
+def test_layers_of_a_task_of_ones_own(own: Path) -> None:
+    problem, _ = prepared(Options("shac", "own.py:docking", hidden=(5, 3)))
+    assert problem.policy.hidden == (5, 3)
 
 
 def test_layers_may_be_as_wide_as_asked() -> None:

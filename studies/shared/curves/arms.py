@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from gradlab.foundation import naming
-from gradlab.foundation.arguments import got, number, whole
-from gradlab.foundation.errors import BadValue, GradlabError, UnknownName
+from gradlab.foundation.arguments import number, whole
+from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.problems.problem import Problem
 from gradlab.study.cells import file_name
 from gradlab.study.definition import check_choices
 from gradlab.training.algorithm import Algorithm
 from studies.shared.curves.baselines import BASELINES, Baseline, baseline, check_installed
-from studies.train.algorithms import ALGORITHMS, FAMILIES, named
+from studies.shared.guests import is_guest
+from studies.train.algorithms import ALGORITHMS, family_of, named
 
 
 class Arm(NamedTuple):
@@ -49,35 +49,14 @@ Setup = Callable[[Arm], Prepared]
 def plain(arm: Arm) -> Prepared:
     """The problem and the algorithm that an arm names; it has no variant.
 
-    Raises `UnknownName` for a task or an algorithm, `Missing` where stable-baselines3 or the user's
-    module is, and `BadValue` where that function gives something else than an `Algorithm`.
+    Raises what `named` of studies.train raises, and `Missing` without stable-baselines3.
     """
-    if arm.task not in FAMILIES:
-        raise UnknownName("task", arm.task, list(FAMILIES))
     if arm.algorithm in BASELINES:
         problem, like = named("shac", arm.task)
-        return Prepared(problem, baseline(arm.algorithm, FAMILIES[arm.task], like))
-    if ":" not in arm.algorithm:
-        if arm.algorithm not in ALGORITHMS:
-            raise UnknownName("algorithm", arm.algorithm, [*ALGORITHMS, *BASELINES])
-        return Prepared(*named(arm.algorithm, arm.task))
-    problem, _ = named("shac", arm.task)
-    function = naming.load(arm.algorithm, "algorithm")
-    found = function
-    if not isinstance(function, Algorithm):
-        try:
-            found = function(problem)
-        except GradlabError:
-            raise
-        except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            raise GradlabError(f"{arm.algorithm} failed on {arm.task}: {said}; mend it") from error
-    if not isinstance(found, Algorithm):
-        raise BadValue(
-            f"{arm.algorithm} should be a gradlab.training.algorithm.Algorithm, or a function of the "
-            f"problem that returns one, got {got(found)}"
-        )
-    return Prepared(problem, found)
+        return Prepared(problem, baseline(arm.algorithm, family_of(arm.task, problem), like))
+    if not is_guest(arm.algorithm) and arm.algorithm not in ALGORITHMS:
+        raise UnknownName("algorithm", arm.algorithm, [*ALGORITHMS, *BASELINES])
+    return Prepared(*named(arm.algorithm, arm.task))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,9 +17,13 @@ import torch
 
 import estimators as E
 import gradlab
-from gradlab.commands import comparison, console
+from gradlab.commands import compare, comparison, console
 from gradlab.foundation import checkpoints, siblings
+from gradlab.problems.problem import Problem
 from gradlab.study import cli
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.critic import CriticRecipe
+from gradlab.training.loop import init, update
 from tests.gradlab.problems.test_registry import MINE, install
 
 ROOT = Path(__file__).parents[3]
@@ -231,6 +236,50 @@ def test_compare_reads_a_checkpoint(here: Path, capsys: pytest.CaptureFixture[st
         assert code == 0
         outs.append(out.splitlines()[-1])
     assert outs[0] != outs[1]
+
+
+SEEN = """
+import torch
+import gradlab
+
+policy = gradlab.GaussianPolicy(hidden=(4,), normalise=True)
+problem = gradlab.make("hovering", horizon=8, policy=policy)
+
+def params(problem):
+    return problem.init(torch.Generator().manual_seed(0))
+"""
+
+
+def test_compare_reads_a_training_with_its_statistics_of_observations(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "seen.py").write_text(SEEN)
+    problem = gradlab.make("seen.py:problem")
+    algorithm = Algorithm(E.FOG(), CriticRecipe(hidden=(4,), passes=1), episodes=4, length=4)
+    state, _ = update(problem, algorithm, init(problem, algorithm))
+    state.save("state.safetensors")
+    looked: list[Problem] = []
+    measured = compare.measure
+
+    def measure(samplers: Any, problem: Problem, params: Any, *rest: Any, **options: Any) -> Any:
+        looked.append(problem)
+        assert all(torch.equal(value, state.params[name]) for name, value in params.items())
+        return measured(samplers, problem, params, *rest, **options)
+
+    monkeypatch.setattr(compare, "measure", measure)
+    few = ("--estimators", "fog", "--count", "20", "--most", "80")
+    code, out, err = attempt(
+        capsys, "compare", "seen.py:problem", "--params", "state.safetensors", *few
+    )
+    assert code == 0, err
+    assert "the policy of state.safetensors" in " ".join(out.split())
+    statistics = looked[0].bind(state.params).buffers
+    assert state.buffers and all(
+        torch.equal(value, statistics[name]) for name, value in state.buffers.items()
+    )
+    args = ("compare", "seen.py:problem", "--params", "seen.py:params", *few)
+    code, out, err = attempt(capsys, *args)
+    assert (code, out) == (2, "") and "standardises what it observes, and --params" in err
 
 
 def test_counts_become_whole_groups(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 import estimators as E
 import gradlab
 from gradlab.foundation import moment
-from gradlab.foundation.errors import BadValue, Corrupt, NotFinite
+from gradlab.foundation.errors import BadValue, Corrupt, Missing, NotFinite
 from gradlab.foundation.generators import generator
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import evaluate
@@ -23,8 +23,10 @@ from gradlab.training import evaluation
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.critic import CriticRecipe, Targets
 from gradlab.training.evaluation import evaluate_policy
+from gradlab.training.exploration import Entropy, KLPenalty, Temperature
 from gradlab.training.loop import Info, init, segment_of, train, update
 from gradlab.training.optimiser import Adam
+from gradlab.training.segments import AdaptiveLength
 from gradlab.training.state import TrainingState
 from tests.contracts import test_ended_episodes as wall
 from tests.helpers.flights import flight_problem
@@ -439,6 +441,13 @@ def test_a_gate_counts_as_often_as_it_is_passed_and_a_collision_once(
     ("options", "words"),
     [
         ({"tail": "own"}, "needs a Q critic"),
+        (
+            {"tail": "own", "critic": OF_Q, "estimator": E.ABPT(3)},
+            r"a segment, 4 steps, got ABPT\(3\)",
+        ),
+        ({"tail": "own", "critic": OF_Q, "estimator": E.ABPT()}, r"4 steps, got ABPT\(T\)"),
+        ({"tail": "own", "critic": OF_Q, "estimator": 0.5 * (E.NStep(3) + E.QG())}, "4 steps, got"),
+        ({"estimator": E.FOG}, r"should be an estimator, got .*FOG.*try estimators.FOG\(\)"),
         ({"critic": None}, "needs a V critic"),
         ({"critic": OF_Q}, "needs a V critic"),
         ({"episodes": 0}, "episodes"),
@@ -451,10 +460,48 @@ def test_what_does_not_fit_together_is_one_line(options: dict[str, Any], words: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_window_of_the_segments_length_may_be_part_of_a_sum() -> None:
+    """n-step and 0-step returns as a sum are ABPT, in a training too."""
+    problem, sides = racing(), []
+    for estimator in (E.ABPT(4), 0.5 * (E.NStep(4) + E.QG(at="start"))):
+        recipe = algorithm(estimator, critic=OF_Q, tail="own")
+        sides.append(list(states(problem, recipe, 2))[-1][0])
+    for name, value in sides[0].params.items():
+        torch.testing.assert_close(sides[1].params[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_a_critic_that_the_estimator_does_not_read_is_one_line() -> None:
+    problem, recipe = racing(), algorithm(E.ABPT(4))
+    with pytest.raises(Missing, match="needs a Q critic.*; try critic=.*'q'.* and tail='own'"):
+        update(problem, recipe, init(problem, recipe))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"episodes": 2}, "4 episodes in place of 2"),
+        ({"entropy": Entropy(Temperature())}, "no coefficient of entropy"),
+        ({"kl": KLPenalty(0.1)}, "no policy before the last update"),
+        ({"adaptive": AdaptiveLength(2, 4)}, "no length of segments"),
+    ],
+)
+def test_a_state_of_another_algorithm_is_one_line(options: dict[str, Any], words: str) -> None:
+    problem, state = racing(), init(racing(), algorithm())
+    with pytest.raises(BadValue, match=f"{words}; try init"):
+        update(problem, algorithm(**options), state)
+    bare = init(problem, algorithm(critic=None, tail="none"))
+    with pytest.raises(BadValue, match="no critic; try init"):
+        update(problem, algorithm(), bare)
+
+
 def test_problems_that_cannot_be_trained_on() -> None:
     problem = racing()
     with pytest.raises(BadValue, match="at most the 16 steps"):
         init(problem, algorithm(length=17))
+    for estimator in (E.FOG(), E.PG(), E.ABPT(4, zero_step="all"), E.NStep(4, "tiled"), E.QG()):
+        own = algorithm(estimator, critic=OF_Q, tail="own")
+        with pytest.raises(BadValue, match="no policy call of the next segment may count"):
+            init(problem, own)
     with pytest.raises(BadValue, match="whole episodes"):
         init(problem.from_moments(4, bootstrap=False), algorithm())
     with pytest.raises(BadValue, match="on the hard task"):
