@@ -169,7 +169,7 @@ def _stepped(
             if algorithm.on_nonfinite == "stop":
                 part = next((part for part in parts if not bool(part.fine.all())), parts[0])
                 at = part.ascent.segment, part.ascent.path, part.ascent.result
-                raise NotFinite(where(*at, part.fine, int(state.updates)))
+                raise NotFinite(where(*at, part.fine, int(state.updates), part.ascent.samples))
             break
         descent = {name: scale * value for name, value in mean.items()}
         params, memory, norm = algorithm.optimiser.step(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from jaxtyping import Bool
 from torch import Tensor
 
+from gradlab.gradients.samples import Factored, GradientSamples
 from gradlab.problems.problem import Problem
 from gradlab.rollouts.outcome import Outcome
 from gradlab.rollouts.rollout import Trajectory
+
+NUMBERS = 13  # of a state or an action that are shown: all of a quadrotor's
 
 
 def sound(path: Trajectory, result: Outcome) -> Bool[Tensor, " N"]:
@@ -19,15 +22,20 @@ def sound(path: Trajectory, result: Outcome) -> Bool[Tensor, " N"]:
 
 
 def where(
-    problem: Problem, path: Trajectory, result: Outcome, fine: Bool[Tensor, " N"], number: int
+    problem: Problem,
+    path: Trajectory,
+    result: Outcome,
+    fine: Bool[Tensor, " N"],
+    number: int,
+    samples: GradientSamples,
 ) -> str:
-    """One line on a gradient that is not finite: the first step at which anything was not."""
+    """One line on a gradient that is not finite: the first step at which anything was not, or the
+    last to which the gradient came on its way back.
+    """
     said = f"the gradient of update {number} on {problem.name} is not finite"
     hint = "try a shorter segment, a lower learning rate, or on_nonfinite='skip'"
     if bool(fine.all()):
-        return (
-            f"{said}, though all states and rewards are: it grew too large on its way back; {hint}"
-        )
+        return f"{said}, though all states and rewards are: {_back(path, samples)}; {hint}"
     row = int((~fine).nonzero()[0])
     alive = result.alive[row, :-1] > 0
     parts = {
@@ -44,9 +52,34 @@ def where(
     step = bad[name]
     return (
         f"{said}: in {int((~fine).sum())} of {len(fine)} episodes; first the {name} of step {step} "
-        f"of the segment (episode {row}, action {_short(path.action[row, step])}); {hint}"
+        f"of the segment ({_at(path, row, step)}); {hint}"
+    )
+
+
+def _back(path: Trajectory, samples: GradientSamples) -> str:
+    """Where a gradient through finite numbers is lost, if its samples say it call by call."""
+    if isinstance(samples, Factored):
+        lost = ~samples.cotangent.isfinite().all(-1)
+        if bool(lost.any()):
+            rows = lost.any(1)
+            row = int(rows.nonzero()[0])
+            step = int(samples.steps[lost[row]].max())
+            if step >= 0:
+                return (
+                    f"in {int(rows.sum())} of {len(rows)} episodes; first, on its way back, in what step "
+                    f"{step} of the segment and those after it are worth ({_at(path, row, step)})"
+                )
+    return "it grew too large on its way back"
+
+
+def _at(path: Trajectory, row: int, step: int) -> str:
+    """Episode, state and action of a step."""
+    return (
+        f"episode {row}, from state {_short(path.before[row, step])} by action "
+        f"{_short(path.action[row, step])}"
     )
 
 
 def _short(values: Tensor) -> str:
-    return "[" + ", ".join(f"{value:.3g}" for value in values.tolist()[:8]) + "]"
+    more = ", ..." if len(values) > NUMBERS else ""
+    return "[" + ", ".join(f"{value:.3g}" for value in values.tolist()[:NUMBERS]) + more + "]"

@@ -55,8 +55,8 @@ def report(
         lines.append(_farthest(distances))
     if options.detached:
         lines.append(f"Rewards pass no gradient through: {', '.join(options.detached)}.")
-    changed = {"observations": options.observations, "restarts": options.restart}
-    lines += [f"Asked for: {value} {name}." for name, value in changed.items() if value is not None]
+    changed = {"Observations": options.observations, "Restarts": options.restart}
+    lines += [f"{name}: {value}, as asked for." for name, value in changed.items() if value]
     if best["low"] > last["high"]:
         lines.append(f"It had been better: {_of(best)} after {best['updates']} updates.")
     skipped = sum(row.get("not finite", 0) > 0 for row in log)

@@ -178,7 +178,10 @@ def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
     log.write_text("".join(whole.splitlines(keepends=True)[:-1]))  # stopped between two writes
     main(first)
     assert log.read_text() == whole
-    assert "After 1 updates" in main([*first, "--seed", "3", "--fresh", "--restart", "inside"])
+    asked = ["--restart", "inside", "--observations", "standardised"]
+    said = main([*first, "--seed", "3", "--fresh", *asked])
+    assert "After 1 updates" in said
+    assert "Observations: standardised, as asked" in said and "Restarts: inside, as asked" in said
 
 
 @pytest.mark.parametrize(("task", "usual"), [("landing", "raw"), ("hopper", "standardised")])

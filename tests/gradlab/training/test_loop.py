@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -376,12 +376,35 @@ def test_a_gradient_that_is_not_finite_stops_or_is_skipped_and_counted(
         NotFinite, match=r"update 1 .* 1 of 4 episodes; first the .* of step 0 .*episode 2"
     ) as caught:
         update(problem, recipe, state)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "from state [" in str(caught.value)
+    assert "inf" in str(caught.value).partition("from state")[2].partition("by action")[0]
     after, info = update(problem, replace(recipe, on_nonfinite="skip"), state)
     assert int(info.nonfinite) == 1 and bool(info.norm.isnan())
     assert all(torch.equal(after.params[name], value) for name, value in state.params.items())
     assert bool(after.episodes.state.isfinite().all()) and float(after.episodes.step[2]) == 0
     assert all(bool(value.isfinite().all()) for value in after.critic.values())
+
+
+@dataclass(frozen=True)
+class Rooted(E.SurrogateEstimator):
+    """FOG, and the root of 0 in step 2: its value is 0 and its slope is none."""
+
+    def surrogate(self, problem: Problem, policy: Any, noise: Any) -> Tensor:
+        path = rollout(problem, policy, noise)
+        action = path.action[..., 2, 0]
+        value = evaluate(problem, path).value.sum(-1)
+        return value + (action - action.detach()).abs().sqrt()
+
+    def call_weights(self, problem: Problem) -> Tensor:
+        return torch.ones(problem.horizon)
+
+
+def test_a_gradient_that_is_lost_on_its_way_back_says_at_which_step() -> None:
+    problem, recipe = racing(), algorithm(Rooted())
+    words = "though all states and rewards are: in 4 of 4 episodes; first, on its way back, in what step 2 "
+    with pytest.raises(NotFinite, match=words) as caught:
+        update(problem, recipe, init(problem, recipe))
+    assert "\n" not in str(caught.value) and "(episode 0, from state [" in str(caught.value)
 
 
 def test_evaluation_runs_whole_episodes_on_fixed_seeds() -> None:
