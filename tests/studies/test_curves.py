@@ -128,7 +128,16 @@ def test_wrong_arms_are_refused_in_one_line(tmp_path: Path) -> None:
         "def good(problem):\n    return Algorithm(estimators.FOG(), episodes=4, length=2)\n"
         "def bad(problem):\n    return 1 / 0\n"
         "def other(problem):\n    return 3\n"
+        "import gradlab\n"
+        "def bounded():\n    return gradlab.make('hovering', horizon=8, hidden=(4,))\n"
+        "def unbounded():\n    return gradlab.make('gate', horizon=8)\n"
     )
+    problem, mine = plain(Arm(f"{own}:bounded", f"{own}:good"))
+    assert problem.horizon == 8 and cast(Algorithm, mine).episodes == 4
+    theirs = cast(Baseline, plain(Arm(f"{own}:bounded", "ppo")).algorithm)
+    assert theirs.length == 8 and theirs.episodes == 64  # as `shac` there
+    with pytest.raises(BadValue, match="ppo of stable-baselines3 needs actions within bounds"):
+        plain(Arm(f"{own}:unbounded", "ppo"))
     assert cast(Algorithm, plain(Arm("landing", f"{own}:good")).algorithm).episodes == 4
     wrong = {
         "nothing": (UnknownName, "unknown algorithm 'nothing'.*known"),

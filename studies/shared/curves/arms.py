@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gradlab.foundation.arguments import number, whole
 from gradlab.foundation.errors import BadValue, UnknownName
+from gradlab.problems.bounds import action_bound
 from gradlab.problems.problem import Problem
 from gradlab.study.cells import file_name
 from gradlab.study.definition import check_choices
@@ -49,10 +51,16 @@ Setup = Callable[[Arm], Prepared]
 def plain(arm: Arm) -> Prepared:
     """The problem and the algorithm that an arm names; it has no variant.
 
-    Raises what `named` of studies.train raises, and `Missing` without stable-baselines3.
+    Raises what `named` of studies.train raises, and `BadValue` for one of stable-baselines3 where
+    actions have no bounds.
     """
     if arm.algorithm in BASELINES:
         problem, like = named("shac", arm.task)
+        if not math.isfinite(action_bound(problem)):
+            raise BadValue(
+                f"{arm.algorithm} of stable-baselines3 needs actions within bounds, and {arm.task} has "
+                "none; give its policy squash=True, or leave the algorithm out"
+            )
         return Prepared(problem, baseline(arm.algorithm, family_of(arm.task, problem), like))
     if not is_guest(arm.algorithm) and arm.algorithm not in ALGORITHMS:
         raise UnknownName("algorithm", arm.algorithm, [*ALGORITHMS, *BASELINES])
