@@ -251,7 +251,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_task_and_an_algorithm_of_ones_own_are_trained(
     algorithm: str, task: str, own: Path
 ) -> None:
-    """And go on to the same bits; the folder's name has no colon."""
+    """With their own policy; a run that is done says the same again; its folder has no colon."""
     few = ["--algorithm", algorithm, "--task", task, "--evaluations", "4", "--updates"]
     said = main([*few, "2", "--out", "whole"])
     assert f"{algorithm} earns" in said and f"per episode of {task}" in said
