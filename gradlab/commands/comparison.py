@@ -250,13 +250,14 @@ def _answer(
     )
     count = max(part.count * part.group for part in measured.moments.values())
     known = truth.relative_stderr
+    seen = problem.standardisation
     return Answer(
         question=f"Which of {', '.join(reports)} comes closest to the true gradient of "
         f"{problem.name} at a batch of {batch}?",
         answer=headline(reports),
         rests_on=f"{count} episodes, the same for all; the truth is {truth.name}, "
         + (f"known to {known:.1%}, and all rows share its error" if known > 0 else "exact")
-        + f"; {policy}; {str(problem.dtype).removeprefix('torch.')}."
+        + f"; {policy}{', ' * bool(seen)}{seen}; {str(problem.dtype).removeprefix('torch.')}."
         + happened
         + checks
         + "".join(f" {name}: {row.status}." for name, row in rows.items() if row.status != "ok"),

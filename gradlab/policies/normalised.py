@@ -115,6 +115,22 @@ def standard(buffers: Buffers, obs: Float[Tensor, "*batch no"]) -> Float[Tensor,
     return (obs - buffers[MEAN]) * buffers[VARIANCE].clamp(min=LEAST).rsqrt()
 
 
+def standardisation(buffers: Buffers) -> str:
+    """By which statistics observations are standardised, in words; "" where they are not.
+
+    Parameters that were trained with other statistics are another policy here, and nothing in the
+    parameters tells: so it is said wherever a policy is described.
+    """
+    if MEAN not in buffers:
+        return ""
+    if not bool(buffers[MEAN].any()) and bool((buffers[VARIANCE] == 1).all()):
+        return (
+            "observations standardised by the first statistics, mean 0 and variance 1 "
+            "(problem.replace(buffers=...) gives others)"
+        )
+    return f"observations standardised by statistics of {int(buffers[COUNT]):,} observations"
+
+
 def observed(buffers: Buffers, obs: Float[Tensor, "*batch no"]) -> Buffers:
     """New buffers: mean and variance of the observations so far and of these, all weighted alike.
 

@@ -67,6 +67,23 @@ def check_policy(policy: object) -> None:
         _check_equality("policy", policy)
 
 
+def check_buffers(
+    buffers: dict[str, Tensor], first: dict[str, Tensor], name: str
+) -> dict[str, Tensor]:
+    """The buffers in the dtypes and on the device of the policy's first ones.
+
+    Raises `BadShape` unless they are the policy's.
+    """
+    expected = {key: tuple(value.shape) for key, value in first.items()}
+    came = {key: tuple(value.shape) for key, value in buffers.items()}
+    if came != expected:
+        raise BadShape(
+            f"the buffers of {name}'s policy should be {expected or 'none'}, "
+            f"got {came or 'none'}; try buffers=None for its first ones"
+        )
+    return {key: value.to(first[key]) for key, value in buffers.items()}
+
+
 def check_part(kind: str, part: object) -> None:
     """Raise `BadValue` unless the "task" or "simulator" has the members of one, sizes included."""
     if isinstance(part, type):

@@ -31,8 +31,9 @@ from gradlab.foundation.moment import Moment, beginning
 from gradlab.foundation.noise import Noise
 from gradlab.foundation.tensors import Matrix, Vector, shared
 from gradlab.policies.factors import Call
+from gradlab.policies.normalised import standardisation
 from gradlab.policies.policy import BoundPolicy, Policy
-from gradlab.problems.checking import can_run, check_part, check_parts, check_policy
+from gradlab.problems.checking import can_run, check_buffers, check_part, check_parts, check_policy
 from gradlab.problems.critic import Critic, View
 from gradlab.problems.drawing import check_noise, drawn
 from gradlab.problems.segment import Segment, Widths, check_moment, check_time, packed
@@ -103,22 +104,8 @@ class Problem(Shown):
                     f"build it with {what}_dim={expected}"
                 )
         if self.buffers is not None:
-            object.__setattr__(self, "buffers", self._fitting(self.buffers))
-
-    def _fitting(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The buffers in the problem's dtype and on its device.
-
-        Raises `BadShape` unless they are the policy's.
-        """
-        expected = {name: tuple(value.shape) for name, value in self._first_buffers.items()}
-        came = {name: tuple(value.shape) for name, value in buffers.items()}
-        if came != expected:
-            raise BadShape(
-                f"the buffers of {self.name}'s policy should be {expected or 'none'}, "
-                f"got {came or 'none'}; try buffers=None for its first ones"
-            )
-        place = {name: value.dtype for name, value in self._first_buffers.items()}
-        return {name: value.to(self.device, place[name]) for name, value in buffers.items()}
+            fitting = check_buffers(self.buffers, self._first_buffers, self.name)
+            object.__setattr__(self, "buffers", fitting)
 
     @cached_property
     def _first_buffers(self) -> dict[str, Tensor]:
@@ -127,12 +114,21 @@ class Problem(Shown):
             first = self.policy.buffers(dtype=self.dtype, device=self.device)
             return {name: torch.func.debug_unwrap(value) for name, value in first.items()}
 
+    @property
+    def _buffers(self) -> dict[str, Tensor]:
+        return self._first_buffers if self.buffers is None else self.buffers
+
+    @property
+    def standardisation(self) -> str:
+        """By which statistics the policy standardises observations, in words; "" if it does not."""
+        return standardisation(self._buffers)
+
     def facts(self) -> Facts:
         return {
             "name": self.name,
             "simulator": type(self.simulator).__name__,
             "task": type(self.task).__name__,
-            "policy": self.policy.summary,
+            "policy": ", ".join(filter(None, (self.policy.summary, self.standardisation))),
             "horizon": f"{self.horizon} steps",
             "discount": f"{self.discount:g}",
             "critic": "none" if self.critic is None else self.critic.name,
@@ -279,8 +275,7 @@ class Problem(Shown):
         With a `tape` its calls are recorded there (the pullback engine), with a `memo` its rollouts
         are remembered.
         """
-        buffers = self._first_buffers if self.buffers is None else self.buffers
-        return BoundPolicy(self.policy, params, ordinary(buffers), tape, memo)
+        return BoundPolicy(self.policy, params, ordinary(self._buffers), tape, memo)
 
     @property
     def reference(self) -> dict[str, Tensor]:

@@ -65,6 +65,18 @@ def test_a_truth_may_be_given_or_is_sampled() -> None:
     assert "all rows share its error" in " ".join(str(sampled).split())
 
 
+def test_it_says_by_which_statistics_observations_are_standardised() -> None:
+    plain = toy_problem()
+    standardising = plain.replace(policy=gradlab.GaussianPolicy(normalise=True))
+    told = []
+    for problem in (plain, standardising):
+        params = problem.init(torch.Generator().manual_seed(0))
+        found = gradlab.report(problem, params, E.FOG(), count=20, most=200, progress=False)
+        told.append(found.answer.rests_on)
+    assert "standardised" not in told[0]
+    assert "the policy given, observations standardised by the first statistics, mean 0" in told[1]
+
+
 def test_what_cannot_be_compared_is_one_line() -> None:
     problem = gradlab.make("gate")
     for error, words, change in (

@@ -215,6 +215,20 @@ def test_statistics_of_observations() -> None:
     assert torch.equal(policy.bind(params)(rows), plain(rows))  # the first ones change nothing
 
 
+def test_a_problem_says_by_which_statistics_its_policy_standardises() -> None:
+    """Parameters do not tell which statistics they belong to: a printed problem does."""
+    problem = toy_problem()
+    assert problem.standardisation == "" and "standardised" not in repr(problem)
+    problem = problem.replace(policy=gradlab.GaussianPolicy(normalise=True))
+    assert "by the first statistics, mean 0 and variance 1" in problem.standardisation
+    assert problem.standardisation in repr(problem)
+    params = problem.init(torch.Generator().manual_seed(0))
+    buffers = gradlab.observed(problem.bind(params).buffers, torch.randn(1200, 3).double())
+    seen = problem.replace(buffers=buffers)
+    assert seen.standardisation == "observations standardised by statistics of 1,200 observations"
+    assert seen.standardisation in repr(seen)
+
+
 def test_new_statistics_are_the_same_compiled_step() -> None:
     """The step is cached by what the policy is, and buffers are no part of that."""
     problem = toy_problem().replace(policy=gradlab.GaussianPolicy(normalise=True))
