@@ -112,33 +112,6 @@ def test_every_algorithm_takes_a_step(algorithm: str, tmp_path: Path) -> None:
     assert said in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_run_that_was_stopped_ends_as_if_it_had_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = Options("shac", "racing", updates=6, every=4, evaluations=4, out=str(tmp_path / "a"))
-    run(whole)
-    original, calls = command.update, []
-
-    def stopping(*args: object) -> object:
-        calls.append(None)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return original(*args)  # type: ignore[arg-type]
-
-    stopped = Options("shac", "racing", updates=6, every=4, evaluations=4, out=str(tmp_path / "b"))
-    monkeypatch.setattr(command, "update", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        run(stopped)
-    assert int(TrainingState.load(tmp_path / "b" / "state.safetensors").updates) == 3
-    run(stopped)
-    a, b = (TrainingState.load(tmp_path / side / "state.safetensors") for side in "ab")
-    assert all(torch.equal(a.params[name], value) for name, value in b.params.items())
-    logs = [pd.read_csv(tmp_path / side / "log.csv") for side in "ab"]
-    pd.testing.assert_frame_equal(*logs)
-    monkeypatch.setattr(command, "update", lambda *_: pytest.fail("a run that is over is not run"))
-    assert "After 6 updates" in run(stopped)
-
-
 def test_a_stop_in_an_evaluation_loses_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +237,38 @@ def test_a_task_and_an_algorithm_of_ones_own_are_trained(
     assert not set(":/") & set(Options(algorithm, task).folder.name)
     same = main([*few, "2", "--out", "whole"])
     assert same.partition("earns")[2] == said.partition("earns")[2]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "task"), [("shac", "racing"), ("own.py:mine", "own.py:module")]
+)
+def test_a_run_that_was_stopped_ends_as_if_it_had_not(
+    algorithm: str, task: str, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = {
+        side: Options(algorithm, task, updates=6, every=4, evaluations=4, out=str(own / side))
+        for side in "ab"
+    }
+    run(sides["a"])
+    original, calls = command.update, []
+
+    def stopping(*args: object) -> object:
+        calls.append(None)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "update", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(sides["b"])
+    assert int(TrainingState.load(own / "b" / "state.safetensors").updates) == 3
+    run(sides["b"])
+    a, b = (TrainingState.load(own / side / "state.safetensors") for side in "ab")
+    assert all(torch.equal(a.params[name], value) for name, value in b.params.items())
+    logs = [pd.read_csv(own / side / "log.csv") for side in "ab"]
+    pd.testing.assert_frame_equal(*logs)
+    monkeypatch.setattr(command, "update", lambda *_: pytest.fail("a run that is over is not run"))
+    assert "After 6 updates" in run(sides["b"])
 
 
 @pytest.mark.parametrize(

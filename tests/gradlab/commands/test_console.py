@@ -282,6 +282,26 @@ def test_compare_reads_a_training_with_its_statistics_of_observations(
     assert (code, out) == (2, "") and "standardises what it observes, and --params" in err
 
 
+def test_compare_draws_noise_where_it_is_asked_to(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--noise device` counts, `cpu` (the default there) draws in order: other episodes."""
+    few = ("--estimators", "fog", "--count", "200", "--seed", "5", "--csv", "rows.csv")
+    params = gradlab.make("gate").reference
+    seen = {}
+    for noise, options in {"cpu": (), "device": ("--noise", "device")}.items():
+        code, _, err = attempt(capsys, "compare", "gate", *few, *options)
+        assert code == 0, err
+        problem = gradlab.make("gate", noise=noise)
+        truth = gradlab.oracle.ClosedForm()(problem, params)
+        report = gradlab.measure(E.FOG(), problem, params, 200, 5).compare(truth, batch=100)["FOG"]
+        seen[noise] = pd.read_csv("rows.csv").query("part == 'all'")["mse"].item()
+        assert seen[noise] == pytest.approx(report.overall.mse.estimate, rel=1e-9)
+    assert seen["cpu"] != seen["device"]
+    code, out, err = attempt(capsys, "compare", "gate", *few, "--noise", "gpu")
+    assert (code, out) == (2, "") and "cpu" in err and err.count("\n") == 1
+
+
 def test_counts_become_whole_groups(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samplers = {"a": E.PG(baseline="loo", group_size=30), "b": E.PG(baseline="loo", group_size=8)}
     assert comparison.whole_groups(100, samplers) == 120
