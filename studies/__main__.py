@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from gradlab.foundation.pipes import readers_may_leave
+
 
 def listed(folder: Path) -> Iterator[tuple[str, str]]:
     """Name and question of every study: of each package that defines STUDY.
@@ -41,4 +43,5 @@ def text(command: str) -> str:
 
 
 if __name__ == "__main__":
-    print(text("python -m studies."))
+    with readers_may_leave():
+        print(text("python -m studies."))

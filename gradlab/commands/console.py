@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from gradlab.foundation import siblings
 from gradlab.foundation.errors import GradlabError, UnknownName
+from gradlab.foundation.pipes import readers_may_leave
 from gradlab.version import __version__
 
 COMMANDS = {
@@ -32,7 +33,11 @@ def main(args: Sequence[str] | None = None) -> None:
     Exits with 2 after one line for anything that the user can mend, with 130 when interrupted;
     `doctor` with 1 where it found something wrong.
     """
-    args = sys.argv[1:] if args is None else list(args)
+    with readers_may_leave():
+        _run(sys.argv[1:] if args is None else list(args))
+
+
+def _run(args: Sequence[str]) -> None:
     # `python -m` looks in this folder too; last, so that nothing in it hides a package
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

@@ -23,6 +23,7 @@ import tyro
 
 from gradlab.foundation.errors import BadValue, GradlabError, NotWritten, UnknownName
 from gradlab.foundation.memory import keep_freed_memory
+from gradlab.foundation.pipes import readers_may_leave
 from gradlab.foundation.placement import Placement
 from gradlab.study.definition import Study
 from gradlab.study.runner import Result, run_study
@@ -103,8 +104,14 @@ def guarded(short: str, again: str, run: Callable[[], str]) -> None:
     """Prints what `run` returns, or one line that names the command `short` and exits.
 
     With 2 for anything that the user can mend, with 1 where the disk is full or a worker was
-    killed, with 130 when interrupted and 143 after SIGTERM; `again` is the command that goes on.
+    killed, with 130 when interrupted, 143 after SIGTERM and 141 where nobody reads what is printed
+    any more; `again` is the command that goes on.
     """
+    with readers_may_leave():
+        _guarded(short, again, run)
+
+
+def _guarded(short: str, again: str, run: Callable[[], str]) -> None:
     _never_fail_to_print()
     try:
         with _sigterm_raises():
