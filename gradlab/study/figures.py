@@ -181,15 +181,16 @@ def line(
     name: str,
     label: str | None = None,
     dashes: str = "-",
+    drawn: Look | None = None,
 ) -> None:
-    """A curve in the look of estimator `name`, with a band from `low` to `high` (its interval),
-    both [n].
+    """A curve in the look of estimator `name`, or `drawn` so, with a band from `low` to `high` (its
+    interval), both [n].
 
     Points are sorted by x. Points that are not finite are left out of the curve.
     """
     order = np.argsort(np.asarray(x, dtype=float))
     x, y = np.asarray(x, dtype=float)[order], np.asarray(y, dtype=float)[order]
-    colour, marker = look(name)
+    colour, marker = drawn or look(name)
     if low is not None and high is not None:
         bottom, top = (np.asarray(v, dtype=float)[order] for v in (low, high))
         axes.fill_between(x, bottom, top, color=colour, alpha=0.18, linewidth=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -25,13 +25,14 @@ def answer(table: pd.DataFrame) -> Answer:
     overall = seen.correlation(MAIN)
     by_task = {task: seen.correlation(MAIN, task) for task in seen.tasks}
     board = seen.leaderboard()
+    boards = {task: seen.leaderboard(task) for task in seen.tasks}
     return Answer(
         question=QUESTION,
         answer=(
             f"{verdict(overall, by_task)} The rank correlation over {len(seen.algorithms)} algorithms "
             f"of less squared error at equal cost with more gain is {correlation(overall)}; that of "
             f"their mean error with their mean return over a training is {correlation(board)}: "
-            f"{judged(board)}"
+            f"{judged(board, boards)}"
         ),
         rests_on=_rests_on(seen),
         would_change=(
@@ -43,32 +44,46 @@ def answer(table: pd.DataFrame) -> Answer:
     )
 
 
-def verdict(overall: Interval, by_task: dict[str, Interval]) -> str:
+def told(overall: Interval, by_task: Mapping[str, Interval]) -> str:
     """The ladder, fixed before any run: by the interval over seeds.
 
-    Above 0 it holds; below `USEFUL` it does not; on some tasks this and on others that: it depends.
+    Above 0 it holds; below `USEFUL` it fails; on some tasks this and on others that: it depends;
+    else it is open.
     """
+    yes, no = _sides(by_task)
+    if yes and no:
+        return "depends"
+    return "holds" if overall.low > 0 else "fails" if overall.high < USEFUL else "open"
+
+
+def _sides(by_task: Mapping[str, Interval]) -> tuple[list[str], list[str]]:
+    """The tasks on which it holds, and those on which it does not."""
     yes = [task for task, one in by_task.items() if one.low > 0]
     no = [task for task, one in by_task.items() if one.high < USEFUL]
-    if yes and no:
-        return f"It depends on the task: less error gains more on {text.listed(yes)}, not on {text.listed(no)}."
-    if overall.low > 0:
-        return "Holds: algorithms whose gradient has less error gain more over the next updates."
-    if overall.high < USEFUL:
-        return (
-            "Does not hold: less error of the gradient does not say who gains more over the next "
-            "updates."
-        )
-    return "Cannot be told at this budget whether less error of the gradient gains more."
+    return yes, [task for task in no if task not in yes]
 
 
-def judged(interval: Interval) -> str:
-    """The same ladder for the leaderboard of whole trainings."""
-    if interval.low > 0:
-        return "a leaderboard by error does say who learns fastest."
-    if interval.high < USEFUL:
-        return "a leaderboard by error does not say who learns fastest."
-    return "whether a leaderboard by error says who learns fastest cannot be told."
+def verdict(overall: Interval, by_task: Mapping[str, Interval]) -> str:
+    """Of the error at a state and the gain after it, in a sentence."""
+    yes, no = map(text.listed, _sides(by_task))
+    return {
+        "depends": f"It depends on the task: less error gains more on {yes}, not on {no}.",
+        "holds": "Holds: algorithms whose gradient has less error gain more over the next updates.",
+        "fails": "Does not hold: less error of the gradient does not say who gains more over the next "
+        "updates.",
+        "open": "Cannot be told at this budget whether less error of the gradient gains more.",
+    }[told(overall, by_task)]
+
+
+def judged(overall: Interval, by_task: Mapping[str, Interval]) -> str:
+    """The same of the leaderboard of whole trainings, as the end of a sentence."""
+    yes, no = map(text.listed, _sides(by_task))
+    return {
+        "depends": f"a leaderboard by error says who learns fastest on {yes}, not on {no}.",
+        "holds": "a leaderboard by error does say who learns fastest.",
+        "fails": "a leaderboard by error does not say who learns fastest.",
+        "open": "whether a leaderboard by error says who learns fastest cannot be told.",
+    }[told(overall, by_task)]
 
 
 def correlation(interval: Interval) -> str:

@@ -24,7 +24,7 @@ from gradlab.training.schedule import Schedule
 from studies import ablation, learning_curves, learning_rate_robustness, reward_robustness
 from studies.ablation.variants import FULL, OPTIONS, PARTS, VARIANTS
 from studies.learning_curves.config import Config
-from studies.shared.curves import baselines, figures, parts, words
+from studies.shared.curves import baselines, parts, words
 from studies.shared.curves.arms import Arm, Trainings, check, plain, shortened
 from studies.shared.curves.baselines import Baseline
 from studies.shared.curves.claims import FAILS, HOLDS, UNKNOWN, Claim, against, judge, versus
@@ -495,4 +495,3 @@ def test_the_command_reads_what_it_wrote(tmp_path: Path) -> None:
     assert set(result.rows["cell"]) == {cell.key, "racing/split/0"}
     # one seed has no interval, and nothing is told of it
     assert "Seeds per arm: 1;" in result.answer.rests_on
-    assert figures.LOOKS["bptt"] == "fog"

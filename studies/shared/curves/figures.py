@@ -15,18 +15,6 @@ from studies.shared.curves.rows import Curve
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# an algorithm has the colour of its estimator
-LOOKS = {
-    "bptt": "fog",
-    "apg": "fog",
-    "apg_mc": "split",
-    "apg_critic": "nstep",
-    "apg_adaptive": "abpt",
-    "shac": "nstep",
-    "ppo": "pg",
-    "pg": "evolution_strategies",
-    "sac": "qg",
-}
 # variants of one algorithm, in the order in which they come
 VARIANTS = ("abpt", "fog", "qg", "nstep", "split", "pg", "zero_step")
 AXES: dict[str, Callable[[Curve], NDArray]] = {
@@ -112,13 +100,14 @@ def _curve(
     panel: Axes, curve: Curve, across: str, goal: bool, place: int, known: list[Curve]
 ) -> None:
     from gradlab.study import figures
+    from studies.shared.looks import look_of
 
     one_algorithm = len({other.arm.algorithm for other in known}) == 1
-    look = LOOKS.get(curve.arm.algorithm, curve.arm.algorithm)
+    drawn = look_of(curve.arm.algorithm)
     if one_algorithm:
-        look = VARIANTS[place % len(VARIANTS)]
+        drawn = figures.look(VARIANTS[place % len(VARIANTS)])
     band: list[Interval] = curve.goal_band if goal else curve.band
     middle, low, high = np.array(band).T
     label = (curve.arm.variant or curve.arm.label) if one_algorithm else curve.arm.algorithm
     x = AXES[across](curve).mean(axis=0)
-    figures.line(panel, x, middle, low, high, name=look, label=label)
+    figures.line(panel, x, middle, low, high, name=label, drawn=drawn)
