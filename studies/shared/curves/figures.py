@@ -89,7 +89,11 @@ def _ends(panel: Axes, known: list[Curve], full: str) -> None:
 
 
 def _label(panel: Axes, across: str, known: list[Curve]) -> None:
+    from matplotlib.ticker import EngFormatter
+
     panel.set_xlabel(across)
+    if across == "environment steps":  # 250k: zeros would run together
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     if across == "gradient steps" and max(AXES[across](curve).max() for curve in known) > FAR:
         panel.set_xscale("symlog", linthresh=10)
     else:
