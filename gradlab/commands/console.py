@@ -5,13 +5,14 @@ It is inside `gradlab` so that no other folder named `studies` or `estimators` c
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from gradlab.foundation import siblings
-from gradlab.foundation.errors import GradlabError, UnknownName
+from gradlab.foundation.errors import GradlabError, NotWritten, UnknownName
 from gradlab.foundation.pipes import readers_may_leave
 from gradlab.version import __version__
 
@@ -30,11 +31,24 @@ NEEDED = {
 def main(args: Sequence[str] | None = None) -> None:
     """Runs a command line (default: this process's).
 
-    Exits with 2 after one line for anything that the user can mend, with 130 when interrupted;
-    `doctor` with 1 where it found something wrong.
+    Exits with 2 after one line for anything that the user can mend, with 1 where what is printed
+    cannot be written, with 130 when interrupted; `doctor` with 1 where it found something wrong.
     """
-    with readers_may_leave():
-        _run(sys.argv[1:] if args is None else list(args))
+    args = sys.argv[1:] if args is None else list(args)
+    try:
+        with readers_may_leave():
+            _run(args)
+    except GradlabError as error:
+        print(f"gradlab: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1 if isinstance(error, NotWritten) else 2) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"gradlab: {error.strerror}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("gradlab: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _run(args: Sequence[str]) -> None:
@@ -47,18 +61,11 @@ def _run(args: Sequence[str]) -> None:
     if args[0] == "--version":
         print(f"gradlab {__version__}")
         return
-    try:
-        if args[0] not in COMMANDS:
-            raise UnknownName("command", args[0], [*COMMANDS, "--help", "--version"])
-        siblings.check(*NEEDED.get(args[0], ()))
-        # imported now: help, a version and a wrong name need no torch
-        importlib.import_module(f"gradlab.commands.{args[0]}").run(args[1:])
-    except GradlabError as error:
-        print(f"gradlab: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("gradlab: stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+    if args[0] not in COMMANDS:
+        raise UnknownName("command", args[0], [*COMMANDS, "--help", "--version"])
+    siblings.check(*NEEDED.get(args[0], ()))
+    # imported now: help, a version and a wrong name need no torch
+    importlib.import_module(f"gradlab.commands.{args[0]}").run(args[1:])
 
 
 def _help() -> str:

@@ -107,15 +107,12 @@ def guarded(short: str, again: str, run: Callable[[], str]) -> None:
     killed, with 130 when interrupted, 143 after SIGTERM and 141 where nobody reads what is printed
     any more; `again` is the command that goes on.
     """
-    with readers_may_leave():
-        _guarded(short, again, run)
-
-
-def _guarded(short: str, again: str, run: Callable[[], str]) -> None:
     _never_fail_to_print()
     try:
-        with _sigterm_raises():
-            said = run()
+        with readers_may_leave():
+            with _sigterm_raises():
+                said = run()
+            print(said)
     except NotWritten as error:
         fail(short, f"{_in_one_line(error)}; what is done is kept. To go on: {again}", 1)
     except GradlabError as error:
@@ -131,8 +128,6 @@ def _guarded(short: str, again: str, run: Callable[[], str]) -> None:
         fail(short, f"stopped; what is done is kept. To go on: {again}", 130)
     except Stopped:
         fail(short, f"stopped by SIGTERM; what is done is kept. To go on: {again}", _STOPPED)
-    else:
-        print(said)
 
 
 def _run(definition: Study, args: Sequence[str], command: str) -> Result:
