@@ -25,7 +25,8 @@ def format_interval(
     "below 0.54", "above 0.1", "between 0.1 and 0.2" or "unknown". The raw value is in the tables of
     reports. An upper end of more than 1,000 times an estimate says nothing and is printed as such:
     "0.019 [0.006, not known]". None counts as NaN. All numbers get the digits that the width of the
-    interval calls for.
+    interval calls for, and an end that would be rounded to 0 one or two more: whether the interval
+    holds 0 is what it is read for.
 
         format_interval(*report.overall.cosine, within=(-1, 1))
     """
@@ -36,7 +37,7 @@ def format_interval(
         style = _style([middle, start])
         return f"{_number(middle, style)} [{_number(start, style)}, not known]"
     style = _style(values)
-    shown, least, most = (_number(x, style) for x in values)
+    shown, least, most = _number(middle, style), _end(start, style), _end(end, style)
     if start <= middle <= end:
         return f"{shown} [{least}, {most}]"
     from_below, from_above = start > within[0], end < within[1]
@@ -64,6 +65,16 @@ def _style(values: list[float]) -> str:
     if _NARROW <= largest < _WIDE:
         return f".{max(-last, 0)}f"
     return f".{leading - last + 1}g"
+
+
+def _end(value: float, style: str) -> str:
+    """An end of an interval, with the digit that says on which side of 0 it lies."""
+    text = _number(value, style)
+    if style.endswith("f") and math.isfinite(value) and value != 0 and float(text) == 0:
+        places = int(style[1:-1])
+        finer = (_number(value, f".{places + more}f") for more in (1, 2))
+        return next((one for one in finer if float(one) != 0), text)
+    return text
 
 
 def _number(value: float, style: str) -> str:

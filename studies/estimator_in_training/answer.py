@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from gradlab.statistics import Interval
 from gradlab.statistics.formatting import format_interval
 from gradlab.study import Answer, text
-from studies.estimator_in_training.rows import MAIN, PRECISE, PREDICTORS, Seen
+from gradlab.study.tables import UNKNOWN
+from studies.estimator_in_training.rows import (
+    MAIN,
+    PRECISE,
+    PREDICTORS,
+    SEEDS,
+    Seen,
+    bounded,
+    student,
+)
 
 USEFUL = 0.3  # a mean rank correlation below it is of no use for a choice [1]
 QUESTION = (
@@ -22,17 +34,15 @@ QUESTION = (
 def answer(table: pd.DataFrame) -> Answer:
     """The verdict on the error to the return, and every other predictor beside it."""
     seen = Seen.of(table)
-    overall = seen.correlation(MAIN)
-    by_task = {task: seen.correlation(MAIN, task) for task in seen.tasks}
-    board = seen.leaderboard()
-    boards = {task: seen.leaderboard(task) for task in seen.tasks}
+    main = Found.of(seen.tasks, partial(seen.correlations, MAIN))
+    board = Found.of(seen.tasks, seen.leaderboards)
     return Answer(
         question=QUESTION,
         answer=(
-            f"{verdict(overall, by_task)} The rank correlation over {len(seen.algorithms)} algorithms "
-            f"of less squared error at equal cost with more gain is {correlation(overall)}; that of "
-            f"their mean error with their mean return over a training is {correlation(board)}: "
-            f"{judged(board, boards)}"
+            f"{verdict(main)} The rank correlation over {len(seen.algorithms)} algorithms "
+            f"of less squared error at equal cost with more gain is {correlation(main.overall)}; that of "
+            f"their mean error with their mean return over a training is "
+            f"{correlation(board.overall)}: {judged(board)}"
         ),
         rests_on=_rests_on(seen),
         would_change=(
@@ -44,46 +54,92 @@ def answer(table: pd.DataFrame) -> Answer:
     )
 
 
-def told(overall: Interval, by_task: Mapping[str, Interval]) -> str:
-    """The ladder, fixed before any run: by the interval over seeds.
+@dataclass(frozen=True)
+class Found:
+    """Mean rank correlations, with their intervals over seeds."""
 
-    Above 0 it holds; below `USEFUL` it fails; on some tasks this and on others that: it depends;
-    else it is open.
-    """
-    yes, no = _sides(by_task)
-    if yes and no:
-        return "depends"
-    return "holds" if overall.low > 0 else "fails" if overall.high < USEFUL else "open"
+    overall: Interval
+    by_task: Mapping[str, Interval]
+    apart: Interval  # the tasks on which it holds minus those on which it does not, by seed
+
+    @classmethod
+    def of(cls, tasks: Sequence[str], by_seed: Callable[[str | None], dict[int, float]]) -> Found:
+        """Of what each seed has on one task, or on all (None)."""
+        known = {task: by_seed(task) for task in tasks}
+        means = {task: bounded([*values.values()]) for task, values in known.items()}
+        found = cls(bounded([*by_seed(None).values()]), means, UNKNOWN)
+        yes, no = ([known[task] for task in side] for side in found.sides)
+        shared = set.intersection(*map(set, known.values())) if yes and no else set()
+        gaps = [
+            np.mean([one[seed] for one in yes]) - np.mean([one[seed] for one in no])
+            for seed in shared
+        ]
+        return replace(found, apart=student(gaps) if len(gaps) >= SEEDS else UNKNOWN)
+
+    @property
+    def sides(self) -> tuple[list[str], list[str]]:
+        """The tasks whose interval lies above 0, and the others whose interval lies below
+        `USEFUL`.
+        """
+        yes = [task for task, one in self.by_task.items() if one.low > 0]
+        no = [task for task, one in self.by_task.items() if one.high < USEFUL]
+        return yes, [task for task in no if task not in yes]
+
+    @property
+    def told(self) -> str:
+        """The ladder, by intervals over seeds.
+
+        On some tasks this and on others that, and the difference between them told: it "depends".
+        Else by the mean over tasks: above 0 it "holds", below `USEFUL` it "fails", or it is "open".
+        """
+        yes, no = self.sides
+        if yes and no and self.apart.low > 0:
+            return "depends"
+        overall = self.overall
+        return "holds" if overall.low > 0 else "fails" if overall.high < USEFUL else "open"
+
+    @property
+    def aside(self) -> str:
+        """What single tasks say that the mean over tasks does not, in brackets."""
+        yes, no = self.sides
+        if self.told == "depends":
+            rest = [task for task in self.by_task if task not in (*yes, *no)]
+            return f" (on {text.listed(rest)} it cannot be told)" if rest else ""
+        if len(self.by_task) < 2:
+            return ""
+        if self.told != "holds" and yes:
+            return f" (by itself, and not corrected for looking at {len(self.by_task)} tasks, it does on {text.listed(yes)})"
+        others = [task for task in self.by_task if task not in yes]
+        return (
+            f" (by itself it does not on {text.listed(others)})"
+            if self.told == "holds" and others
+            else ""
+        )
 
 
-def _sides(by_task: Mapping[str, Interval]) -> tuple[list[str], list[str]]:
-    """The tasks on which it holds, and those on which it does not."""
-    yes = [task for task, one in by_task.items() if one.low > 0]
-    no = [task for task, one in by_task.items() if one.high < USEFUL]
-    return yes, [task for task in no if task not in yes]
-
-
-def verdict(overall: Interval, by_task: Mapping[str, Interval]) -> str:
+def verdict(found: Found) -> str:
     """Of the error at a state and the gain after it, in a sentence."""
-    yes, no = map(text.listed, _sides(by_task))
+    yes, no = map(text.listed, found.sides)
     return {
-        "depends": f"It depends on the task: less error gains more on {yes}, not on {no}.",
-        "holds": "Holds: algorithms whose gradient has less error gain more over the next updates.",
+        "depends": f"It depends on the task: less error gains more on {yes}, not on {no}{found.aside}.",
+        "holds": "Holds: algorithms whose gradient has less error gain more over the next updates"
+        f"{found.aside}.",
         "fails": "Does not hold: less error of the gradient does not say who gains more over the next "
-        "updates.",
-        "open": "Cannot be told at this budget whether less error of the gradient gains more.",
-    }[told(overall, by_task)]
+        f"updates{found.aside}.",
+        "open": "Cannot be told at this budget whether less error of the gradient gains more"
+        f"{found.aside}.",
+    }[found.told]
 
 
-def judged(overall: Interval, by_task: Mapping[str, Interval]) -> str:
+def judged(found: Found) -> str:
     """The same of the leaderboard of whole trainings, as the end of a sentence."""
-    yes, no = map(text.listed, _sides(by_task))
+    yes, no = map(text.listed, found.sides)
     return {
-        "depends": f"a leaderboard by error says who learns fastest on {yes}, not on {no}.",
-        "holds": "a leaderboard by error does say who learns fastest.",
-        "fails": "a leaderboard by error does not say who learns fastest.",
-        "open": "whether a leaderboard by error says who learns fastest cannot be told.",
-    }[told(overall, by_task)]
+        "depends": f"a leaderboard by error says who learns fastest on {yes}, not on {no}{found.aside}.",
+        "holds": f"a leaderboard by error does say who learns fastest{found.aside}.",
+        "fails": f"a leaderboard by error does not say who learns fastest{found.aside}.",
+        "open": f"whether a leaderboard by error says who learns fastest cannot be told{found.aside}.",
+    }[found.told]
 
 
 def correlation(interval: Interval) -> str:
@@ -99,8 +155,8 @@ def _rests_on(seen: Seen) -> str:
     said = (
         f"{len(seen.states)} states of trainings by {', '.join(seen.algorithms)} on "
         f"{text.listed(seen.tasks)}, {len(trainings)} seeds; 95 % intervals over seeds. The verdict "
-        f"is on one of {len(PREDICTORS)} predictors; the others are shown, and no correction is made "
-        "for looking at them."
+        f"is on the first row of the table; of the other {len(PREDICTORS) - 1} predictors and of "
+        "single tasks none is corrected for looking at them."
     )
     if left_out:
         said += (

@@ -102,20 +102,28 @@ class Seen:
         """Mean rank correlation of a predictor with the gain over algorithms at one state, with
         Student's interval over seeds; of one task or of all.
         """
-        chosen = [state for state in self.precise if task in (None, state.task)]
+        return bounded([*self.correlations(predictor, task).values()])
+
+    def correlations(self, predictor: str, task: str | None = None) -> dict[int, float]:
+        """That of each seed; a state whose predictor is not known is left out."""
         value = PREDICTORS[predictor]
+        chosen = [s for s in self.precise if task in (None, s.task) and math.isfinite(value(s))]
         by_seed: dict[int, list[float]] = {}
         groups = grouped(chosen, lambda s: (s.training, s.task, s.updates))
         for (training, _, _), states in groups.items():
             one = rank_correlation([value(s) for s in states], [s.gain for s in states])
             if not math.isnan(one):
                 by_seed.setdefault(training, []).append(one)
-        return bounded([float(np.mean(values)) for values in by_seed.values()])
+        return {training: float(np.mean(values)) for training, values in by_seed.items()}
 
     def leaderboard(self, task: str | None = None) -> Interval:
         """The same of whole trainings: the mean logarithm of the error over states against the mean
         return over evaluations.
         """
+        return bounded([*self.leaderboards(task).values()])
+
+    def leaderboards(self, task: str | None = None) -> dict[int, float]:
+        """That of each seed."""
         errors, learnt = self.errors(), self.learnt()
         groups = grouped(sorted(errors.keys() & learnt.keys()), lambda key: key[:2])
         by_seed: dict[int, list[float]] = {}
@@ -124,7 +132,7 @@ class Seen:
                 one = rank_correlation([-errors[k] for k in keys], [learnt[k] for k in keys])
                 if not math.isnan(one):
                     by_seed.setdefault(training, []).append(one)
-        return bounded([float(np.mean(values)) for values in by_seed.values()])
+        return {training: float(np.mean(values)) for training, values in by_seed.items()}
 
     def errors(self) -> dict[tuple[str, int, str], float]:
         """Mean log error to the return, by task, training and algorithm."""

@@ -14,8 +14,9 @@ import pytest
 from gradlab.foundation.errors import BadValue, GradlabError, UnknownName
 from gradlab.statistics import Interval
 from gradlab.study import read_rows, run_study
+from gradlab.study.tables import UNKNOWN
 from studies.estimator_in_training import STUDY, report
-from studies.estimator_in_training.answer import answer, judged, verdict
+from studies.estimator_in_training.answer import Found, answer, judged, verdict
 from studies.estimator_in_training.cells import cells, run_cell
 from studies.estimator_in_training.config import PRESETS, Config
 from studies.estimator_in_training.figures import plot
@@ -195,33 +196,61 @@ def test_student_by_hand_and_few_seeds_tell_nothing() -> None:
     assert bounded([0.9, 1.0, 0.7, 1.0]).high == 1.0
 
 
+HIGH, LOW, OPEN = Interval(0.6, 0.4, 0.8), Interval(-0.1, -0.4, 0.1), Interval(0.2, -0.1, 0.5)
+TOLD, NOT_TOLD = Interval(0.7, 0.2, 1.2), Interval(0.3, -0.1, 0.7)
+
+
 @pytest.mark.parametrize(
-    ("overall", "tasks", "words"),
+    ("overall", "tasks", "apart", "words", "of_board"),
     [
-        (Interval(0.3, 0.1, 0.5), {"x": Interval(0.3, -0.1, 0.6)}, "Holds"),
-        (Interval(0.0, -0.3, 0.29), {"x": Interval(0.0, -0.3, 0.29)}, "Does not hold"),
-        (Interval(0.2, -0.1, 0.5), {"x": Interval(0.2, -0.1, 0.5)}, "Cannot be told"),
+        (HIGH, {"x": HIGH}, UNKNOWN, "Holds: ", "does say"),
+        (LOW, {"x": LOW}, UNKNOWN, "Does not hold: ", "does not say"),
+        (OPEN, {"x": OPEN}, UNKNOWN, "Cannot be told", "cannot be told"),
+        (Interval(math.nan, -1.0, 1.0), {}, UNKNOWN, "Cannot be told", "cannot be told"),
+        (Interval(0.2, 0.1, 0.29), {"x": Interval(0.2, 0.1, 0.29)}, UNKNOWN, "Holds", "does say"),
         (
-            Interval(0.3, 0.1, 0.5),
-            {"x": Interval(0.6, 0.2, 0.9), "y": Interval(-0.2, -0.5, 0.1)},
-            "depends on the task: less error gains more on x, not on y",
+            HIGH, {"x": HIGH, "y": LOW}, TOLD,
+            "depends on the task: less error gains more on x, not on y.", "fastest on x, not on y.",
         ),
-        (Interval(0.2, 0.1, 0.29), {"x": Interval(0.2, 0.1, 0.29)}, "Holds"),
-        (Interval(math.nan, -1.0, 1.0), {}, "Cannot be told"),
+        (
+            HIGH, {"x": HIGH, "y": LOW, "z": OPEN}, TOLD,
+            "on x, not on y (on z it cannot be told).", "not on y (on z it cannot be told).",
+        ),
+        # one interval above 0 and one not is no difference
+        (LOW, {"x": HIGH, "y": LOW}, NOT_TOLD, "Does not hold: ", "does not say"),
+        (LOW, {"x": HIGH, "y": OPEN}, UNKNOWN, "corrected for looking at 2 tasks, it does on x)",
+         "it does on x)."),
+        (HIGH, {"x": HIGH, "y": OPEN}, UNKNOWN, "by itself it does not on y)", "not on y)."),
     ],
-)
-def test_ladder(overall: Interval, tasks: dict[str, Interval], words: str) -> None:
-    assert words in verdict(overall, tasks)
+)  # fmt: skip
+def test_ladder(
+    overall: Interval, tasks: dict[str, Interval], apart: Interval, words: str, of_board: str
+) -> None:
+    """A mean over tasks hides no task, and a task by itself is no difference between tasks."""
+    found = Found(overall, tasks, apart)
+    assert words in verdict(found)
+    assert of_board in judged(found)
 
 
-def test_ladder_of_the_leaderboard() -> None:
-    """The same: a mean over tasks hides no task on which it is not so."""
-    high, low = Interval(0.6, 0.4, 0.8), Interval(-0.1, -0.4, 0.1)
-    assert "does say" in judged(Interval(0.5, 0.1, 0.9), {"x": high})
-    assert "does not say" in judged(Interval(0.0, -0.2, 0.2), {"x": low})
-    assert "cannot be told" in judged(Interval(0.2, -0.2, 0.6), {})
-    words = judged(Interval(0.3, 0.1, 0.4), {"x": high, "y": low})
-    assert words == "a leaderboard by error says who learns fastest on x, not on y."
+def test_tasks_are_held_against_each_other_by_seed() -> None:
+    """What seeds have in common on both tasks does not hide their difference."""
+    common = {seed: 0.1 * (-1) ** seed for seed in range(6)}
+    high = {seed: 0.5 + value for seed, value in common.items()}
+    low = {seed: -0.1 + value + 0.01 * seed for seed, value in common.items()}
+    by_task = {"x": high, "y": low, None: {s: (high[s] + low[s]) / 2 for s in high}}
+    found = Found.of(["x", "y"], lambda task: by_task[task])
+    assert found.sides == (["x"], ["y"]) and found.told == "depends"
+    expected = student(high[seed] - low[seed] for seed in high)
+    assert found.apart == pytest.approx(tuple(expected))
+    assert (
+        found.apart.high - found.apart.low < 0.1 < found.by_task["x"].high - found.by_task["x"].low
+    )
+
+
+def test_an_unknown_cosine_costs_its_own_state_alone() -> None:
+    states = [made(name, 0, 0.1 * k, -k) for k, name in enumerate(NAMES)]
+    states[-1] = dataclasses.replace(states[-1], whole_cosine=Interval(math.nan, -1.0, 1.0))
+    assert Seen(states, []).correlations("cosine to the return") == {0: 1.0}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
