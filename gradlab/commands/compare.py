@@ -29,6 +29,11 @@ from gradlab.study.progress import note
 from gradlab.training.optimiser import Tensors
 from gradlab.training.state import FORMAT, TrainingState
 
+# in what a training's state has another policy than the problem of the same name
+OF_TRAINING = (
+    "a training by name has a policy of its own: prepared(Options('shac', 'hovering'))[0] of "
+    "studies.train.options is its problem, to be named as my_file.py:problem"
+)
 _LINE_EVERY = 5.0  # of a truth that is being sampled [s]
 
 
@@ -173,21 +178,27 @@ def _policy(problem: Problem, given: str | None, seed: int) -> tuple[Problem, Te
             with suppress(BadShape):  # its policy was replaced
                 return problem, problem.reference, "the problem's own policy"
         return problem, fresh, f"a new policy, not trained (seed {seed}; --params takes yours)"
-    statistics = problem.buffers
+    statistics, trained = problem.buffers, False
     if ":" in given and not Path(given).is_file():
         found: Any = naming.load(given, "params")
         found = found(problem) if callable(found) else found
     else:
         saved = load(given)
         found = saved.tensors
-        if saved.metadata.get("format") == FORMAT:  # a training: with its statistics
+        trained = saved.metadata.get("format") == FORMAT
+        if trained:  # with its statistics
             state = TrainingState.unpacked(saved)
             found, statistics = state.params, state.buffers or None
     if not isinstance(found, dict) or not all(isinstance(p, Tensor) for p in found.values()):
         raise BadValue(
             f"expected a dict of tensors from --params {given}, got {type(found).__name__}"
         )
-    check_shapes(found, {name: tuple(p.shape) for name, p in fresh.items()}, f"--params {given}")
+    try:
+        check_shapes(found, {n: tuple(p.shape) for n, p in fresh.items()}, f"--params {given}")
+    except BadShape as error:
+        if not trained:
+            raise
+        raise BadShape(f"{error} ({OF_TRAINING})") from None
     if statistics is None and MEAN in problem.bind(fresh).buffers:
         raise BadValue(
             f"the policy of {problem.name} standardises what it observes, and --params {given} has no "

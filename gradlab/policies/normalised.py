@@ -128,7 +128,9 @@ def standardisation(buffers: Buffers) -> str:
             "observations standardised by the first statistics, mean 0 and variance 1 "
             "(problem.replace(buffers=...) gives others)"
         )
-    return f"observations standardised by statistics of {int(buffers[COUNT]):,} observations"
+    seen = int(buffers[COUNT])
+    whose = f"statistics of {seen:,} observations" if seen else "statistics that were given"
+    return f"observations standardised by {whose}"
 
 
 def observed(buffers: Buffers, obs: Float[Tensor, "*batch no"]) -> Buffers:

@@ -71,7 +71,7 @@ class Found:
         yes, no = ([known[task] for task in side] for side in found.sides)
         shared = set.intersection(*map(set, known.values())) if yes and no else set()
         gaps = [
-            np.mean([one[seed] for one in yes]) - np.mean([one[seed] for one in no])
+            float(np.mean([one[seed] for one in yes]) - np.mean([one[seed] for one in no]))
             for seed in shared
         ]
         return replace(found, apart=student(gaps) if len(gaps) >= SEEDS else UNKNOWN)

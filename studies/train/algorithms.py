@@ -30,7 +30,7 @@ from estimators import (
 from estimators.base import Estimator
 from estimators.truncated import TruncatedBPTT
 from estimators.window_rules import JacobianGrowth
-from gradlab.foundation.errors import UnknownName
+from gradlab.foundation.errors import BadValue, UnknownName
 from gradlab.problems.problem import Problem
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.exploration import Entropy, KLPenalty, Temperature
@@ -190,6 +190,7 @@ class Named:
         return replace(shared, **self.tasks.get(task, {}))
 
 
+ELSEWHERE = ("ppo", "sac", "td3")
 ALGORITHMS: dict[str, Named] = {
     "bptt": Named("first-order gradients of rewards alone (APG)", _bptt),
     "apg": Named("the same of whole episodes, summed over steps (APG, arXiv 2606.21525)", _apg),
@@ -283,9 +284,15 @@ def named(
 
     `sizes` are fields of the `Family` that differ. Either may be a user's: `guests` says how it is
     named; a problem of theirs keeps its own policy, but for layers in `sizes`. Raises `UnknownName`
-    for either name, and what `guests` raises.
+    for either name, `BadValue` for an algorithm that is trained elsewhere, and what `guests`
+    raises.
     """
     theirs = is_guest(algorithm)
+    if algorithm in ELSEWHERE:
+        raise BadValue(
+            f"{algorithm} is stable-baselines3's and has no gradient to measure; try "
+            f"python -m studies.learning_curves --tasks {task} --algorithms {algorithm}"
+        )
     if not theirs and algorithm not in ALGORITHMS:
         raise UnknownName("algorithm", algorithm, list(ALGORITHMS))
     chosen, sizes = ALGORITHMS["shac" if theirs else algorithm], sizes or {}

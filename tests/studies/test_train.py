@@ -310,6 +310,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(tmp_path: Path
     ("args", "error", "words"),
     [
         (["--algorithm", "shacc"], UnknownName, "shac"),
+        (["--algorithm", "ppo"], BadValue, "learning_curves --tasks hovering --algorithms ppo"),
         (["--task", "hover"], UnknownName, "hovering"),
         (["--updates", "0"], BadValue, "--updates"),
         (["--evaluations", "0"], BadValue, "--evaluations"),

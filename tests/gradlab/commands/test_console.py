@@ -277,6 +277,8 @@ def test_compare_reads_a_training_with_its_statistics_of_observations(
     assert state.buffers and all(
         torch.equal(value, statistics[name]) for name, value in state.buffers.items()
     )
+    code, out, err = attempt(capsys, "compare", "hovering", "--params", "state.safetensors", *few)
+    assert (code, out) == (2, "") and "prepared(Options('shac', 'hovering'))[0]" in err
     args = ("compare", "seen.py:problem", "--params", "seen.py:params", *few)
     code, out, err = attempt(capsys, *args)
     assert (code, out) == (2, "") and "standardises what it observes, and --params" in err

@@ -227,6 +227,8 @@ def test_a_problem_says_by_which_statistics_its_policy_standardises() -> None:
     seen = problem.replace(buffers=buffers)
     assert seen.standardisation == "observations standardised by statistics of 1,200 observations"
     assert seen.standardisation in repr(seen)
+    given = problem.replace(buffers={**buffers, "observation.count": torch.zeros(())})
+    assert given.standardisation == "observations standardised by statistics that were given"
 
 
 def test_new_statistics_are_the_same_compiled_step() -> None:

@@ -127,6 +127,12 @@ def test_first_order_segments_are_tiled_windows(name: str, relaxed: bool, counte
     same(summed(E.FOG(), name, counted=counted, relaxed=relaxed), expected)
 
 
+def test_split_is_first_order_where_nothing_jumps() -> None:
+    """Its last V has a gradient as well; only what is not smooth goes to the score."""
+    for width in (None, 0.1):
+        same(summed(E.Split(width), "lq"), summed(E.FOG(), "lq"))
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_what_looks_at_single_states_does_not_see_the_cut(name: str) -> None:
     problem, params, noise = one(name)
@@ -232,6 +238,7 @@ ESTIMATORS = {
     "pg of others": E.PG(baseline="loo", group_size=8),
     "pg v": E.PG(baseline="v"),
     "split": E.Split(),
+    "split without a width": E.Split(None),
     "qg": E.QG(),
     "windows": E.NStep(2, "tiled", tail="v"),
     "short of the end": E.NStep(2),
