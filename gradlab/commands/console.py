@@ -5,15 +5,14 @@ It is inside `gradlab` so that no other folder named `studies` or `estimators` c
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from gradlab.foundation import siblings
-from gradlab.foundation.errors import GradlabError, NotWritten, UnknownName
-from gradlab.foundation.pipes import readers_may_leave
+from gradlab.foundation.errors import GradlabError, UnknownName
+from gradlab.foundation.pipes import readers_may_leave, said
 from gradlab.version import __version__
 
 COMMANDS = {
@@ -34,21 +33,15 @@ def main(args: Sequence[str] | None = None) -> None:
     Exits with 2 after one line for anything that the user can mend, with 1 where what is printed
     cannot be written, with 130 when interrupted; `doctor` with 1 where it found something wrong.
     """
-    args = sys.argv[1:] if args is None else list(args)
-    try:
-        with readers_may_leave():
-            _run(args)
-    except GradlabError as error:
-        print(f"gradlab: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(1 if isinstance(error, NotWritten) else 2) from None
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"gradlab: {error.strerror}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("gradlab: stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+    with readers_may_leave():
+        try:
+            _run(sys.argv[1:] if args is None else list(args))
+        except GradlabError as error:
+            said(f"gradlab: {' '.join(str(error).split())}")
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            said("gradlab: stopped")
+            raise SystemExit(130) from None
 
 
 def _run(args: Sequence[str]) -> None:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import sys
 from collections.abc import Iterator
-from typing import Any
-
-from gradlab.foundation.errors import NotWritten
+from typing import Any, NoReturn
 
 Stream = Any  # a text file, or what stands in for one
 ENDED = 141  # what a shell reports for a process that SIGPIPE ended
+# what a disk says that takes no more
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 
 
 @contextlib.contextmanager
 def readers_may_leave() -> Iterator[None]:
     """Inside, a reader of stdout or stderr who leaves ends the process without a word.
 
-    Exits with 141, as programs do that SIGPIPE ends. Whatever else is raised inside is raised on: a
-    mistake, an exit code, and a pipe to a worker that breaks. Raises `NotWritten` where what was
-    printed cannot be written at the end, as on a full disk.
+    Exits with 141, as programs do that SIGPIPE ends, and with 1 after one line where what was
+    printed cannot be written, as on a full disk. Whatever else is raised inside is raised on: a
+    mistake, an exit code, and a pipe to a worker that breaks. A process without stdout or stderr
+    (`>&-`) writes to nowhere.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (for the process's life)
     try:
         yield
     except BrokenPipeError:
@@ -30,43 +35,63 @@ def readers_may_leave() -> Iterator[None]:
         if not any(left):
             raise
         raise SystemExit(ENDED) from None
-    except SystemExit as stop:
-        if _flushed() or stop.code:
+    except OSError as error:
+        if error.errno not in DISK:
             raise
-        raise SystemExit(ENDED) from None
+        _end(error)
+    except SystemExit as stop:
+        if not stop.code:  # after --help
+            _flush()
+        _give_up()
+        raise
     except BaseException:
-        with contextlib.suppress(NotWritten):
-            _flushed()
+        _give_up()
         raise
     else:
-        if not _flushed():
-            raise SystemExit(ENDED)
+        _flush()
 
 
-def _flushed() -> bool:
-    """Whether somebody reads what stdout still holds; else, and on a full disk, it goes nowhere."""
-    stream = sys.stdout
-    if _absent(stream):
-        return True
+def said(line: str) -> None:
+    """Prints a line to stderr, if somebody can read it."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
+
+
+def _flush() -> None:
+    """Writes what stdout still holds."""
     try:
-        stream.flush()
+        if not getattr(sys.stdout, "closed", False):
+            sys.stdout.flush()
     except BrokenPipeError:
-        _silence(stream)
-        return False
+        _silence(sys.stdout)
+        raise SystemExit(ENDED) from None
     except OSError as error:
-        _silence(stream)
-        raise NotWritten(f"what was printed cannot be written: {error.strerror}") from None
-    return True
+        _end(error)
+
+
+def _end(error: OSError) -> NoReturn:
+    said(f"what was printed cannot be written: {error.strerror}")
+    _give_up()
+    raise SystemExit(1) from None
+
+
+def _give_up() -> None:
+    """Writes what can be written, and loses the rest: something has ended the process."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if not getattr(stream, "closed", False):
+                stream.flush()
+        except OSError:
+            _silence(stream)
 
 
 def _unread(stream: Stream) -> bool:
     """Whether the reader has left; what is still to be written then goes nowhere."""
-    # there is no poll on Windows, where a reader who leaves raises another error
-    if _absent(stream) or not hasattr(select, "poll"):
+    if not hasattr(select, "poll"):  # Windows, where a reader who leaves raises another error
         return False
     try:
         number = stream.fileno()
-    except OSError:  # a stream that is no file
+    except (AttributeError, OSError, ValueError):  # a stream that is no file, or closed
         return False
     asked = select.poll()
     asked.register(number, 0)  # errors are reported without being asked for
@@ -76,11 +101,7 @@ def _unread(stream: Stream) -> bool:
     return True
 
 
-def _absent(stream: Stream) -> bool:
-    """Whether the process was started without it (`>&-`), or has closed it."""
-    return stream is None or stream.closed
-
-
 def _silence(stream: Stream) -> None:
     """What is still to be written would fail again as Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -25,8 +25,8 @@ def format_interval(
     "below 0.54", "above 0.1", "between 0.1 and 0.2" or "unknown". The raw value is in the tables of
     reports. An upper end of more than 1,000 times an estimate says nothing and is printed as such:
     "0.019 [0.006, not known]". None counts as NaN. All numbers get the digits that the width of the
-    interval calls for, and an end that would be rounded to 0 one or two more: whether the interval
-    holds 0 is what it is read for.
+    interval calls for, and an end that would be rounded to 0 one or two more where these show on
+    which side of 0 it lies.
 
         format_interval(*report.overall.cosine, within=(-1, 1))
     """
@@ -37,7 +37,7 @@ def format_interval(
         style = _style([middle, start])
         return f"{_number(middle, style)} [{_number(start, style)}, not known]"
     style = _style(values)
-    shown, least, most = _number(middle, style), _end(start, style), _end(end, style)
+    shown, least, most = _numbers(values, style)
     if start <= middle <= end:
         return f"{shown} [{least}, {most}]"
     from_below, from_above = start > within[0], end < within[1]
@@ -67,14 +67,27 @@ def _style(values: list[float]) -> str:
     return f".{leading - last + 1}g"
 
 
-def _end(value: float, style: str) -> str:
-    """An end of an interval, with the digit that says on which side of 0 it lies."""
-    text = _number(value, style)
-    if style.endswith("f") and math.isfinite(value) and value != 0 and float(text) == 0:
-        places = int(style[1:-1])
-        finer = (_number(value, f".{places + more}f") for more in (1, 2))
-        return next((one for one in finer if float(one) != 0), text)
-    return text
+def _numbers(values: list[float], style: str) -> list[str]:
+    """Estimate and ends; all with one or two more digits where an end would be printed as 0 that is
+    none, so that the side of 0 on which it lies is seen.
+    """
+    plain = [_number(value, style) for value in values]
+    if not style.endswith("f"):
+        return plain
+    places = int(style[1:-1])
+    hidden = {k for k in (1, 2) if _hidden(values[k], plain[k])}
+    needed = max((-math.floor(math.log10(abs(values[k]))) for k in hidden), default=places)
+    if not places < needed <= places + 2:
+        return plain
+    finer = f".{needed}f"
+    shown = [_number(values[k], finer) if k in hidden else plain[k] for k in range(3)]
+    if not float(shown[1]) <= float(shown[0]) <= float(shown[2]):
+        shown[0] = _number(values[0], finer)
+    return shown
+
+
+def _hidden(value: float, text: str) -> bool:
+    return math.isfinite(value) and value != 0 and float(text) == 0
 
 
 def _number(value: float, style: str) -> str:

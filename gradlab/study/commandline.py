@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import errno
 import io
 import re
 import shlex
@@ -23,13 +22,12 @@ import tyro
 
 from gradlab.foundation.errors import BadValue, GradlabError, NotWritten, UnknownName
 from gradlab.foundation.memory import keep_freed_memory
-from gradlab.foundation.pipes import readers_may_leave
+from gradlab.foundation.pipes import DISK, readers_may_leave, said
 from gradlab.foundation.placement import Placement
 from gradlab.study.definition import Study
 from gradlab.study.runner import Result, run_study
 
 _STOPPED = 128 + signal.SIGTERM  # what a shell reports for a process that SIGTERM ended
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -107,18 +105,21 @@ def guarded(short: str, again: str, run: Callable[[], str]) -> None:
     killed, with 130 when interrupted, 143 after SIGTERM and 141 where nobody reads what is printed
     any more; `again` is the command that goes on.
     """
+    with readers_may_leave():
+        _guarded(short, again, run)
+
+
+def _guarded(short: str, again: str, run: Callable[[], str]) -> None:
     _never_fail_to_print()
     try:
-        with readers_may_leave():
-            with _sigterm_raises():
-                said = run()
-            print(said)
+        with _sigterm_raises():
+            answer = run()
     except NotWritten as error:
         fail(short, f"{_in_one_line(error)}; what is done is kept. To go on: {again}", 1)
     except GradlabError as error:
         fail(short, _in_one_line(error), 2)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK:
             raise
         fail(short, f"{error.strerror or error}; what is done is kept. To go on: {again}", 1)
     except BrokenExecutor:
@@ -128,6 +129,8 @@ def guarded(short: str, again: str, run: Callable[[], str]) -> None:
         fail(short, f"stopped; what is done is kept. To go on: {again}", 130)
     except Stopped:
         fail(short, f"stopped by SIGTERM; what is done is kept. To go on: {again}", _STOPPED)
+    else:
+        print(answer)
 
 
 def _run(definition: Study, args: Sequence[str], command: str) -> Result:
@@ -180,7 +183,7 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def fail(name: str, message: str, code: int) -> NoReturn:
-    print(f"{name}: {message}", file=sys.stderr)
+    said(f"{name}: {message}")
     raise SystemExit(code)
 
 

@@ -69,7 +69,7 @@ class Found:
         means = {task: bounded([*values.values()]) for task, values in known.items()}
         found = cls(bounded([*by_seed(None).values()]), means, UNKNOWN)
         yes, no = ([known[task] for task in side] for side in found.sides)
-        shared = set.intersection(*map(set, known.values())) if yes and no else set()
+        shared = set.intersection(*map(set, (*yes, *no))) if yes and no else set()
         gaps = [
             float(np.mean([one[seed] for one in yes]) - np.mean([one[seed] for one in no]))
             for seed in shared
@@ -102,18 +102,21 @@ class Found:
     def aside(self) -> str:
         """What single tasks say that the mean over tasks does not, in brackets."""
         yes, no = self.sides
+        rest = [task for task in self.by_task if task not in (*yes, *no)]
+        unknown = f"on {text.listed(rest)} it cannot be told" if rest else ""
         if self.told == "depends":
-            rest = [task for task in self.by_task if task not in (*yes, *no)]
-            return f" (on {text.listed(rest)} it cannot be told)" if rest else ""
+            return f" ({unknown})" if rest else ""
         if len(self.by_task) < 2:
             return ""
-        if self.told != "holds" and yes:
-            return f" (by itself, and not corrected for looking at {len(self.by_task)} tasks, it does on {text.listed(yes)})"
-        others = [task for task in self.by_task if task not in yes]
+        if self.told == "holds":
+            against = f"by itself it does not on {text.listed(no)}" if no else ""
+            found = "; ".join(filter(None, (against, unknown)))
+            return f" ({found})" if found else ""
+        if not yes:
+            return ""
         return (
-            f" (by itself it does not on {text.listed(others)})"
-            if self.told == "holds" and others
-            else ""
+            f" (by itself, and not corrected for looking at {len(self.by_task)} tasks, it does on "
+            f"{text.listed(yes)})"
         )
 
 

@@ -220,7 +220,8 @@ TOLD, NOT_TOLD = Interval(0.7, 0.2, 1.2), Interval(0.3, -0.1, 0.7)
         (LOW, {"x": HIGH, "y": LOW}, NOT_TOLD, "Does not hold: ", "does not say"),
         (LOW, {"x": HIGH, "y": OPEN}, UNKNOWN, "corrected for looking at 2 tasks, it does on x)",
          "it does on x)."),
-        (HIGH, {"x": HIGH, "y": OPEN}, UNKNOWN, "by itself it does not on y)", "not on y)."),
+        (HIGH, {"x": HIGH, "y": OPEN}, UNKNOWN, "(on y it cannot be told)", "(on y it cannot be told)."),
+        (HIGH, {"x": HIGH, "y": LOW}, NOT_TOLD, "(by itself it does not on y)", "not on y)."),
     ],
 )  # fmt: skip
 def test_ladder(
@@ -237,8 +238,13 @@ def test_tasks_are_held_against_each_other_by_seed() -> None:
     common = {seed: 0.1 * (-1) ** seed for seed in range(6)}
     high = {seed: 0.5 + value for seed, value in common.items()}
     low = {seed: -0.1 + value + 0.01 * seed for seed, value in common.items()}
-    by_task = {"x": high, "y": low, None: {s: (high[s] + low[s]) / 2 for s in high}}
-    found = Found.of(["x", "y"], lambda task: by_task[task])
+    by_task = {
+        "x": high,
+        "y": low,
+        "few": {0: 0.0, 1: 0.1},
+        None: {s: (high[s] + low[s]) / 2 for s in high},
+    }
+    found = Found.of(["x", "y", "few"], lambda task: by_task[task])
     assert found.sides == (["x"], ["y"]) and found.told == "depends"
     expected = student(high[seed] - low[seed] for seed in high)
     assert found.apart == pytest.approx(tuple(expected))

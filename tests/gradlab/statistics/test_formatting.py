@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+import re
 
 import pytest
 
@@ -52,6 +54,10 @@ def test_sizes(values: tuple[float, float, float], text: str) -> None:
         ((0.094, -0.0047, 0.19), "0.09 [-0.005, 0.19]"),
         ((0.19, 0.0034, 0.38), "0.19 [0.003, 0.38]"),
         ((0.19, 0.00034, 0.38), "0.19 [0.0003, 0.38]"),
+        ((0.004, 0.003, 0.38), "0.004 [0.003, 0.38]"),
+        ((0.026, 0.0016, 2.3), "0.026 [0.002, 2.3]"),
+        ((0.007, 0.006, 5.0), "0.007 [0.006, 5.0]"),
+        ((-0.001, -0.31, -0.0006), "-0.0010 [-0.31, -0.0006]"),
         ((0.19, 1e-9, 0.38), "0.19 [0.00, 0.38]"),
     ],
 )
@@ -63,3 +69,19 @@ def test_an_interval_prints_itself_so() -> None:
     """`print(row.relative_bias)` is what the pages tell people to write."""
     assert str(Interval(-0.22, 0.0, 0.54)) == f"{Interval(-0.22, 0.0, 0.54)}" == "below 0.54"
     assert str(Interval(0.31, 0.25, 0.37)) == "0.31 [0.25, 0.37]"
+
+
+def test_no_estimate_is_printed_outside_its_own_ends() -> None:
+    generator = random.Random(0)
+    shown = 0
+    for _ in range(20_000):
+        size = 10 ** generator.uniform(-6, 4)
+        signed = (generator.choice((-1, 1, 1)) * 10 ** generator.uniform(-5, 3) for _ in range(3))
+        low, middle, high = sorted(size * value for value in signed)
+        text = format_interval(middle, low, high, within=(-INF, INF))
+        found = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", text)
+        if found and "not known" not in text:
+            estimate, least, most = map(float, found.groups())
+            assert least <= estimate <= most, text
+            shown += 1
+    assert shown > 10_000
