@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from gradlab.foundation import siblings
 from gradlab.foundation.errors import GradlabError, UnknownName
-from gradlab.foundation.pipes import readers_may_leave, said
+from gradlab.foundation.pipes import readers_may_leave, say
 from gradlab.version import __version__
 
 COMMANDS = {
@@ -37,10 +37,10 @@ def main(args: Sequence[str] | None = None) -> None:
         try:
             _run(sys.argv[1:] if args is None else list(args))
         except GradlabError as error:
-            said(f"gradlab: {' '.join(str(error).split())}")
+            say(f"gradlab: {' '.join(str(error).split())}")
             raise SystemExit(2) from None
         except KeyboardInterrupt:
-            said("gradlab: stopped")
+            say("gradlab: stopped")
             raise SystemExit(130) from None
 
 

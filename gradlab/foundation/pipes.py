@@ -51,7 +51,7 @@ def readers_may_leave() -> Iterator[None]:
         _flush()
 
 
-def said(line: str) -> None:
+def say(line: str) -> None:
     """Prints a line to stderr, if somebody can read it."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr)
@@ -70,7 +70,7 @@ def _flush() -> None:
 
 
 def _end(error: OSError) -> NoReturn:
-    said(f"what was printed cannot be written: {error.strerror}")
+    say(f"what was printed cannot be written: {error.strerror}")
     _give_up()
     raise SystemExit(1) from None
 

@@ -22,7 +22,7 @@ import tyro
 
 from gradlab.foundation.errors import BadValue, GradlabError, NotWritten, UnknownName
 from gradlab.foundation.memory import keep_freed_memory
-from gradlab.foundation.pipes import DISK, readers_may_leave, said
+from gradlab.foundation.pipes import DISK, readers_may_leave, say
 from gradlab.foundation.placement import Placement
 from gradlab.study.definition import Study
 from gradlab.study.runner import Result, run_study
@@ -183,7 +183,7 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def fail(name: str, message: str, code: int) -> NoReturn:
-    said(f"{name}: {message}")
+    say(f"{name}: {message}")
     raise SystemExit(code)
 
 

@@ -158,8 +158,8 @@ def _rests_on(seen: Seen) -> str:
     said = (
         f"{len(seen.states)} states of trainings by {', '.join(seen.algorithms)} on "
         f"{text.listed(seen.tasks)}, {len(trainings)} seeds; 95 % intervals over seeds. The verdict "
-        f"is on the first row of the table; of the other {len(PREDICTORS) - 1} predictors and of "
-        "single tasks none is corrected for looking at them."
+        f"is on the first row of the table; the other {len(PREDICTORS) - 1} predictors and single "
+        "tasks are shown, and no correction is made for looking at them."
     )
     if left_out:
         said += (

@@ -190,7 +190,7 @@ class Named:
         return replace(shared, **self.tasks.get(task, {}))
 
 
-ELSEWHERE = ("ppo", "sac", "td3")
+BASELINES = ("ppo", "sac", "td3")  # of stable-baselines3, trained by `shared.curves`
 ALGORITHMS: dict[str, Named] = {
     "bptt": Named("first-order gradients of rewards alone (APG)", _bptt),
     "apg": Named("the same of whole episodes, summed over steps (APG, arXiv 2606.21525)", _apg),
@@ -288,7 +288,7 @@ def named(
     raises.
     """
     theirs = is_guest(algorithm)
-    if algorithm in ELSEWHERE:
+    if algorithm in BASELINES:
         raise BadValue(
             f"{algorithm} is stable-baselines3's and has no gradient to measure; try "
             f"python -m studies.learning_curves --tasks {task} --algorithms {algorithm}"

@@ -14,9 +14,9 @@ from gradlab.problems.problem import Problem
 from gradlab.study.cells import file_name
 from gradlab.study.definition import check_choices
 from gradlab.training.algorithm import Algorithm
-from studies.shared.curves.baselines import BASELINES, Baseline, baseline, check_installed
+from studies.shared.curves.baselines import Baseline, baseline, check_installed
 from studies.shared.guests import is_guest
-from studies.train.algorithms import ALGORITHMS, family_of, named
+from studies.train.algorithms import ALGORITHMS, BASELINES, family_of, named
 
 
 class Arm(NamedTuple):

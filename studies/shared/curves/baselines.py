@@ -26,7 +26,6 @@ from gradlab.training.algorithm import Algorithm
 from gradlab.training.evaluation import Evaluation
 from studies.train.algorithms import Family
 
-BASELINES = ("ppo", "sac", "td3")
 RATES = {"ppo": 1e-3, "sac": 3e-4, "td3": 1e-3}  # Table 4 of ABPT for hovering; the library's
 EPOCHS, MINIBATCHES = 5, 4  # of PPO: ABPT's "critic steps per minibatch"; ours
 

@@ -20,7 +20,8 @@ from gradlab.training.loop import init, update
 from gradlab.training.state import TrainingState
 from studies.shared.curves import baselines
 from studies.shared.curves.arms import Arm, Setup, Trainings, shortened
-from studies.shared.curves.baselines import BASELINES, Act, Baseline
+from studies.shared.curves.baselines import Act, Baseline
+from studies.train.algorithms import BASELINES
 
 MEASURED = ("seconds",)  # what a clock fills in
 SECONDS = {  # of SHAC, roughly
